@@ -1,0 +1,255 @@
+"""Weights from a file: published, self-trained, BasicSR's, safetensors or our own.  Only tensors are ever unpickled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpen.archs.channels import base_channels, channel_counts
+from gpen.errors import UserError
+
+# Keys under which files keep a state dict, the first that is there is taken: EMA weights before raw ones.
+WRAPPERS = ('params_ema', 'g_ema', 'params', 'g', 'd', 'state_dict', 'model')
+DISCRIMINATOR_WRAPPERS = ('params', 'd', 'state_dict', 'model')
+NAMES_SHOWN = 4
+
+
+@dataclass
+class LeftOut:
+    """What did not fit between a file and a network.
+
+    Attributes:
+        missing: keys of the network that the file does not have.
+        unexpected: keys of the file that the network does not have.
+        mismatched: keys of both, with the file's shape and the network's.
+    """
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        """Name the first few of each kind, such as ``2 keys missing (a, b); 1 of another shape (...)``."""
+        shapes = [
+            f'{key}: file {_format_shape(theirs)}, network {_format_shape(ours)}'
+            for key, (theirs, ours) in self.mismatched.items()
+        ]
+        kinds = {
+            'missing in the file': self.missing,
+            'unknown to the network': self.unexpected,
+            'of another shape': shapes,
+        }
+        return '; '.join(f'{len(names)} {kind} ({_list_names(names)})' for kind, names in kinds.items() if names)
+
+
+def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequence[str] = WRAPPERS) -> dict[str, Tensor]:
+    """Read a state dict from a ``.safetensors`` file or from one that ``torch.save`` wrote.
+
+    Args:
+        path: the file.
+        param_key: the key in the file that holds the state dict, such as ``'params_ema'``; None finds it.
+        prefer: keys to look for, the first that is there is taken; without any of them the file itself is the state
+            dict.
+
+    Returns:
+        Tensors on the CPU, names without the prefix ``module.`` of DataParallel.
+
+    Raises:
+        UserError: the file is missing, damaged, no checkpoint, or needs code to be run, or ``param_key`` is not in it.
+    """
+    path = Path(path)
+    content = _read_safetensors(path) if path.suffix.lower() == '.safetensors' else _read_pickle(path)
+    if not isinstance(content, Mapping):
+        raise UserError(f'{path} holds a {type(content).__name__} instead of a dict of weights. Choose another file.')
+    state = _unwrap(path, content, param_key, prefer)
+    strange = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
+    if strange or not state:
+        found = f'entries that are no tensors ({_list_names(strange)})' if strange else 'nothing'
+        raise UserError(
+            f'{path} does not hold the weights of a network: where they should be there is {found}. '
+            'Choose another file, or name the key of the weights as param_key.'
+        )
+    wrapped = all(str(key).startswith('module.') for key in state)
+    return {str(key).removeprefix('module.') if wrapped else str(key): state[key].detach() for key in state}
+
+
+def load_network(
+    network: nn.Module,
+    path: str | Path,
+    param_key: str | None = None,
+    strict: bool = True,
+    prefer: Sequence[str] = WRAPPERS,
+) -> LeftOut:
+    """Load weights from a file into ``network``.
+
+    Args:
+        network: the network to change.
+        path: see :func:`load_weights`.
+        param_key: see :func:`load_weights`.
+        strict: every key and shape must agree; otherwise what fits is loaded.
+        prefer: see :func:`load_weights`; :data:`DISCRIMINATOR_WRAPPERS` for a discriminator.
+
+    Returns:
+        What was left out; empty when ``strict``.
+
+    Raises:
+        UserError: as :func:`load_weights`, or the weights do not fit; the network is unchanged then.
+    """
+    state = load_weights(path, param_key, prefer)
+    left_out = _compare(state, network.state_dict())
+    fitting = {key: value for key, value in state.items() if key not in {*left_out.unexpected, *left_out.mismatched}}
+    if (strict and left_out) or not fitting:
+        advice = 'Change the options of the network' if fitting else 'Choose a file for this kind of network'
+        loose = ', or set strict_load_g (or _d) to false to load what fits' if strict and fitting else ''
+        raise UserError(
+            f'The weights in {path} do not fit {type(network).__name__}: {left_out}. '
+            f'{_describe_gpen(state)}{advice}{loose}.'
+        )
+    network.load_state_dict(fitting, strict=strict)
+    return left_out
+
+
+def infer_gpen_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the options of a GPEN generator off its weights.
+
+    Args:
+        state_dict: see :func:`load_weights`.
+
+    Returns:
+        Options for :func:`gpen.archs.build_network`: type, size, in_size, style_dim, n_mlp, channel_multiplier, narrow
+        and isconcat.  Where several values give the same network, ``channel_multiplier`` is 2 if possible.
+
+    Raises:
+        UserError: these are not the weights of a GPEN generator.
+    """
+    try:
+        style_dim = state_dict['final_linear.0.weight'].shape[0]
+        lowest = state_dict['generator.conv1.conv.weight'].shape[1]  # 1 x O x I x 3 x 3
+        widened = state_dict['generator.conv1.activate.bias'].shape[0]
+        n_mlp = _count(state_dict, r'generator\.style\.\d+\.weight')
+        upsamplings = _count(state_dict, r'generator\.to_rgbs\.\d+\.bias')
+        in_size = 2 ** (_count(state_dict, r'ecd\d+\.0\.\d+\.weight') + 1)
+        counts = {2 ** (i + 3): state_dict[f'generator.convs.{2 * i}.conv.weight'].shape[1] for i in range(upsamplings)}
+        channel_multiplier, narrow = _infer_factors({4: lowest, **counts})
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f'These are not the weights of a GPEN generator ({_list_names(state_dict)}). Choose another file.'
+        ) from error
+    return {
+        'type': 'GPEN',
+        'size': 2 ** (upsamplings + 2),
+        'in_size': in_size,
+        'style_dim': style_dim,
+        'n_mlp': n_mlp,
+        'channel_multiplier': channel_multiplier,
+        'narrow': narrow,
+        'isconcat': widened == 2 * lowest,
+    }
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise UserError(f'Cannot read {path}: {error.strerror}. Give the path of a readable file.') from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes end in almost any exception
+        code = re.search(r'GLOBAL ([\w.]+)', str(error)) if isinstance(error, UnpicklingError) else None
+        if code:
+            raise UserError(
+                f'{path} was not loaded: it holds more than tensors ({code[1]}), and reading that could run code. '
+                'Save the state dict alone (torch.save(network.state_dict(), path)) where the file comes from.'
+            ) from error
+        raise _damaged(path) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path, device='cpu')
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path) from error
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f'There is no file {path}. Check the path, or download the weights first.')
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(f'{path} is damaged, cut short or no checkpoint at all. Download or copy it again.')
+
+
+def _unwrap(path: Path, content: Mapping[Any, Any], param_key: str | None, prefer: Iterable[str]) -> Mapping[Any, Any]:
+    """Return the state dict inside ``content``."""
+    keys = [str(key) for key, value in content.items() if isinstance(value, Mapping)]
+    if param_key is None:
+        return next((content[key] for key in prefer if key in keys), content)
+    if param_key not in keys:
+        there = f'It has: {", ".join(keys)}' if keys else 'It is a plain state dict, so leave param_key out'
+        raise UserError(f'{path} has no weights under param_key {param_key!r}. {there}.')
+    inner: Mapping[Any, Any] = content[param_key]
+    return inner
+
+
+def _compare(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> LeftOut:
+    shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
+    return LeftOut(
+        missing=[key for key in ours if key not in theirs],
+        unexpected=[key for key in theirs if key not in ours],
+        mismatched={key: (their, our) for key, (their, our) in shapes.items() if their != our},
+    )
+
+
+def _describe_gpen(state: Mapping[str, Tensor]) -> str:
+    """Return a sentence with the options that the weights were made with, or nothing if they are not GPEN's."""
+    try:
+        config = infer_gpen_config(state)
+    except UserError:
+        return ''
+    return (
+        f'The file holds a GPEN with {", ".join(f"{key} {value}" for key, value in config.items() if key != "type")}. '
+    )
+
+
+def _infer_factors(counts: Mapping[int, int]) -> tuple[int, float]:
+    """Return channel_multiplier and narrow that lead to these channel counts; raise ValueError if none do."""
+    for multiplier in (2, 1, *range(3, 17)):
+        bases = {resolution: base_channels(resolution, multiplier) for resolution in counts}
+        # A count is a product rounded down, so narrow lies in an interval; the lower end has the fewest digits.
+        low = max(Fraction(count, bases[resolution]) for resolution, count in counts.items())
+        high = min(Fraction(count + 1, bases[resolution]) for resolution, count in counts.items())
+        for narrow in (float(low), float((low + high) / 2)):
+            if low < high and low > 0 and channel_counts(max(counts), multiplier, narrow) == dict(counts):
+                return multiplier, narrow
+    raise ValueError(f'no channel_multiplier and narrow give {dict(counts)}')
+
+
+def _count(names: Iterable[str], pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in names)
+
+
+def _list_names(names: Iterable[str]) -> str:
+    names = list(names)
+    return ', '.join(names[:NAMES_SHOWN]) + (', ...' if len(names) > NAMES_SHOWN else '')
+
+
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return ' x '.join(str(length) for length in shape) or 'scalar'

@@ -1,0 +1,88 @@
+"""GPEN's discriminator: that of StyleGAN2."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from gpen.archs.channels import channel_counts, check_image_shape, check_size
+from gpen.archs.layers import Blur, ConvLayer, EqualConv2d, EqualLinear
+from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
+from gpen.registry import ARCH_REGISTRY
+
+
+class ResBlock(nn.Module):
+    """Two convolutions beside a skip connection; halves the resolution.  N x C x H x W -> N x C' x H/2 x W/2."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvLayer(in_channels, in_channels, 3)
+        self.conv2 = ConvLayer(in_channels, out_channels, 3, downsample=True)
+        # A 1 x 1 convolution with stride 2 after a blur sees every other pixel of it, so the blur computes only those.
+        self.skip = nn.Sequential(Blur(padding=1, down=2), EqualConv2d(in_channels, out_channels, 1, 1, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.conv2(self.conv1(x))
+        return (residual + self.skip(x)) * math.sqrt(0.5)
+
+
+@ARCH_REGISTRY.register
+class GPENDiscriminator(nn.Module):
+    """StyleGAN2's residual discriminator (Karras et al. 2020, figure 7c), as published with GPEN.
+
+    Args:
+        size: width and height of the images.
+        channel_multiplier: factor on the channel counts above 32 x 32.
+        narrow: factor on all channel counts.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    def __init__(self, size: ImageSize, channel_multiplier: PositiveInt = 2, narrow: PositiveFloat = 1.0) -> None:
+        super().__init__()
+        check_size('size', size)
+        self.size = size
+        channels = channel_counts(size, channel_multiplier, narrow)
+        blocks = [ResBlock(above, below) for above, below in pairwise(reversed(channels.values()))]
+        self.convs = nn.Sequential(ConvLayer(3, channels[size], 1), *blocks)
+        self.final_conv = ConvLayer(channels[4] + 1, channels[4], 3)
+        self.final_linear = nn.Sequential(
+            EqualLinear(channels[4] * 4 * 4, channels[4], activate=True), EqualLinear(channels[4], 1)
+        )
+
+    def forward(self, images: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Judge images.
+
+        Args:
+            images: N x 3 x size x size, RGB, [-1, 1].
+            return_features: also return the features, for feature matching.
+
+        Returns:
+            Logits N x 1, above 0 for real; with ``return_features`` also the output of each residual block,
+            N x C x R x R with R from size / 2 down to 4.
+
+        Raises:
+            UserError: ``images`` has another shape.
+        """
+        check_image_shape('discriminator', images.shape, self.size)
+        stem, *blocks = self.convs
+        x = stem(images)
+        features: list[Tensor] = []
+        for block in blocks:
+            x = block(x)
+            features.append(x)
+        x = self.final_conv(_append_batch_deviation(x))  # N x C x 4 x 4 -> N x C + 1 x 4 x 4 -> N x C x 4 x 4
+        logits: Tensor = self.final_linear(x.flatten(1))
+        return (logits, features) if return_features else logits
+
+
+def _append_batch_deviation(x: Tensor) -> Tensor:
+    """Append the mean standard deviation over the whole batch as one more channel (Karras et al. 2018, section 3)."""
+    # The mean is taken off explicitly: R1's gradient through Tensor.var has five times the rounding error.
+    centred = x - x.mean(dim=0)
+    deviation = torch.sqrt(centred.square().mean(dim=0) + 1e-8).mean()
+    return torch.cat([x, deviation.expand(x.shape[0], 1, *x.shape[2:])], dim=1)

@@ -1,0 +1,177 @@
+"""The StyleGAN2 generator inside GPEN: its noise inputs are replaced by features of the encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from gpen.archs.layers import Blur, EqualLinear, FusedLeakyReLU
+from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d
+
+MAPPING_LR_MUL = 0.01
+
+
+class PixelNorm(nn.Module):
+    """Scale each vector to a mean square of 1.  N x C -> N x C."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class ConstantInput(nn.Module):
+    """The learned 4 x 4 image that the generator starts from."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
+
+    def forward(self, batch: int) -> Tensor:
+        return self.input.expand(batch, -1, -1, -1)
+
+
+class FeatureInjection(nn.Module):
+    """Bring an encoder feature in, times a learned scalar: concatenated (GPEN) or added (as StyleGAN2 adds noise).
+
+    Where there is no feature, normal noise of the image's shape is drawn from torch's global generator.
+    """
+
+    def __init__(self, concatenate: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.concatenate = concatenate
+
+    def forward(self, x: Tensor, feature: Tensor | None) -> Tensor:
+        weighted = self.weight * (torch.randn_like(x) if feature is None else feature)
+        return torch.cat([x, weighted], dim=1) if self.concatenate else x + weighted  # N x 2C x H x W or N x C x H x W
+
+
+class ModulatedConv2d(nn.Module):
+    """A convolution whose input channels are scaled by an affine map of the latent.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: 1 or 3.
+        style_dim: length of the latent.
+        demodulate: scale each output channel back to unit variance.
+        upsample: double the resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        style_dim: int,
+        demodulate: bool = True,
+        upsample: bool = False,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(1, out_channels, in_channels, kernel_size, kernel_size))
+        self.blur = Blur(padding=1, gain=4.0) if upsample else None
+        self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
+        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.demodulate = demodulate
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        weight = self.weight[0] * self.scale  # O x I x K x K
+        style = self.modulation(latent)  # N x I
+        x = modulated_conv2d(x, weight, style, self.demodulate, upsample=self.blur is not None)
+        return x if self.blur is None else self.blur(x)  # N x O x (2H + 1) x (2W + 1) -> N x O x 2H x 2W
+
+
+class StyledConv(nn.Module):
+    """Modulated convolution, encoder feature, bias and leaky ReLU; twice ``channels`` come out if concatenated."""
+
+    def __init__(self, in_channels: int, channels: int, style_dim: int, concatenate: bool, upsample: bool) -> None:
+        super().__init__()
+        self.conv = ModulatedConv2d(in_channels, channels, 3, style_dim, upsample=upsample)
+        self.noise = FeatureInjection(concatenate)
+        self.activate = FusedLeakyReLU(channels * 2 if concatenate else channels)
+
+    def forward(self, x: Tensor, latent: Tensor, feature: Tensor | None) -> Tensor:
+        x = self.noise(self.conv(x, latent), feature)
+        activated: Tensor = self.activate(x)
+        return activated
+
+
+class Upsample(nn.Module):
+    """Double the resolution with the filter [1, 3, 3, 1]."""
+
+    kernel: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('kernel', make_fir_kernel(gain=4.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fir_upsample(x, self.kernel)
+
+
+class ToRGB(nn.Module):
+    """Features -> RGB, added to the upsampled image of the resolution below."""
+
+    def __init__(self, in_channels: int, style_dim: int, upsample: bool) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.upsample = Upsample() if upsample else None
+        self.conv = ModulatedConv2d(in_channels, 3, 1, style_dim, demodulate=False)
+
+    def forward(self, x: Tensor, latent: Tensor, image: Tensor | None = None) -> Tensor:
+        rgb: Tensor = self.conv(x, latent) + self.bias  # N x 3 x H x W
+        if self.upsample is not None:
+            rgb = rgb + self.upsample(image)
+        return rgb
+
+
+class StyleGenerator(nn.Module):
+    """StyleGAN2's generator with skip connections (Karras et al. 2020, figure 7b), fed with encoder features.
+
+    Args:
+        channels: channel count at each resolution, ascending from 4.
+        style_dim: length of the latents.
+        n_mlp: layers of the mapping network.
+        isconcat: concatenate encoder features; otherwise add them.
+    """
+
+    def __init__(self, channels: dict[int, int], style_dim: int, n_mlp: int, isconcat: bool) -> None:
+        super().__init__()
+        widening = 2 if isconcat else 1
+        mapping = [EqualLinear(style_dim, style_dim, lr_mul=MAPPING_LR_MUL, activate=True) for _ in range(n_mlp)]
+        self.style = nn.Sequential(PixelNorm(), *mapping)
+        self.input = ConstantInput(channels[4])
+        self.conv1 = StyledConv(channels[4], channels[4], style_dim, isconcat, upsample=False)
+        self.to_rgb1 = ToRGB(channels[4] * widening, style_dim, upsample=False)
+        self.convs = nn.ModuleList()
+        self.to_rgbs = nn.ModuleList()
+        for below, here in pairwise(channels.values()):
+            self.convs.append(StyledConv(below * widening, here, style_dim, isconcat, upsample=True))
+            self.convs.append(StyledConv(here * widening, here, style_dim, isconcat, upsample=False))
+            self.to_rgbs.append(ToRGB(here * widening, style_dim, upsample=True))
+        self.n_latent = 2 * len(channels)
+
+    def forward(self, code: Tensor, features: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Generate images.
+
+        Args:
+            code: N x style_dim, the input of the mapping network.
+            features: for each resolution from 4 upwards the encoder's feature, N x C x R x R, or None for noise.
+
+        Returns:
+            Images N x 3 x size x size, and the latents they were made of, N x n_latent x style_dim.
+        """
+        latents = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)  # N x n_latent x style_dim
+        latent = latents.unbind(dim=1)
+        x = self.conv1(self.input(len(code)), latent[0], features[0])
+        image = self.to_rgb1(x, latent[1])
+        for level, (feature, to_rgb) in enumerate(zip(features[1:], self.to_rgbs, strict=True)):
+            # The latent of each toRGB is also that of the next resolution's first convolution, as in StyleGAN2.
+            first = 2 * level + 1
+            x = self.convs[2 * level](x, latent[first], feature)
+            x = self.convs[2 * level + 1](x, latent[first + 1], feature)
+            image = to_rgb(x, latent[first + 2], image)
+        return image, latents

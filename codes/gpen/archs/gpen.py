@@ -1,0 +1,94 @@
+"""GPEN: a U-shaped network whose decoder is a StyleGAN2 generator."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from gpen.archs.channels import channel_counts, check_image_shape, check_size, log2_size
+from gpen.archs.generator import StyleGenerator
+from gpen.archs.layers import ConvLayer, EqualLinear
+from gpen.errors import UserError
+from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
+from gpen.registry import ARCH_REGISTRY
+
+
+@ARCH_REGISTRY.register
+class GPEN(nn.Module):
+    """The GAN Prior Embedded Network.
+
+    An encoder halves the image down to 4 x 4.  What remains becomes the latent of a StyleGAN2 generator, and the
+    feature of each resolution takes the place of its noise (Yang et al. 2021, GAN Prior Embedded Network for Blind Face
+    Restoration in the Wild, section 3).
+
+    Args:
+        size: width and height of the output.
+        style_dim: length of the latents.
+        n_mlp: layers of the mapping network.
+        channel_multiplier: factor on the channel counts above 32 x 32.
+        narrow: factor on all channel counts.
+        isconcat: concatenate the encoder's features to the generator's; false adds them, which makes the decoder a
+            plain StyleGAN2 generator.
+        in_size: width and height of the input, not above ``size``, which is also the default.  Resolutions above it
+            have no encoder feature and get normal noise from torch's global generator.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    def __init__(
+        self,
+        size: ImageSize,
+        style_dim: PositiveInt = 512,
+        n_mlp: PositiveInt = 8,
+        channel_multiplier: PositiveInt = 2,
+        narrow: PositiveFloat = 1.0,
+        isconcat: bool = True,
+        in_size: ImageSize | None = None,
+    ) -> None:
+        super().__init__()
+        in_size = size if in_size is None else in_size
+        check_size('size', size)
+        check_size('in_size', in_size)
+        if in_size > size:
+            raise UserError(f'in_size {in_size} is larger than size {size}. It should be the same or smaller.')
+        if style_dim < 1 or n_mlp < 1:
+            raise UserError(f'style_dim and n_mlp should be at least 1, not {style_dim} and {n_mlp}.')
+        self.size = size
+        self.in_size = in_size
+        channels = channel_counts(size, channel_multiplier, narrow)
+        self.generator = StyleGenerator(channels, style_dim, n_mlp, isconcat)
+        self.n_latent = self.generator.n_latent
+
+        descending = [channels[2**level] for level in range(log2_size(in_size), 1, -1)]
+        self.ecd0 = nn.Sequential(ConvLayer(3, descending[0], 1))
+        for index, (above, here) in enumerate(pairwise(descending), start=1):
+            setattr(self, f'ecd{index}', nn.Sequential(ConvLayer(above, here, 3, downsample=True)))
+        self.n_encoder_levels = len(descending)
+        self.final_linear = nn.Sequential(EqualLinear(channels[4] * 4 * 4, style_dim, activate=True))
+
+    def forward(self, lq: Tensor, return_latents: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Restore faces.
+
+        Args:
+            lq: N x 3 x in_size x in_size, RGB, [-1, 1].
+            return_latents: also return the latents, for path length regularisation.
+
+        Returns:
+            Images N x 3 x size x size, RGB, nominally [-1, 1] (not clamped); with ``return_latents`` also the latents,
+            N x n_latent x style_dim.
+
+        Raises:
+            UserError: ``lq`` has another shape.
+        """
+        check_image_shape('generator', lq.shape, self.in_size)
+        features: list[Tensor | None] = []
+        x = lq
+        for index in range(self.n_encoder_levels):
+            x = getattr(self, f'ecd{index}')(x)  # N x C x in_size / 2 ** index x in_size / 2 ** index
+            features.insert(0, x)
+        code = self.final_linear(x.flatten(1))  # N x 16C -> N x style_dim
+        features += [None] * (log2_size(self.size) - log2_size(self.in_size))
+        image, latents = self.generator(code, features)
+        return (image, latents) if return_latents else image

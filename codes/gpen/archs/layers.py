@@ -1,0 +1,102 @@
+"""Layers that generator and discriminator share.
+
+The order and nesting of the modules, and so the keys of a state dict, are those of the published GPEN files.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpen.archs.ops import equal_linear, fir_filter, fused_leaky_relu, make_fir_kernel
+
+
+class EqualLinear(nn.Module):
+    """A linear layer with equalised learning rate.
+
+    Args:
+        in_features: length of the input vectors.
+        out_features: length of the output vectors.
+        bias_init: the bias at the start.
+        lr_mul: factor on the learning rate of this layer.
+        activate: end with a leaky ReLU.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias_init: float = 0.0, lr_mul: float = 1.0, activate: bool = False
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
+        self.bias = nn.Parameter(torch.full((out_features,), float(bias_init)))
+        self.lr_mul = lr_mul
+        self.activate = activate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return equal_linear(x, self.weight, self.bias, self.lr_mul, self.activate)
+
+
+class EqualConv2d(nn.Module):
+    """A convolution with equalised learning rate and without a bias, which the activation after it adds."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.stride = stride
+        self.padding = padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * self.scale, stride=self.stride, padding=self.padding)
+
+
+class FusedLeakyReLU(nn.Module):
+    """Bias for each channel, leaky ReLU, times sqrt(2)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fused_leaky_relu(x, self.bias)
+
+
+class Blur(nn.Module):
+    """Filter with [1, 3, 3, 1] in both directions and keep each ``down``-th pixel.
+
+    Args:
+        padding: zeros on each side.
+        down: 1 or 2.
+        gain: sum of the filter; 4 after zeros were inserted between the pixels.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, padding: int, down: int = 1, gain: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer('kernel', make_fir_kernel(gain))
+        self.padding = padding
+        self.down = down
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fir_filter(x, self.kernel, self.padding, self.down)
+
+
+class ConvLayer(nn.Sequential):
+    """Convolution, bias and leaky ReLU; with ``downsample`` half the resolution, blurred first.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: 1 or 3.
+        downsample: N x C x H x W -> N x C' x H/2 x W/2.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, downsample: bool = False) -> None:
+        blur = [Blur(padding=(kernel_size + 1) // 2)] if downsample else []
+        stride, padding = (2, 0) if downsample else (1, kernel_size // 2)
+        super().__init__(
+            *blur, EqualConv2d(in_channels, out_channels, kernel_size, stride, padding), FusedLeakyReLU(out_channels)
+        )

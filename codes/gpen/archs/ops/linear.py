@@ -1,0 +1,27 @@
+"""The linear layer with equalised learning rate (Karras et al. 2018, Progressive Growing of GANs, section 4.1)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpen.archs.ops.activation import fused_leaky_relu
+
+
+def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, activate: bool = False) -> Tensor:
+    """Return ``x @ weight.T * lr_mul / sqrt(in_features) + bias * lr_mul``, through a leaky ReLU if ``activate``.
+
+    Args:
+        x: N x in_features.
+        weight: out_features x in_features, stored with a variance of ``1 / lr_mul ** 2``.
+        bias: out_features.
+        lr_mul: factor on the learning rate of this layer.
+        activate: apply ``leaky_relu(0.2) * sqrt(2)``.
+    """
+    weight = weight * (lr_mul / math.sqrt(weight.shape[1]))
+    bias = bias * lr_mul
+    if activate:
+        return fused_leaky_relu(F.linear(x, weight), bias)
+    return F.linear(x, weight, bias)

@@ -1,0 +1,46 @@
+"""The modulated convolution of StyleGAN2 (Karras et al. 2020, section 2.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def modulated_conv2d(
+    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, upsample: bool = False
+) -> Tensor:
+    """Convolve ``x`` with ``weight``, whose input channels are scaled by ``style`` for each sample.
+
+    A convolution is linear, so the input channels of ``x`` are scaled instead of those of the weight, and the output
+    channels by the demodulation factor afterwards: the same result with one weight for the whole batch.  A 1 x 1
+    convolution is a matrix product for each sample, whose small matrix is scaled rather than the large image.
+
+    Args:
+        x: N x I x H x W.
+        weight: O x I x K x K with an odd K; equalised learning rate already applied.
+        style: N x I.
+        demodulate: scale each output channel so that its weights have a norm of 1.
+        upsample: insert a zero after each pixel first (a transposed convolution with stride 2).
+
+    Returns:
+        N x O x H x W; with ``upsample`` N x O x (2H + K - 2) x (2W + K - 2), before the blur.
+    """
+    if weight.shape[-1] == 1 and not upsample:
+        matrix = weight.flatten(1) * style[:, None, :]  # N x O x I
+        x = torch.bmm(matrix, x.flatten(2)).unflatten(2, x.shape[2:])  # N x I x HW -> N x O x H x W
+    else:
+        x = x * style[:, :, None, None]
+        if upsample:
+            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        else:
+            x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    if demodulate:
+        x = x * _demodulation(weight, style)[:, :, None, None]
+    return x
+
+
+def _demodulation(weight: Tensor, style: Tensor) -> Tensor:
+    """Return 1 / norm of each output channel's modulated weights, N x O, without forming those weights."""
+    squared_weight = weight.square().sum(dim=(2, 3))  # O x I
+    return torch.rsqrt(F.linear(style.square(), squared_weight) + 1e-8)

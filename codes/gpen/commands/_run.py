@@ -1,0 +1,24 @@
+"""How every command ends: exit status 2 and one message for a user's mistake, never a bare traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from gpen.errors import UserError
+
+
+def run_command(body: Callable[[], int]) -> int:
+    """Run a command's body and return its exit status: 2 after a :class:`UserError`, 130 after Ctrl-C."""
+    try:
+        return body()
+    except UserError as error:
+        if not getattr(error, 'is_logged', False):
+            print(f'Error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('Interrupted.', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141

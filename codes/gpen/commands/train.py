@@ -1,0 +1,53 @@
+"""``gpen-train`` / ``python codes/train.py``: train from an option file."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from gpen.commands._run import run_command
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog='train.py', description='Train a face restoration network from an option file.'
+    )
+    parser.add_argument('-opt', required=True, metavar='FILE', help='option file, such as options/train/gpen_512.yml')
+    parser.add_argument(
+        '--auto_resume',
+        action='store_true',
+        help='continue from the newest state of this run; without it, results of an earlier run are moved aside',
+    )
+    parser.add_argument(
+        '--force_yml',
+        nargs='+',
+        action='extend',
+        default=[],
+        metavar='KEY:KEY=VALUE',
+        help='change options, for instance --force_yml train:optim_g:lr=2e-4 name=trial',
+    )
+    parser.add_argument(
+        '--dry_run',
+        action='store_true',
+        help='check the file, build everything, run one step and one validation batch, write nothing',
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    args = parse_arguments(arguments)
+
+    def body() -> int:
+        from gpen.options import parse_options
+
+        parsed = parse_options(args.opt, args.force_yml)
+        from gpen.training import run
+
+        if args.dry_run:
+            print('\n'.join(run.run_dry(parsed)))
+            return 0
+        return run.run_training(parsed, args.auto_resume)
+
+    return run_command(body)

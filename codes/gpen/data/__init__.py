@@ -1,0 +1,1 @@
+"""Image files, pairs, and the order in which training sees them."""

@@ -1,0 +1,123 @@
+"""Is an image file whole, and how large is its picture?  Answered from its header and its end, without decoding it."""
+
+from __future__ import annotations
+
+import struct
+from io import SEEK_END
+from typing import BinaryIO
+
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP')
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
+
+_CUT_OFF = 'it is cut off'
+_UNKNOWN = f'it is not an image that can be read ({", ".join(FORMATS)})'
+_PNG_END = b'IEND\xaeB`\x82'
+_JPEG_END = b'\xff\xd9'
+_EXIF_ORIENTATION = 0x0112
+_TURNED_SIDEWAYS = (5, 6, 7, 8)
+_TIFF_DATA_TAGS = ((273, 279), (324, 325))  # (offsets, byte counts) of strips, and of tiles
+_TAIL_BYTES = 1 << 16
+
+
+class DamagedFileError(ValueError):
+    """The file is no whole image; the message is a clause that says why, such as ``it is cut off``."""
+
+
+def check_complete(stream: BinaryIO) -> None:
+    """Raise :class:`DamagedFileError` where the file is empty or cut off, as its own structure tells.
+
+    Decoders return half a picture for some cut-off files, so this comes before decoding.  Bytes after the end of the
+    image (as some cameras and editors leave) are no damage.  A few reads at the start and the end suffice.
+    """
+    length = stream.seek(0, SEEK_END)
+    stream.seek(0)
+    head = stream.read(12)
+    if length == 0:
+        raise DamagedFileError('it is empty')
+    if head.startswith(b'\x89PNG\r\n\x1a\n'):
+        whole = _occurs_after(stream, _PNG_END, start=8)
+    elif head.startswith(b'\xff\xd8'):
+        # Only behind the header: a thumbnail inside the header has an end marker of its own.
+        whole = _occurs_after(stream, _JPEG_END, start=_find_jpeg_scan(stream))
+    elif head.startswith(b'RIFF') and head[8:12] == b'WEBP':
+        whole = length >= 8 + int.from_bytes(head[4:8], 'little')
+    elif head.startswith(b'BM'):
+        whole = length >= int.from_bytes(head[2:6], 'little')
+    elif head.startswith((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')):
+        whole = length >= _find_tiff_end(stream)
+    else:
+        raise DamagedFileError(_UNKNOWN)
+    if not whole:
+        raise DamagedFileError(_CUT_OFF)
+
+
+def read_size(stream: BinaryIO) -> tuple[int, int]:
+    """Return (width, height) of a whole image file as it is displayed, that is with its EXIF orientation applied.
+
+    Raises:
+        DamagedFileError: the file is cut off, or no image at all.
+    """
+    check_complete(stream)
+    with _open(stream) as image:
+        width, height = image.size
+        # Pillow's size of a TIFF already has the orientation applied.
+        sideways = image.format != 'TIFF' and _read_orientation(image) in _TURNED_SIDEWAYS
+    return (height, width) if sideways else (width, height)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    exif = Image.Exif()
+    try:
+        # Not image.getexif(): that decodes a whole PNG to look for EXIF behind the pixels.
+        exif.load(image.info.get('exif', b''))
+        return int(exif.get(_EXIF_ORIENTATION, 1))
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+        return 1  # damaged EXIF is no reason to refuse the picture, and decoders ignore it
+
+
+def _open(stream: BinaryIO) -> Image.Image:
+    stream.seek(0)
+    try:
+        return Image.open(stream, formats=FORMATS)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DamagedFileError(_UNKNOWN) from error
+    except Image.DecompressionBombError as error:
+        raise DamagedFileError('it has too many pixels') from error
+
+
+def _occurs_after(stream: BinaryIO, pattern: bytes, start: int) -> bool:
+    """Tell whether ``pattern`` occurs at or after ``start``; looks at the end of the file first."""
+    length = stream.seek(0, SEEK_END)
+    stream.seek(max(start, length - _TAIL_BYTES))
+    if pattern in stream.read():
+        return True
+    stream.seek(start)
+    return pattern in stream.read()
+
+
+def _find_jpeg_scan(stream: BinaryIO) -> int:
+    """Return the offset of the first start-of-scan marker, by stepping over the segments before it."""
+    position = 2
+    while True:
+        stream.seek(position)
+        segment = stream.read(4)
+        if len(segment) < 4:
+            raise DamagedFileError(_CUT_OFF)
+        if segment[0] != 0xFF or segment[1] == 0xDA:
+            return position  # decoders skip over bytes that are no marker
+        is_fill_byte = segment[1] == 0xFF
+        position += 1 if is_fill_byte else 2 + max(2, int.from_bytes(segment[2:4], 'big'))
+
+
+def _find_tiff_end(stream: BinaryIO) -> int:
+    """Return the offset behind the last byte of pixel data, as the TIFF directory states it."""
+    with _open(stream) as image:
+        tags = getattr(image, 'tag_v2', {})
+        ends = [
+            offset + count
+            for offsets, counts in _TIFF_DATA_TAGS
+            for offset, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)
+        ]
+    return max(ends, default=0)

@@ -1,0 +1,88 @@
+"""Which samples make up which batch: a function of the seed and the iteration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from gpen.utils.seeds import derive_generator
+
+
+class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Yields the batches of iterations ``start_iteration``, ``start_iteration + 1``, ... as lists of (epoch, index).
+
+    Every epoch (counted from 0) is a permutation of its own.  Its last batch is topped up from a further permutation,
+    so that all batches are full, also where there are fewer samples than a batch takes.  With several processes,
+    ``batch_size`` is that of one of them, and each takes its slice of the common batch.
+
+    Args:
+        length: number of samples in the data set, at least 1.
+        batch_size: samples per process and iteration.
+        manual_seed: the run's seed.
+        start_iteration: the first iteration to yield, counted from 0; any, without replaying those before it.
+        end_iteration: the first iteration not to yield; None: go on for ever.
+        shuffle: permute; otherwise every epoch has the order of the data set.
+        rank: number of this process, from 0.
+        world_size: number of processes.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        manual_seed: int,
+        start_iteration: int = 0,
+        end_iteration: int | None = None,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if length < 1 or batch_size < 1 or not 0 <= rank < world_size or start_iteration < 0:
+            raise ValueError(f'no batches from {length=}, {batch_size=}, {rank=}, {world_size=}, {start_iteration=}')
+        self.length = length
+        self.batch_size = batch_size
+        self.manual_seed = manual_seed
+        self.start_iteration = start_iteration
+        self.end_iteration = end_iteration
+        self.shuffle = shuffle
+        self.rank = rank
+        self.world_size = world_size
+        self._permutations: dict[tuple[int, ...], np.ndarray] = {}
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """Iterations in which every sample is seen at least once."""
+        return -(-self.length // (self.batch_size * self.world_size))
+
+    def batch_of_iteration(self, iteration: int) -> list[tuple[int, int]]:
+        """Return this process's batch of one iteration (counted from 0): ``batch_size`` pairs (epoch, index)."""
+        epoch, step = divmod(iteration, self.iterations_per_epoch)
+        first = (step * self.world_size + self.rank) * self.batch_size
+        return [(epoch, self._index_at(epoch, position)) for position in range(first, first + self.batch_size)]
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for iteration in count(self.start_iteration):
+            if self.end_iteration is not None and iteration >= self.end_iteration:
+                return
+            yield self.batch_of_iteration(iteration)
+
+    def __len__(self) -> int:
+        if self.end_iteration is None:
+            raise TypeError('a sampler without an end has no length')
+        return max(0, self.end_iteration - self.start_iteration)
+
+    def _index_at(self, epoch: int, position: int) -> int:
+        """Return the sample at ``position`` of an epoch's permutations, laid one after the other."""
+        repeat, offset = divmod(position, self.length)
+        if not self.shuffle:
+            return offset
+        counters = (epoch, repeat) if repeat else (epoch,)
+        if counters not in self._permutations:
+            # Only the current epoch's are kept.
+            self._permutations = {key: value for key, value in self._permutations.items() if key[0] == epoch}
+            generator = derive_generator(self.manual_seed, 'order', *counters)
+            self._permutations[counters] = generator.permutation(self.length)
+        return int(self._permutations[counters][offset])

@@ -1,0 +1,1 @@
+"""Use of what was trained: scoring against sharp images, restoring."""

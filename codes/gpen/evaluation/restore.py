@@ -1,0 +1,108 @@
+"""Restore aligned faces with a trained generator, whose shape is read off its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from gpen.archs import build_network
+from gpen.archs.checkpoints import infer_gpen_config, load_weights
+from gpen.data.image_io import read_image, resize, to_tensor, write_image
+from gpen.errors import UserError
+
+SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff'}
+
+
+@dataclass(frozen=True)
+class Restorer:
+    """A generator ready for use.
+
+    Attributes:
+        network: the generator, on ``device``.
+        size: height and width of its output in pixels.
+        in_size: height and width of its input in pixels.
+        device: where it runs.
+    """
+
+    network: torch.nn.Module
+    size: int
+    in_size: int
+    device: torch.device
+
+    @torch.inference_mode()
+    def __call__(self, lq: torch.Tensor) -> torch.Tensor:
+        """Restore N x 3 x in_size x in_size in [-1, 1] to N x 3 x size x size, clamped."""
+        restored: torch.Tensor = self.network(lq.to(self.device))
+        return restored.clamp(-1, 1).cpu()
+
+
+def load_restorer(path: Path, device: torch.device) -> Restorer:
+    """Load a generator: our files, published ones, BasicSR's, safetensors; EMA weights first.
+
+    Raises:
+        UserError: no such file, or not a GPEN generator.
+    """
+    state = load_weights(path)
+    config = infer_gpen_config(state)
+    network = build_network({'type': 'GPEN', **config})
+    network.load_state_dict(state)
+    network.to(device).eval().requires_grad_(False)
+    size = int(config['size'])
+    return Restorer(network, size, int(config.get('in_size') or size), device)
+
+
+def list_images(source: Path) -> list[Path]:
+    """Return the images of a folder (with its sub-folders), or the one image that ``source`` is.
+
+    Raises:
+        UserError: no such file or folder, or no image in it.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise UserError(f'There is no file or folder {source}. Give images with --input.')
+    images = sorted(path for path in source.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not images:
+        raise UserError(f'There is no image in {source} ({", ".join(sorted(SUFFIXES))}).')
+    return images
+
+
+def restore_folder(
+    restorer: Restorer,
+    source: Path,
+    output: Path,
+    batch_size: int,
+    progress: Callable[[list[Path]], object] = len,
+) -> tuple[int, list[str]]:
+    """Restore aligned faces and write each as PNG under its own name.
+
+    Args:
+        restorer: see :func:`load_restorer`.
+        source: an image or a folder of images, one aligned face each; resized to the network's input.
+        output: where the PNG files go, sub-folders kept.
+        batch_size: faces at a time.
+        progress: called with the images of each finished batch.
+
+    Returns:
+        How many were restored, and a sentence for each that could not be read.
+    """
+    root = source if source.is_dir() else source.parent
+    images = list_images(source)
+    failures: list[str] = []
+    for start in range(0, len(images), batch_size):
+        chunk = images[start : start + batch_size]
+        faces: list[tuple[Path, torch.Tensor]] = []
+        for path in chunk:
+            try:
+                faces.append((path, to_tensor(resize(read_image(path), restorer.in_size))))
+            except UserError as error:
+                failures.append(str(error))
+        if faces:
+            restored = restorer(torch.stack([face for _, face in faces]))
+            for (path, _), image in zip(faces, restored, strict=True):
+                write_image((output / path.relative_to(root)).with_suffix('.png'), image.permute(1, 2, 0).numpy())
+        progress(chunk)
+    return len(images) - len(failures), failures

@@ -1,0 +1,47 @@
+"""Networks that losses look through: loaded once, never trained, never saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gpen.errors import UserError
+
+
+def load_frozen(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, what: str) -> None:
+    """Give a network its weights and take it out of training for good, in place.
+
+    Parameters become buffers that are not saved: the network has no parameters for an optimizer to find and nothing in
+    a state dict, follows ``.to(device)``, and gradients still flow through it to its input.
+
+    Args:
+        network: may have been built on the ``meta`` device, which costs no time and draws no random numbers.
+        state: weights by name; names that the network does not have are ignored.
+        path: the file they come from, for messages.
+        what: what the file should hold, for messages.
+
+    Raises:
+        UserError: a weight is missing or has another shape.
+    """
+    expected = network.state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise UserError(
+                f'{path} does not hold {what}: it has no {name!r}. Remove it or replace it by the right file.'
+            )
+        if state[name].shape != tensor.shape:
+            raise UserError(
+                f'{path} does not hold {what}: {name!r} is {tuple(state[name].shape)} there, but should be '
+                f'{tuple(tensor.shape)}. Remove it or replace it by the right file.'
+            )
+    weights = {name: state[name].float() if state[name].is_floating_point() else state[name] for name in expected}
+    network.load_state_dict(weights, assign=True)
+    for module in network.modules():
+        tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        for name, value in tensors:
+            delattr(module, name)
+            module.register_buffer(name, value.detach(), persistent=False)
+    network.eval()

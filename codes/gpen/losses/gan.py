@@ -1,0 +1,104 @@
+"""Adversarial losses, and the R1 penalty of the discriminator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gpen.errors import UserError
+from gpen.options.types import FiniteFloat, NonNegativeFloat
+from gpen.registry import LOSS_REGISTRY
+
+ALIASES = {'wgan_softplus': 'logistic', 'vanilla': 'logistic', 'lsgan': 'least_squares'}
+
+
+@LOSS_REGISTRY.register
+class GANLoss(nn.Module):
+    """What the discriminator's logits cost the generator and the discriminator.
+
+    - ``logistic``: softplus, non-saturating for the generator (Goodfellow et al., "Generative Adversarial Networks",
+      2014, as StyleGAN2 uses it). BasicSR's ``vanilla`` and ``wgan_softplus`` are other names of it.
+    - ``hinge``: Lim and Ye, "Geometric GAN", 2017.
+    - ``least_squares``: Mao et al., "Least Squares Generative Adversarial Networks", 2017. BasicSR's ``lsgan``.
+
+    Logits may have any shape; they are averaged, in float32.
+
+    Args:
+        gan_type: one of the above.
+        loss_weight: factor on the generator's loss; the discriminator's is not weighted.
+        real_label_val: what real images are labelled; below 1 is one-sided label smoothing. Not for ``hinge``.
+        fake_label_val: what restored images are labelled. Not for ``hinge``.
+
+    Raises:
+        UserError: ``hinge`` with other labels than 1 and 0.
+    """
+
+    def __init__(
+        self,
+        gan_type: Literal['logistic', 'hinge', 'least_squares', 'wgan_softplus', 'vanilla', 'lsgan'] = 'logistic',
+        loss_weight: NonNegativeFloat = 1.0,
+        real_label_val: FiniteFloat = 1.0,
+        fake_label_val: FiniteFloat = 0.0,
+    ) -> None:
+        super().__init__()
+        self.gan_type = ALIASES.get(gan_type, gan_type)
+        if self.gan_type not in ('logistic', 'hinge', 'least_squares'):
+            known = ', '.join(['logistic', 'hinge', 'least_squares', *ALIASES])
+            raise UserError(f'There is no gan_type {gan_type!r}. Available: {known}.')
+        if self.gan_type == 'hinge' and (real_label_val, fake_label_val) != (1.0, 0.0):
+            raise UserError(
+                'GANLoss: real_label_val and fake_label_val have no effect with gan_type hinge; remove them.'
+            )
+        self.loss_weight = loss_weight
+        self.real_label = real_label_val
+        self.fake_label = fake_label_val
+
+    def generator(self, fake_logits: torch.Tensor) -> torch.Tensor:
+        """Return ``loss_weight`` times what the generator pays for being recognised, a scalar."""
+        if self.gan_type == 'hinge':
+            return -self.loss_weight * fake_logits.float().mean()
+        return self.loss_weight * self._distance(fake_logits, self.real_label)
+
+    def discriminator(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the discriminator's loss on real and on restored images, two scalars without weight.
+
+        ``fake_logits`` should be computed from detached images.
+        """
+        if self.gan_type == 'hinge':
+            return F.relu(1 - real_logits.float()).mean(), F.relu(1 + fake_logits.float()).mean()
+        return self._distance(real_logits, self.real_label), self._distance(fake_logits, self.fake_label)
+
+    @torch.no_grad()
+    def accuracy(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the shares of real and of restored images judged rightly, two scalars in [0, 1] on the device.
+
+        An image is judged real when its logit is above 0, or above the middle of the two labels for least squares.
+        """
+        threshold = (self.real_label + self.fake_label) / 2 if self.gan_type == 'least_squares' else 0.0
+        return (real_logits > threshold).float().mean(), (fake_logits <= threshold).float().mean()
+
+    def _distance(self, logits: torch.Tensor, label: float) -> torch.Tensor:
+        logits = logits.float()
+        if self.gan_type == 'least_squares':
+            return (logits - label).square().mean()
+        # The cross entropy of sigmoid(x) with a label y: softplus(x) - x y, so softplus(-x) for y = 1.
+        return F.softplus(-logits).mean() if label == 1 else (F.softplus(logits) - label * logits).mean()
+
+
+def r1_penalty(real_logits: torch.Tensor, real_images: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the batch of the squared norm of d(sum of logits) / d(image), differentiable again.
+
+    Mescheder et al., "Which Training Methods for GANs do actually Converge?", 2018, equation 9 (without its gamma / 2).
+
+    Args:
+        real_logits: the discriminator's output for ``real_images``, any shape.
+        real_images: N x C x H x W, with ``requires_grad`` set before they went through the discriminator.
+
+    Returns:
+        A scalar, not weighted.
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)  # N x C x H x W
+    return gradient.square().flatten(1).sum(1).mean()

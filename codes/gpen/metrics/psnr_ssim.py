@@ -1,0 +1,109 @@
+"""PSNR and SSIM, image by image, as BasicSR defines them: on 8-bit values, so that saving a PNG changes nothing."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpen.data.image_io import to_uint8
+from gpen.errors import UserError
+from gpen.metrics import higher_is_better
+from gpen.options.types import NonNegativeInt
+from gpen.registry import METRIC_REGISTRY
+
+_WINDOW = 11
+_SIGMA = 1.5
+_C1 = (0.01 * 255) ** 2
+_C2 = (0.03 * 255) ** 2
+_LUMA = (65.481, 128.553, 24.966)  # weights of R, G, B in [0, 1]: BT.601, studio swing
+_LUMA_OFFSET = 16.0
+
+
+@METRIC_REGISTRY.register
+@higher_is_better
+def calculate_psnr(
+    restored: Tensor, target: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
+) -> Tensor:
+    """Peak signal-to-noise ratio, 10 log10(255^2 / MSE), in dB; infinite where the images are equal.
+
+    Args:
+        restored: N x 3 x H x W, [-1, 1].
+        target: the same.
+        crop_border: pixels at each edge to leave out.
+        test_y_channel: compare BT.601 luma instead of RGB.
+
+    Returns:
+        N values, float64.
+
+    Raises:
+        UserError: nothing is left after cropping.
+    """
+    a, b = (_prepare(images, crop_border, test_y_channel) for images in (restored, target))
+    _check_shapes(a, b, smallest=1)
+    mean_squared_error = (a - b).square().mean(dim=(1, 2, 3))  # N
+    return 10 * torch.log10(255.0**2 / mean_squared_error)
+
+
+@METRIC_REGISTRY.register
+@higher_is_better
+def calculate_ssim(
+    restored: Tensor, target: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
+) -> Tensor:
+    """Structural similarity (Wang et al. 2004, eq. 13): 11 x 11 Gaussian window, sigma 1.5, where it fits entirely.
+
+    Args:
+        restored: N x 3 x H x W, [-1, 1].
+        target: the same.
+        crop_border: pixels at each edge to leave out.
+        test_y_channel: compare BT.601 luma instead of the mean over R, G, B.
+
+    Returns:
+        N values, float64; 1 where the images are equal.
+
+    Raises:
+        UserError: after cropping, less than the window is left.
+    """
+    a, b = (_prepare(images, crop_border, test_y_channel) for images in (restored, target))
+    _check_shapes(a, b, smallest=_WINDOW)
+    mean_a, mean_b = _blur(a), _blur(b)  # N x C x H-10 x W-10
+    variance_a = _blur(a * a) - mean_a * mean_a
+    variance_b = _blur(b * b) - mean_b * mean_b
+    covariance = _blur(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a.square() + mean_b.square() + _C1)
+    structure = (2 * covariance + _C2) / (variance_a + variance_b + _C2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _prepare(images: Tensor, crop_border: int, test_y_channel: bool) -> Tensor:
+    """Return N x C x H x W, float64, [0, 255]: three 8-bit channels, or one of luma that is not rounded."""
+    pixels = to_uint8(images)
+    if pixels.device.type == 'mps':
+        pixels = pixels.cpu()  # it has no float64
+    values = pixels.double()
+    height, width = values.shape[-2:]
+    values = values[..., crop_border : height - crop_border, crop_border : width - crop_border]
+    if not test_y_channel:
+        return values
+    weights = values.new_tensor(_LUMA).view(1, 3, 1, 1)
+    return (values / 255 * weights).sum(dim=1, keepdim=True) + _LUMA_OFFSET  # N x 1 x H x W
+
+
+def _check_shapes(a: Tensor, b: Tensor, smallest: int) -> None:
+    if a.shape != b.shape:
+        raise ValueError(f'images of different shapes: {tuple(a.shape)} and {tuple(b.shape)}')
+    if min(a.shape[-2:]) < smallest:
+        raise UserError(
+            f'A metric needs images of at least {smallest} x {smallest} after crop_border, but {a.shape[-1]} x '
+            f'{a.shape[-2]} is left. Lower crop_border or use larger images.'
+        )
+
+
+def _blur(values: Tensor) -> Tensor:
+    """Filter each channel with the Gaussian window, where it fits: N x C x H x W -> N x C x H-10 x W-10."""
+    offsets = torch.arange(_WINDOW, dtype=values.dtype, device=values.device) - _WINDOW // 2
+    window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
+    window = window / window.sum()
+    planes = values.flatten(0, 1).unsqueeze(1)  # NC x 1 x H x W
+    planes = F.conv2d(F.conv2d(planes, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+    return planes.squeeze(1).unflatten(0, values.shape[:2])

@@ -1,0 +1,17 @@
+"""Models: networks, losses and optimizers, and what one training step does with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gpen.registry import MODEL_REGISTRY
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpen.options.schema import Options
+
+
+def build_model(options: Options, device: torch.device) -> Any:
+    """Build the model that ``model_type`` names."""
+    return MODEL_REGISTRY.get(options.model_type)(options, device)

@@ -1,0 +1,101 @@
+"""What training steps report, kept on the device until a logging point reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gpen.errors import UserError
+
+LIMIT = 10
+
+
+class RunningMeans:
+    """Means of scalars since the last reading, without synchronising the device.
+
+    Values that are not finite are left out.  The sums are part of the training state, so that a record that spans an
+    interruption is the same as without it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, torch.Tensor] = {}
+        self._counts: dict[str, torch.Tensor] = {}
+
+    def add(self, values: dict[str, torch.Tensor]) -> None:
+        """Add scalars by name."""
+        for name, value in values.items():
+            number = value.detach().float()
+            finite = torch.isfinite(number)
+            if name not in self._sums:
+                self._sums[name] = torch.zeros((), device=self._device)
+                self._counts[name] = torch.zeros((), device=self._device)
+            self._sums[name] += torch.where(finite, number, 0.0)
+            self._counts[name] += finite
+
+    def read(self) -> dict[str, float]:
+        """Return the means and start anew; one copy from the device."""
+        names = list(self._sums)
+        if not names:
+            return {}
+        sums, counts = torch.stack(
+            [torch.stack(list(self._sums.values())), torch.stack(list(self._counts.values()))]
+        ).cpu()
+        self._sums, self._counts = {}, {}
+        return {name: float(total / count) for name, total, count in zip(names, sums, counts, strict=True) if count > 0}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums so far."""
+        return {'sums': dict(self._sums), 'counts': dict(self._counts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the sums of :meth:`state_dict`."""
+        self._sums = {name: value.to(self._device) for name, value in state['sums'].items()}
+        self._counts = {name: value.to(self._device) for name, value in state['counts'].items()}
+
+
+class FiniteGuard:
+    """Watches for losses and gradients that are not finite.
+
+    The step itself is skipped on the device; this reports it, with the name of the loss and the files of the batch,
+    and ends training after 10 such steps in a row.
+    """
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self._pending: list[tuple[int, list[str], torch.Tensor, list[str]]] = []
+
+    def record(self, iteration: int, values: dict[str, torch.Tensor], files: list[str]) -> None:
+        """Remember the losses of a step and the files of its batch."""
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        self._pending.append((iteration, list(values), stacked, files))
+
+    def review(self) -> list[str]:
+        """Return a sentence for each step since the last review that had a value which is not finite.
+
+        Raises:
+            UserError: 10 steps in a row were not finite.
+        """
+        messages = []
+        for iteration, names, values, files in self._pending:
+            wrong = [name for name, value in zip(names, values.tolist(), strict=True) if not _is_finite(value)]
+            self.in_a_row = self.in_a_row + 1 if wrong else 0
+            if wrong:
+                messages.append(
+                    f'Iteration {iteration}: {", ".join(wrong)} not finite; this step was skipped. '
+                    f'Files of the batch: {", ".join(files)}.'
+                )
+            if self.in_a_row >= LIMIT:
+                self._pending = []
+                raise UserError(
+                    f'{messages[-1]} That is {LIMIT} steps in a row; training stops here, the last good '
+                    'checkpoint is kept. Lower train.optim_g.lr and train.optim_d.lr or '
+                    'set train.grad_norm_clip, and look at these files.'
+                )
+        self._pending = []
+        return messages
+
+
+def _is_finite(value: float) -> bool:
+    return value - value == 0

@@ -1,0 +1,174 @@
+"""Checks across options: combinations that cannot work (errors) or are legal but useless (warnings)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gpen.options.components import parameter_names
+from gpen.options.problems import Problem, suggest
+from gpen.options.schema import Dataset, Options
+from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY
+from gpen.utils.files import resolve_path
+
+TRAIN: tuple[str, ...] = ('train',)
+
+
+def unify_run_options(options: Options) -> list[Problem]:
+    """Take ``num_gpu`` and ``manual_seed`` from ``train`` where they stand there; both places must agree."""
+    problems = []
+    for name in ('num_gpu', 'manual_seed'):
+        above, inside = getattr(options, name), getattr(options.train, name)
+        if above is not None and inside is not None and above != inside:
+            problems.append(Problem(('train', name), f'is {inside} here and {above} at the top level. Give it once.'))
+        setattr(options, name, inside if above is None else above)
+    if options.num_gpu is None:
+        options.num_gpu = 'auto'
+    return problems
+
+
+FILLED = ('size', 'in_size', 'manual_seed')
+
+
+def fill_dataset_arguments(options: Options) -> list[Problem]:
+    """Give data sets the sizes of the generator and the run's seed, where they take them."""
+    problems = []
+    generator = options.network_g.arguments
+    from_network = {'size': generator.get('size'), 'in_size': generator.get('in_size') or generator.get('size')}
+    for phase in ('train', 'val'):
+        dataset: Dataset | None = getattr(options.datasets, phase)
+        if dataset is None or dataset.model_extra is None:
+            continue
+        names = parameter_names(dataset, DATASET_REGISTRY)
+        for name, value in from_network.items():
+            if name not in names or value is None:
+                continue
+            given = dataset.model_extra.setdefault(name, value)
+            if given is not None and given != value:
+                message = (
+                    f'is {given}, but the generator works at {value}. Remove this line, or change network_g.{name}.'
+                )
+                problems.append(Problem(('datasets', phase, name), message))
+        if 'manual_seed' in names:
+            dataset.model_extra.setdefault('manual_seed', options.seed)
+    return problems
+
+
+def find_errors(options: Options, training: bool = True) -> Iterator[Problem]:
+    """Yield combinations of options that cannot work; ``training`` asks for what a training run needs."""
+    if training:
+        yield from _check_length(options)
+        yield from _check_losses(options)
+        yield from _check_early_stopping(options)
+        if options.datasets.train is None:
+            yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
+    yield from _check_networks(options)
+    yield from _check_folders(options)
+
+
+def _check_length(options: Options) -> Iterator[Problem]:
+    train = options.train
+    if (train.total_epochs is None) == (train.total_iter is None):
+        yield Problem(TRAIN, 'give one of total_epochs and total_iter')
+    if train.warmup_epochs and train.warmup_iter > 0:
+        yield Problem(('train', 'warmup_iter'), 'give one of warmup_epochs and warmup_iter')
+    if train.use_grad_norm and train.grad_norm_clip is None:
+        yield Problem(('train', 'use_grad_norm'), 'needs train.grad_norm_clip, the largest gradient norm, such as 1.0')
+
+
+def _check_losses(options: Options) -> Iterator[Problem]:
+    train = options.train
+    adversarial = train.gan_opt is not None and train.gan_opt.is_on
+    matching = train.feature_matching_opt is not None and train.feature_matching_opt.is_on
+    if not adversarial and not options.generator_losses:
+        yield Problem(TRAIN, 'no loss is switched on; give pixel_opt, such as {type: L1Loss, loss_weight: 1}')
+    if adversarial and options.network_d is None:
+        yield Problem(('train', 'gan_opt'), 'needs a discriminator: give network_d, or remove gan_opt')
+    if matching and not adversarial:
+        yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
+    for name in train.losses:
+        if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'}:
+            yield Problem(
+                ('train', 'losses', name), f'has the name of a built-in loss; use train.{name}_opt or rename it'
+            )
+
+
+def _check_early_stopping(options: Options) -> Iterator[Problem]:
+    metric = options.train.early_stopping.metric
+    if options.datasets.val is not None and options.train.early_stopping.enabled and metric not in options.val.metrics:
+        hint = suggest(metric, set(options.val.metrics)) or f' It has: {", ".join(options.val.metrics) or "none"}.'
+        yield Problem(('train', 'early_stopping', 'metric'), f'{metric!r} is not in val.metrics.{hint}')
+
+
+def _check_networks(options: Options) -> Iterator[Problem]:
+    generator = options.network_g.arguments
+    size, in_size = generator.get('size'), generator.get('in_size')
+    if isinstance(size, int) and isinstance(in_size, int) and in_size > size:
+        yield Problem(('network_g', 'in_size'), f'is {in_size}, larger than size {size}. Make it {size} or smaller.')
+    if options.network_d is not None and 'size' in parameter_names(options.network_d, ARCH_REGISTRY):
+        other = options.network_d.arguments.get('size')
+        if isinstance(size, int) and isinstance(other, int) and other != size:
+            message = f'is {other}, but the generator makes {size} x {size} images. Make them equal.'
+            yield Problem(('network_d', 'size'), message)
+
+
+def _check_folders(options: Options) -> Iterator[Problem]:
+    for phase in ('train', 'val'):
+        dataset: Dataset | None = getattr(options.datasets, phase)
+        for name, value in dataset.arguments.items() if dataset else ():
+            if name.startswith('dataroot') and isinstance(value, str) and not resolve_path(value).is_dir():
+                yield Problem(('datasets', phase, name), f'there is no folder {resolve_path(value)}. Put the images there, or change this line.')
+    paths = options.path
+    for name in ('pretrain_network_g', 'pretrain_network_d', 'resume_state'):
+        value = getattr(paths, name)
+        if value is not None and not resolve_path(value).is_file():
+            yield Problem(('path', name), f'there is no file {resolve_path(value)}. Put it there, or change this line.')
+
+
+def find_warnings(options: Options) -> Iterator[Problem]:
+    """Yield what is legal but has no effect or is hardly meant."""
+    train = options.train
+    unit = schedule_unit(options)
+    total = train.total_epochs if unit == 'epoch' else train.total_iter
+    if total is not None:
+        yield from _warn_schedule(options, unit, total)
+    for name in ('optim_g', 'optim_d'):
+        rate = getattr(train, name).lr
+        if (train.warmup_epochs or train.warmup_iter > 0) and train.base_lr > rate:
+            message = f'is {train.base_lr:g}, above train.{name}.lr {rate:g}: the warm-up goes down, not up'
+            yield Problem(('train', 'base_lr'), message)
+    if train.grad_norm_clip is not None and not train.use_grad_norm:
+        yield Problem(('train', 'grad_norm_clip'), 'has no effect while train.use_grad_norm is false')
+    if options.datasets.val is None:
+        yield Problem(('datasets',), 'no val set: no validation, no best file, no early stopping')
+    if isinstance(options.num_gpu, int) and options.num_gpu > 1:
+        yield Problem(('num_gpu',), f'is {options.num_gpu}, but a run trains on one device')
+    if options.network_d is not None and (train.gan_opt is None or not train.gan_opt.is_on):
+        yield Problem(('network_d',), 'is not trained, since train.gan_opt is off')
+    if train.net_d_init_iters and train.total_iter and train.net_d_init_iters >= train.total_iter:
+        yield Problem(('train', 'net_d_init_iters'), 'the generator never learns: training ends before')
+
+
+def schedule_unit(options: Options) -> str:
+    """Return what milestones count: 'epoch' or 'iter'."""
+    scheduler = options.train.scheduler
+    if scheduler is not None and scheduler.unit is not None:
+        return scheduler.unit
+    return 'epoch' if options.train.total_epochs is not None else 'iter'
+
+
+def _warn_schedule(options: Options, unit: str, total: int) -> Iterator[Problem]:
+    train = options.train
+    words = 'epochs' if unit == 'epoch' else 'iterations'
+    warmup = train.warmup_epochs if unit == 'epoch' else train.warmup_iter
+    if warmup >= total:
+        yield Problem(
+            ('train', f'warmup_{"epochs" if unit == "epoch" else "iter"}'), 'training ends before the warm-up'
+        )
+    milestones = train.scheduler.arguments.get('milestones') if train.scheduler else None
+    for n, milestone in enumerate(milestones if isinstance(milestones, list) else []):
+        if isinstance(milestone, int) and milestone >= total:
+            message = f'milestone {milestone} has no effect: training ends after {total} {words}'
+            yield Problem(('train', 'scheduler', 'milestones', n), message)
+        elif isinstance(milestone, int) and milestone < warmup:
+            message = f'milestone {milestone} lies within the warm-up of {warmup} {words}'
+            yield Problem(('train', 'scheduler', 'milestones', n), message)

@@ -1,0 +1,91 @@
+"""Check ``type`` blocks against the signature of what they build, read from its source without importing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from gpen.options.schema import Component, Options
+from gpen.options.yaml_reader import Key
+from gpen.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    OPTIMIZER_REGISTRY,
+    SCHEDULER_REGISTRY,
+    Definition,
+    Registry,
+)
+
+LOSS_KEYS = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'identity_opt', 'feature_matching_opt')
+
+
+def list_components(options: Options) -> Iterator[tuple[Key, Component, Registry]]:
+    """Yield the key path of each ``type`` block, the block, and the registry its name belongs to."""
+    yield ('network_g',), options.network_g, ARCH_REGISTRY
+    if options.network_d is not None:
+        yield ('network_d',), options.network_d, ARCH_REGISTRY
+    for phase in ('train', 'val'):
+        dataset = getattr(options.datasets, phase)
+        if dataset is not None:
+            yield ('datasets', phase), dataset, DATASET_REGISTRY
+    train = options.train
+    yield ('train', 'optim_g'), train.optim_g, OPTIMIZER_REGISTRY
+    yield ('train', 'optim_d'), train.optim_d, OPTIMIZER_REGISTRY
+    if train.scheduler is not None:
+        yield ('train', 'scheduler'), train.scheduler, SCHEDULER_REGISTRY
+    for key in LOSS_KEYS:
+        loss = getattr(train, key)
+        if loss is not None:
+            yield ('train', key), loss, LOSS_REGISTRY
+    for name, loss in train.losses.items():
+        yield ('train', 'losses', name), loss, LOSS_REGISTRY
+    for name, metric in options.val.metrics.items():
+        yield ('val', 'metrics', name), metric, METRIC_REGISTRY
+
+
+@cache
+def signature_model(definition: Definition) -> type[BaseModel]:
+    """Return a pydantic model of a registered item's arguments, with their types, ranges and defaults.
+
+    Annotations are the names of :mod:`gpen.options.types` and builtins, resolved there.
+    """
+    fields: dict[str, Any] = {
+        parameter.name: (parameter.annotation or 'Any', Field() if parameter.required else Field(parameter.default))
+        for parameter in definition.parameters
+    }
+    config = ConfigDict(extra='allow' if definition.open_ended else 'forbid', strict=True)
+    return create_model(definition.name, __config__=config, __module__='gpen.options.types', **fields)
+
+
+def parameter_names(component: Component, registry: Registry) -> set[str]:
+    """Return the names of the arguments that one of our own components takes (empty for BasicSR's)."""
+    definition = registry.find(component.type)
+    return {parameter.name for parameter in definition.parameters} if definition else set()
+
+
+def check_foreign_arguments(component: Component, registry: Registry) -> list[tuple[str, str]]:
+    """Check the arguments of a component that is BasicSR's; return (argument, message) pairs."""
+    from gpen.utils import basicsr_bridge
+
+    parameters, open_ended = basicsr_bridge.parameters_of(registry.get(component.type))
+    names = {parameter.name for parameter in parameters}
+    problems = (
+        []
+        if open_ended
+        else [
+            (name, f'{component.type} takes no such argument; it takes {", ".join(sorted(names))}')
+            for name in component.arguments
+            if name not in names
+        ]
+    )
+    problems += [
+        (parameter.name, f'{component.type} needs this argument')
+        for parameter in parameters
+        if parameter.required and parameter.name not in component.arguments
+    ]
+    return problems

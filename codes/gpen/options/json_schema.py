@@ -1,0 +1,96 @@
+"""The options as a JSON schema, so that editors complete and check option files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from gpen.options.components import LOSS_KEYS, signature_model
+from gpen.options.schema import Options
+from gpen.registry import (
+    ARCH_REGISTRY,
+    DATASET_REGISTRY,
+    LOSS_REGISTRY,
+    METRIC_REGISTRY,
+    MODEL_REGISTRY,
+    OPTIMIZER_REGISTRY,
+    SCHEDULER_REGISTRY,
+    Registry,
+)
+
+
+def build_json_schema() -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of option files.
+
+    Nothing is required in it, since a file may inherit from others (``_base_``); the parser checks what is missing.
+    """
+    schema = Options.model_json_schema()
+    definitions = schema['$defs']
+    schema['properties']['_base_'] = {
+        'description': 'Option files to inherit from, relative to this one; this file wins.',
+        'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}}],
+    }
+    definitions['Network'] = _with_arguments(definitions['Component'], ARCH_REGISTRY)
+    definitions['Metric'] = _with_arguments(definitions.pop('Component'), METRIC_REGISTRY)
+    for name, registry in (
+        ('Dataset', DATASET_REGISTRY),
+        ('Loss', LOSS_REGISTRY),
+        ('Optimizer', OPTIMIZER_REGISTRY),
+        ('Scheduler', SCHEDULER_REGISTRY),
+    ):
+        definitions[name] = _with_arguments(definitions[name], registry)
+    properties = schema['properties']
+    _point_to(properties['network_g'], 'Network')
+    _point_to(properties['network_d'], 'Network')
+    _point_to(definitions['Val']['properties']['metrics'], 'Metric')
+    properties['model_type']['examples'] = sorted(MODEL_REGISTRY.definitions)
+    assert all(key in definitions['Train']['properties'] for key in LOSS_KEYS)
+    _drop_required(schema)
+    schema['$schema'] = 'https://json-schema.org/draft/2020-12/schema'
+    schema['title'] = 'Options of a training run'
+    return schema
+
+
+def dump_json_schema() -> str:
+    """Return the text of ``options/schema.json``."""
+    return json.dumps(build_json_schema(), indent=1, ensure_ascii=False) + '\n'
+
+
+def _with_arguments(block: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Return a ``type`` block's schema with the arguments of each registered name; other names (BasicSR's) stay free."""
+    own = {key: value for key, value in block['properties'].items() if key != 'type'}
+    names = sorted(registry.definitions)
+    rules = [
+        {
+            'if': {'properties': {'type': {'const': name}}, 'required': ['type']},
+            'then': {
+                'properties': {'type': {}, **_arguments(signature_model(registry.definitions[name])), **own},
+                'additionalProperties': registry.definitions[name].open_ended,
+            },
+        }
+        for name in names
+    ]
+    kind = {**block['properties']['type'], 'anyOf': [{'enum': names}, {'type': 'string'}]}
+    return {**block, 'properties': {**own, 'type': kind}, 'allOf': rules}
+
+
+def _arguments(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()['properties'] if model.model_fields else {}
+    return properties
+
+
+def _point_to(node: Any, name: str) -> None:
+    """Make the references to ``Component`` below ``node`` point to ``name``."""
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _point_to(child, name)
+    if isinstance(node, dict) and node.get('$ref') == '#/$defs/Component':
+        node['$ref'] = f'#/$defs/{name}'
+
+
+def _drop_required(node: Any, inside_rule: bool = False) -> None:
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        _drop_required(child, key == 'if')
+    if isinstance(node, dict) and not inside_rule and isinstance(node.get('required'), list):
+        del node['required']

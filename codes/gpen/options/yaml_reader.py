@@ -1,0 +1,191 @@
+"""YAML files -> plain data, with the file and line of every value.
+
+Read with PyYAML's safe loader, changed in three ways: ``1e-4`` is a number (plain PyYAML reads it as text), a key given
+twice is an error (plain PyYAML takes the last one silently), and every value's line is remembered for messages.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from addict import Dict
+
+from gpen.errors import UserError
+from gpen.utils.files import project_root
+
+Key = tuple[str | int, ...]
+MAX_VALUES = 20_000
+FLOAT = re.compile(r'^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$')
+WHOLE_WITH_EXPONENT = re.compile(r'^[-+]?\d+[eE]\+?\d+$')
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value stands."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f'{self.file}:{self.line}'
+
+
+@dataclass
+class Document:
+    """The data of one option file (its bases and overrides merged in) and the place of every key path."""
+
+    data: dict[str, Any]
+    places: dict[Key, Place]
+    file: str
+
+    def place(self, key: Key) -> Place:
+        """Return the place of ``key``, or of the nearest enclosing block that is in a file."""
+        for length in range(len(key), -1, -1):
+            if key[:length] in self.places:
+                return self.places[key[:length]]
+        return Place(self.file)
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+_Loader.add_implicit_resolver('tag:yaml.org,2002:float', FLOAT, list('-+.0123456789'))
+
+
+def find_option_file(path: str | Path) -> Path:
+    """Return the option file's path: as given from the working directory, else from the project's root.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    given = Path(path).expanduser()
+    for candidate in (given, project_root() / given):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f'There is no option file {given}. Recipes lie in options/train; give one with -opt FILE.')
+
+
+def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:
+    """Read an option file, and those it names under ``_base_`` (relative to itself, later ones win, it wins over all).
+
+    A block that names another ``type`` than its base replaces the base's block; all other blocks are merged key by key.
+
+    Raises:
+        UserError: not readable, not YAML, an unsafe tag, a key twice, or files that inherit from each other in a ring.
+    """
+    if path.resolve() in _parents:
+        raise UserError(f'{path}: _base_ leads back to this file. Remove one of the _base_ lines.')
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'Cannot read {path}: {error}. Give a text file in UTF-8.') from error
+    document = _parse(text, str(path))
+    bases = document.data.pop('_base_', [])
+    merged = Document({}, {}, str(path))
+    for base in [bases] if isinstance(bases, str) else bases:
+        base_path = path.parent / str(base)
+        if not base_path.is_file():
+            raise UserError(f'{document.place(("_base_",))}: _base_: there is no file {base_path}.')
+        _merge_into(merged, read_yaml(base_path, (*_parents, path.resolve())))
+    _merge_into(merged, document)
+    return merged
+
+
+def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
+    """Apply ``--force_yml`` settings, each ``key:key:key=VALUE``; the value is parsed as YAML, never executed.
+
+    Raises:
+        UserError: a setting is not of that form.
+    """
+    for setting in overrides:
+        name, equals, text = setting.partition('=')
+        keys = [part for part in name.strip().split(':') if part]
+        if not equals or not keys:
+            raise UserError(f'--force_yml {setting}: write it as block:key=value, such as train:optim_g:lr=2e-4.')
+        value = _parse(text, f'--force_yml {setting}', top_level_mapping=False).data['value']
+        data: Any = value
+        for key in reversed(keys):
+            data = {key: data}
+        places = {tuple(keys[: n + 1]): Place(f'--force_yml {name}') for n in range(len(keys))}
+        _merge_into(document, Document(data, cast('dict[Key, Place]', places), document.file))
+
+
+def _parse(text: str, file: str, top_level_mapping: bool = True) -> Document:
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            places: dict[Key, Place] = {}
+            value = _build(loader, node, (), file, places) if node is not None else None
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = Place(file, mark.line + 1 if mark else None)
+        raise UserError(f'{where}: not valid YAML: {error.problem or error.context}.') from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f'{file}: not valid YAML: {error}.') from error
+    if not top_level_mapping:
+        return Document({'value': value}, {}, file)
+    if value is None:
+        value = {}
+    if not isinstance(value, dict):
+        raise UserError(f'{file}: an option file holds "key: value" lines, this one holds a {type(value).__name__}.')
+    return Document(value, places, file)
+
+
+def _build(loader: _Loader, node: yaml.Node, key: Key, file: str, places: dict[Key, Place]) -> Any:
+    places.setdefault(key, Place(file, node.start_mark.line + 1))
+    if len(places) > MAX_VALUES:
+        raise UserError(f'{file}: more than {MAX_VALUES} values; this is no option file.')
+    if isinstance(node, yaml.MappingNode) and node.tag == 'tag:yaml.org,2002:map':
+        loader.flatten_mapping(node)
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            name = loader.construct_object(key_node)
+            line = key_node.start_mark.line + 1
+            if not isinstance(name, str):
+                raise UserError(f'{file}:{line}: the key {name!r} is not text. Put it in quotes if it is meant so.')
+            if name in result:
+                raise UserError(
+                    f'{file}:{line}: {".".join(map(str, (*key, name)))} is given twice. Remove one of them.'
+                )
+            places[(*key, name)] = Place(file, line)
+            result[name] = _build(loader, value_node, (*key, name), file, places)
+        return result
+    if isinstance(node, yaml.SequenceNode) and node.tag == 'tag:yaml.org,2002:seq':
+        return [_build(loader, item, (*key, n), file, places) for n, item in enumerate(node.value)]
+    if node.tag == 'tag:yaml.org,2002:float' and WHOLE_WITH_EXPONENT.match(node.value):
+        return int(float(node.value))
+    return loader.construct_object(node)
+
+
+def _merge_into(base: Document, child: Document) -> None:
+    replaced = _drop_replaced_types(base.data, child.data, ())
+    for key in replaced:
+        base.places = {place: where for place, where in base.places.items() if place[: len(key)] != key}
+    merged = Dict(base.data)
+    merged.update(child.data)
+    base.data = merged.to_dict()
+    base.places.update(child.places)
+
+
+def _drop_replaced_types(base: dict[str, Any], child: dict[str, Any], key: Key) -> list[Key]:
+    """Empty the blocks of ``base`` for which ``child`` names another ``type``; return their key paths."""
+    dropped: list[Key] = []
+    for name, value in child.items():
+        below = base.get(name)
+        if not isinstance(value, dict) or not isinstance(below, dict):
+            continue
+        if 'type' in value and 'type' in below and value['type'] != below['type']:
+            base[name] = {}
+            dropped.append((*key, name))
+        else:
+            dropped += _drop_replaced_types(below, value, (*key, name))
+    return dropped

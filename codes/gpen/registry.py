@@ -1,0 +1,203 @@
+"""A name in an option file -> a class or function.
+
+Adding one takes one file in the registry's package and one decorator; no list has to be edited:
+
+    # codes/gpen/losses/my_loss.py
+    @LOSS_REGISTRY.register
+    class MyLoss(torch.nn.Module): ...
+
+Names are found by reading the source of the package's modules, not by importing them: a name, its arguments and their
+types are known without importing torch, and only the one module that defines the chosen name is ever imported.  A name
+that is not ours is looked up in BasicSR's registry, when ``basicsr`` is installed.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gpen.errors import UserError
+
+T = TypeVar('T', bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One argument of a registered class or function, as its source states it."""
+
+    name: str
+    annotation: str | None
+    default: Any
+    required: bool
+
+
+@dataclass(frozen=True)
+class Definition:
+    """Where a registered name is defined, and its arguments (``self`` and positional data arguments left out)."""
+
+    name: str
+    module: str
+    attribute: str
+    parameters: tuple[Parameter, ...]
+    open_ended: bool
+
+
+class Registry:
+    """Names of one kind.
+
+    Args:
+        kind: the word for messages, such as ``'loss'``.
+        package: the package whose modules define them, such as ``'gpen.losses'``.
+        variable: the name of the module variable that holds this registry; decorators are recognised by it.
+        given: how many leading arguments the program passes itself, so that they are no options
+            (for instance ``params`` of an optimizer).
+        basicsr: the name of BasicSR's registry to fall back to.
+    """
+
+    def __init__(self, kind: str, package: str, variable: str, given: int = 0, basicsr: str | None = None) -> None:
+        self.kind = kind
+        self.package = package
+        self.variable = variable
+        self.given = given
+        self.basicsr = basicsr
+
+    def register(self, item: T) -> T:
+        """Mark a class or function as available under its own name (a decorator)."""
+        return item
+
+    @cached_property
+    def definitions(self) -> dict[str, Definition]:
+        """All names that our package defines, found in its source files."""
+        found: dict[str, Definition] = {}
+        spec = importlib.util.find_spec(self.package)
+        locations = spec.submodule_search_locations if spec else None
+        for folder in locations or []:
+            for path in sorted(Path(folder).rglob('*.py')):
+                relative = path.relative_to(folder).with_suffix('')
+                module = '.'.join([self.package, *relative.parts]).removesuffix('.__init__')
+                source = path.read_text(encoding='utf-8')
+                if f'@{self.variable}.register' in source:
+                    for definition in self._read(ast.parse(source, str(path)), module):
+                        found[definition.name] = definition
+        return found
+
+    def find(self, name: str) -> Definition | None:
+        """Return the definition of one of our own names, or None."""
+        return self.definitions.get(name)
+
+    def get(self, name: str) -> Any:
+        """Import and return what ``name`` stands for.
+
+        Raises:
+            UserError: nothing has this name, neither here nor in BasicSR.
+        """
+        definition = self.find(name)
+        if definition is not None:
+            return getattr(importlib.import_module(definition.module), definition.attribute)
+        found = self._get_from_basicsr(name)
+        if found is None:
+            raise UserError(self.explain_missing(name))
+        return found
+
+    def exists(self, name: str) -> bool:
+        """Tell whether ``name`` is ours or, when ``basicsr`` is installed, BasicSR's."""
+        return self.find(name) is not None or self._get_from_basicsr(name) is not None
+
+    def explain_missing(self, name: str) -> str:
+        """Return a sentence that lists what exists, and the nearest name."""
+        names = sorted(self.definitions)
+        near = get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f' Did you mean {near[0]!r}?' if near else ''
+        message = f'There is no {self.kind} named {name!r}.{hint} Available: {", ".join(names)}.'
+        if self.basicsr and importlib.util.find_spec('basicsr') is None:
+            message += " (basicsr is not installed, so its names cannot be used: pip install 'basicsr==1.4.2'.)"
+        return message
+
+    def _get_from_basicsr(self, name: str) -> Any:
+        if self.basicsr is None or not _basicsr_defines(name):
+            return None
+        bridge = importlib.import_module('gpen.utils.basicsr_bridge')
+        return bridge.find(self.basicsr, name)
+
+    def _read(self, tree: ast.Module, module: str) -> list[Definition]:
+        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        found = []
+        for node in tree.body:
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                continue
+            if not any(self._is_decorator(decorator) for decorator in node.decorator_list):
+                continue
+            function = node if isinstance(node, ast.FunctionDef) else _find_init(node, classes)
+            skip = self.given + isinstance(node, ast.ClassDef)
+            parameters, open_ended = _read_parameters(function, skip) if function else ((), False)
+            found.append(Definition(node.name, module, node.name, parameters, open_ended))
+        return found
+
+    def _is_decorator(self, node: ast.expr) -> bool:
+        return isinstance(node, ast.Attribute) and ast.unparse(node) == f'{self.variable}.register'
+
+
+@cache
+def _basicsr_defines(name: str) -> bool:
+    """Whether BasicSR is installed and its source defines ``name``; spares its import, which takes seconds."""
+    spec = importlib.util.find_spec('basicsr')
+    pattern = re.compile(rf'^(class|def) {re.escape(name)}\b', re.MULTILINE)
+    return any(
+        pattern.search(path.read_text(encoding='utf-8', errors='replace'))
+        for folder in (spec.submodule_search_locations if spec else None) or []
+        for path in Path(folder).rglob('*.py')
+    )
+
+
+def _find_init(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> ast.FunctionDef | None:
+    """Return the ``__init__`` of a class, its own or that of a base class in the same file."""
+    for item in node.body:
+        if isinstance(item, ast.FunctionDef) and item.name == '__init__':
+            return item
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            return _find_init(classes[base.id], classes)
+    return None
+
+
+def _read_parameters(function: ast.FunctionDef, skip: int) -> tuple[tuple[Parameter, ...], bool]:
+    arguments = function.args
+    positional = arguments.posonlyargs + arguments.args
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + [*arguments.defaults]
+    pairs = list(zip(positional, defaults, strict=True))[skip:]
+    pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+    parameters = tuple(
+        Parameter(
+            name=argument.arg,
+            annotation=ast.unparse(argument.annotation) if argument.annotation else None,
+            default=_literal(default),
+            required=default is None,
+        )
+        for argument, default in pairs
+    )
+    return parameters, arguments.kwarg is not None
+
+
+def _literal(node: ast.expr | None) -> Any:
+    """Return a default value when it is a literal; other defaults are computed by the constructor itself."""
+    try:
+        return ast.literal_eval(node) if node is not None else None
+    except ValueError:
+        return None
+
+
+ARCH_REGISTRY = Registry('network', 'gpen.archs', 'ARCH_REGISTRY', basicsr='ARCH_REGISTRY')
+DATASET_REGISTRY = Registry('dataset', 'gpen.data', 'DATASET_REGISTRY', basicsr='DATASET_REGISTRY')
+LOSS_REGISTRY = Registry('loss', 'gpen.losses', 'LOSS_REGISTRY', basicsr='LOSS_REGISTRY')
+METRIC_REGISTRY = Registry('metric', 'gpen.metrics', 'METRIC_REGISTRY', given=2, basicsr='METRIC_REGISTRY')
+MODEL_REGISTRY = Registry('model', 'gpen.models', 'MODEL_REGISTRY', given=2)
+OPTIMIZER_REGISTRY = Registry('optimizer', 'gpen.models', 'OPTIMIZER_REGISTRY', given=1)
+SCHEDULER_REGISTRY = Registry('scheduler', 'gpen.training', 'SCHEDULER_REGISTRY')

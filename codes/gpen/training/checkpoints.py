@@ -1,0 +1,154 @@
+"""Checkpoints: written whole or not at all, found again, checked, pruned.
+
+``models/`` holds ``net_g_ITER.pth``, ``net_d_ITER.pth``, and the same file under the names ``..._latest.pth`` and
+``..._best.pth`` (hard links, where the file system has them); ``training_states/ITER.state`` holds the rest and is
+written last, so that a state never names a model file that is not there.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpen.errors import UserError
+from gpen.utils.files import atomic_path, link_or_copy
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint: the iteration, the networks by file stem, and the rest of the state."""
+
+    path: Path
+    iteration: int
+    networks: dict[str, dict[str, Any]]
+    state: dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one experiment folder.
+
+    Args:
+        folder: the experiment folder.
+        keep_last: how many numbered checkpoints to keep.
+    """
+
+    def __init__(self, folder: Path, keep_last: int) -> None:
+        self.models = folder / 'models'
+        self.states = folder / 'training_states'
+        self._keep_last = keep_last
+
+    def save(
+        self, iteration: int, networks: dict[str, dict[str, Any]], state: dict[str, Any], best_iteration: int | None
+    ) -> None:
+        """Write a checkpoint, link the latest (and, if it is from this iteration, best) names to it, prune old ones.
+
+        Raises:
+            UserError: not writable or the disk is full; what was there before is untouched.
+        """
+        names = {stem: f'{stem}_{iteration}.pth' for stem in networks}
+        for stem, content in networks.items():
+            _save(self.models / names[stem], content)
+        _save(self.states / f'{iteration}.state', {'iteration': iteration, 'networks': names, **state})
+        self.link(iteration, list(networks), best_iteration)
+        self.prune()
+
+    def link(self, iteration: int, stems: list[str], best_iteration: int | None) -> None:
+        """Make the latest names (and the best name, if the best iteration is this one) stand for ``iteration``."""
+        for stem in stems:
+            link_or_copy(self.models / f'{stem}_{iteration}.pth', self.models / f'{stem}_latest.pth')
+        if best_iteration == iteration:
+            link_or_copy(self.models / f'net_g_{iteration}.pth', self.models / 'net_g_best.pth')
+
+    def prune(self) -> None:
+        """Remove all but the last numbered checkpoints; a state goes before the model files it names."""
+        kept = self.iterations()[-self._keep_last :]
+        for iteration in set(self.iterations()) - set(kept):
+            (self.states / f'{iteration}.state').unlink(missing_ok=True)
+        for path in self.models.glob('net_*_*.pth'):
+            number = path.stem.rpartition('_')[2]
+            if number.isdigit() and int(number) not in kept:
+                path.unlink(missing_ok=True)
+
+    def clean_up(self, iteration: int) -> list[str]:
+        """Remove temporary files of a save that was cut off, and move checkpoints after ``iteration`` (damaged, or of a
+        course that is not followed any more) to ``superseded/``; return the names of what was moved.
+        """
+        moved = []
+        for folder in (self.models, self.states):
+            for path in folder.glob('.*.tmp'):
+                path.unlink(missing_ok=True)
+            for path in sorted([*folder.glob('net_*_*.pth'), *folder.glob('*.state')]):
+                number = path.stem.rpartition('_')[2]
+                if number.isdigit() and int(number) > iteration:
+                    target = folder.parent / 'superseded'
+                    target.mkdir(exist_ok=True)
+                    path.replace(target / path.name)
+                    moved.append(path.name)
+        return moved
+
+    def iterations(self) -> list[int]:
+        """Return the iterations that have a state, in order."""
+        return sorted(int(path.stem) for path in self.states.glob('*.state') if path.stem.isdigit())
+
+    def load_newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest checkpoint that is whole, and a sentence for each damaged one that was passed over.
+
+        Raises:
+            UserError: there are states, but none is whole.
+        """
+        damaged: list[str] = []
+        for iteration in reversed(self.iterations()):
+            path = self.states / f'{iteration}.state'
+            try:
+                return self.load(path), damaged
+            except UserError as error:
+                damaged.append(str(error))
+        if damaged:
+            listing = '\n  '.join(damaged)
+            raise UserError(f'No checkpoint in {self.states} is whole:\n  {listing}\nTrain anew without --auto_resume.')
+        return None, damaged
+
+    def load(self, path: Path) -> Checkpoint:
+        """Load a state and the model files that it names.
+
+        Raises:
+            UserError: one of them is missing or damaged.
+        """
+        state = _load(path)
+        try:
+            iteration, names = int(state.pop('iteration')), dict(state.pop('networks'))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f'{path} is not a training state of this program.') from error
+        folder = path.parent.parent / 'models'
+        networks = {stem: _load(folder / Path(name).name) for stem, name in names.items()}
+        return Checkpoint(path, iteration, networks, state)
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            # torch reports a full disk as a RuntimeError of its zip writer.
+            raise OSError(str(error).splitlines()[0]) from error
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise UserError(f'{path} is damaged (in {damaged}).')
+        content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f'{path} is missing.') from error
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise UserError(f'{path} is damaged ({str(error).splitlines()[0]}).') from error
+    if not isinstance(content, dict):
+        raise UserError(f'{path} is not a checkpoint of this program.')
+    return content

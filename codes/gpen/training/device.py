@@ -1,0 +1,61 @@
+"""Which device a run uses, and how many threads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from gpen.data.loader import cpu_threads
+from gpen.errors import UserError
+
+
+def select_device(num_gpu: Any) -> tuple[torch.device, str]:
+    """Return the device for ``num_gpu`` (auto, 0 or a number) and a sentence about it."""
+    if 'OMP_NUM_THREADS' not in os.environ:  # the user's own choice
+        torch.set_num_threads(cpu_threads())
+    available = torch.cuda.is_available()
+    if num_gpu != 0 and available:
+        device = torch.device('cuda', torch.cuda.current_device())
+        return device, f'Training on {torch.cuda.get_device_name(device)}.'
+    threads = torch.get_num_threads()
+    place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}'
+    if num_gpu in (0, 'auto'):
+        return torch.device('cpu'), f'{place}.'
+    return torch.device('cpu'), f'{place}: num_gpu is {num_gpu}, but PyTorch finds no GPU here.'
+
+
+def peak_memory(device: torch.device) -> float:
+    """Return the largest memory used so far, in MiB: of the GPU's allocator, or of this process on a CPU."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == 'win32':
+        return float('nan')
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == 'darwin' else 2**10)
+
+
+@contextmanager
+def explain_out_of_memory(batch_size: int) -> Iterator[None]:
+    """Turn an allocation that failed, on a GPU or a CPU, into one sentence with what to lower.
+
+    Raises:
+        UserError: memory ran out.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
+            text = str(error)
+            if "can't allocate memory" not in text and 'out of memory' not in text.lower():
+                raise
+        raise UserError(
+            f'Out of memory. Lower datasets.train.batch_size_per_gpu (now {batch_size}), network_g.narrow and '
+            'network_d.narrow, or the size of both networks.'
+        ) from error

@@ -1,0 +1,123 @@
+"""The experiment folder: locked, moved aside or continued; and the run's log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from gpen.errors import UserError
+
+LOGGER = logging.getLogger('gpen')
+
+
+@contextmanager
+def lock_experiment(folder: Path) -> Iterator[None]:
+    """Hold the folder for this run alone; the lock goes with the process, however it ends.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    locks = folder.parent / '.locks'
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / f'{folder.name}.lock')
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f'Another run is using {folder}. Wait for it, stop it, or give this run another name in the option file.'
+        ) from error
+    except OSError as error:
+        raise UserError(f'Cannot write in {folder.parent}: {error.strerror}. Set path.experiments_root.') from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Rename a folder that exists, with the date added; return its new path, or None if there was none."""
+    if not folder.exists():
+        return None
+    stem = f'{folder.name}_archived_{datetime.now():%Y%m%d_%H%M%S}'
+    target = folder.with_name(stem)
+    number = 1
+    while target.exists():
+        number += 1
+        target = folder.with_name(f'{stem}_{number}')
+    folder.rename(target)
+    return target
+
+
+class _TqdmHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Prints above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=self.stream)
+        self.flush()
+
+
+@contextmanager
+def logging_to(folder: Path | None) -> Iterator[logging.Logger]:
+    """Send log messages to the screen (standard error) and, with a folder, to ``train.log`` in it."""
+    handlers: list[logging.Handler] = [_TqdmHandler()]
+    handlers[0].setFormatter(logging.Formatter('%(message)s'))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(folder / 'train.log', encoding='utf-8'))
+        handlers[1].setFormatter(
+            logging.Formatter('%(asctime)s %(levelname)s %(message)s', datefmt='%Y-%m-%d %H:%M:%S')
+        )
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+    try:
+        yield LOGGER
+    finally:
+        for handler in handlers:
+            LOGGER.removeHandler(handler)
+            handler.close()
+
+
+UNUSABLE = ('network_g.', 'network_d.', 'model_type', 'train.optim_g.type', 'train.optim_d.type')
+
+
+def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return a line ``path: old -> new`` for every option that changed since a state was saved.
+
+    Raises:
+        UserError: one of them makes the state unusable (another network, model or optimizer).
+    """
+    old, new = flatten(before), flatten(now)
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    lines = {key: f'{key}: {_show(old.get(key))} -> {_show(new.get(key))}' for key in changed}
+    unusable = [line for key, line in lines.items() if key.startswith(UNUSABLE)]
+    if unusable:
+        listing = '\n  '.join(unusable)
+        raise UserError(
+            f'The saved state does not fit the options any more:\n  {listing}\n'
+            'Put them back, give the run another name, or start anew without --auto_resume.'
+        )
+    return list(lines.values())
+
+
+def flatten(data: Any, prefix: str = '') -> dict[str, Any]:
+    """Return nested dicts as one dict with dotted keys; empty dicts and None leave no key."""
+    if not isinstance(data, dict):
+        return {} if data is None else {prefix: data}
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        result |= flatten(value, f'{prefix}.{key}' if prefix else str(key))
+    return result
+
+
+def _show(value: Any) -> str:
+    return 'not set' if value is None else repr(value)

@@ -1,0 +1,192 @@
+"""The training loop: read it from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from gpen import __version__
+from gpen.data.loader import build_train_loader
+from gpen.errors import UserError
+from gpen.training.checkpoints import Checkpoint, CheckpointStore
+from gpen.training.device import explain_out_of_memory
+from gpen.training.parts import Parts
+from gpen.training.recorder import Recorder, Stopwatch
+from gpen.training.signals import StopRequest
+from gpen.training.validation import validate
+
+
+@dataclass
+class Run:
+    """A run in progress: its parts, where it writes, and how far it is."""
+
+    parts: Parts
+    store: CheckpointStore
+    recorder: Recorder
+    logger: logging.Logger
+    stop: StopRequest
+    iteration: int = 0
+    saved_iteration: int = 0
+    validation_is_due: bool = False
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+
+def train(run: Run) -> str:
+    """Train from ``run.iteration`` to the end, early stopping or a signal; return why it ended.
+
+    Per epoch: set the learning rates, train, validate the EMA generator, save.
+
+    Raises:
+        UserError: the loss was not finite too often, memory ran out, or a file could not be read or written.
+    """
+    parts, model = run.parts, run.parts.model
+    train_options = parts.options.datasets.train
+    assert train_options is not None
+    if run.validation_is_due and _validate(run):  # an interruption came before it
+        run.saved_iteration = -1
+        save(run)
+    if parts.early_stopping is not None and parts.early_stopping.should_stop:
+        return _early_stopping_sentence(parts)
+    loader = build_train_loader(
+        parts.train_set,
+        batch_size=train_options.batch_size_per_gpu,
+        num_workers=train_options.num_worker_per_gpu,
+        manual_seed=parts.options.seed,
+        start_iteration=run.iteration,
+        end_iteration=parts.total_iterations,
+        pin_memory=train_options.pin_memory and parts.device.type == 'cuda',
+        prefetch_factor=train_options.prefetch_factor,
+    )
+    bar = tqdm(total=parts.total_iterations, initial=run.iteration, unit='it', dynamic_ncols=True, disable=None)
+    with bar, explain_out_of_memory(train_options.batch_size_per_gpu):
+        for batch in loader:
+            run.iteration += 1
+            model.set_learning_rates(parts.rates.at(run.iteration))
+            model.train_step(batch, run.iteration)
+            run.watch.step()
+            bar.update()
+            logs = run.iteration % parts.options.logger.print_freq == 0
+            if logs or parts.device.type == 'cpu':  # reading losses makes a GPU wait
+                for message in model.guard.review():
+                    run.logger.warning(message)
+            if logs:
+                _record_training(run, bar)
+            run.validation_is_due = parts.validates_at(run.iteration)
+            improved = run.validation_is_due and _validate(run)
+            if improved or run.stop.is_set or parts.saves_at(run.iteration):
+                save(run)
+            if run.stop.is_set:
+                return f'Stopped by {run.stop.name} after iteration {run.iteration}.'
+            if parts.early_stopping is not None and parts.early_stopping.should_stop:
+                return _early_stopping_sentence(parts)
+    return f'Finished: all {parts.total_iterations} iterations are done.'
+
+
+def save(run: Run) -> None:
+    """Write a checkpoint of the run as it is now, unless there is one."""
+    if run.saved_iteration == run.iteration:
+        return
+    parts = run.parts
+    for message in parts.model.guard.review():
+        run.logger.warning(message)
+    run.recorder.flush()
+    early = parts.early_stopping
+    state: dict[str, Any] = {
+        'version': __version__,
+        'epoch': parts.epoch_of(run.iteration),
+        'options': parts.options.model_dump(mode='json'),
+        'model': parts.model.state_dict(),
+        'early_stopping': early.state_dict() if early is not None else None,
+        'validation_is_due': run.validation_is_due,
+    }
+    best = early.best_iteration if early is not None else None
+    run.store.save(run.iteration, parts.model.network_states(), state, best)
+    run.saved_iteration = run.iteration
+
+
+def restore_run(parts: Parts, checkpoint: Checkpoint) -> None:
+    """Put the parts into the state of a checkpoint.
+
+    Raises:
+        UserError: the checkpoint holds other networks or optimizers.
+    """
+    state = checkpoint.state
+    try:
+        parts.model.load_network_states(checkpoint.networks)
+        parts.model.load_state_dict(state['model'])
+        if parts.early_stopping is not None and state['early_stopping'] is not None:
+            parts.early_stopping.load_state_dict(state['early_stopping'])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f'{checkpoint.path} does not fit this run: {error}. Start anew without --auto_resume.'
+        ) from error
+
+
+def _record_training(run: Run, bar: tqdm[Any]) -> None:
+    parts = run.parts
+    rates = parts.rates.at(run.iteration)
+    values = {**parts.model.means.read(), 'lr_g': rates['g']}
+    if parts.model.net_d is not None:
+        values['lr_d'] = rates['d']
+    seconds = run.watch.read()
+    epoch = parts.epoch_of(run.iteration)
+    run.recorder.scalars(run.iteration, epoch, 'train', values, seconds_per_iter=seconds)
+    losses = {name: value for name, value in values.items() if name.startswith(('G_', 'D_'))}
+    bar.set_postfix({name.replace('_loss', ''): f'{value:.3g}' for name, value in losses.items()}, refresh=False)
+    numbers = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
+    left = format_duration(seconds * (parts.total_iterations - run.iteration))
+    run.logger.info(
+        'epoch %d  iter %d/%d  %s  %.3f s/it  %s left',
+        epoch,
+        run.iteration,
+        parts.total_iterations,
+        numbers,
+        seconds,
+        left,
+    )
+
+
+def _validate(run: Run) -> bool:
+    """Validate and record; return whether it is the best so far."""
+    parts, options = run.parts, run.parts.options.val
+    result = validate(
+        parts.model.restore,
+        parts.val_loader,
+        parts.metrics,
+        parts.options.seed,
+        options.num_pictures,
+        should_stop=lambda: run.stop.is_set,
+    )
+    run.watch.pause()
+    if result is None:  # a signal came; the state says that this validation is still due
+        return False
+    run.validation_is_due = False
+    epoch = parts.epoch_of(run.iteration)
+    run.recorder.scalars(run.iteration, epoch, 'val', {f'val/{name}': value for name, value in result.means.items()})
+    if result.sheet is not None:
+        run.recorder.picture('val/input_restored_sharp', result.sheet, run.iteration)
+        if options.save_img:
+            run.recorder.picture_file(result.sheet, run.iteration)
+    early = parts.early_stopping
+    improved = early is not None and early.update(result.means[early.metric], run.iteration)
+    numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
+    run.logger.info(
+        'epoch %d  iter %d  validation  %s%s', epoch, run.iteration, numbers, '  (best)' if improved else ''
+    )
+    return improved
+
+
+def _early_stopping_sentence(parts: Parts) -> str:
+    early = parts.early_stopping
+    assert early is not None
+    return f'Early stopping: {early.metric} has not improved for {early.waited} validations.'
+
+
+def format_duration(seconds: float) -> str:
+    """Return ``1:02:03`` or ``2:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'

@@ -1,0 +1,114 @@
+"""Everything that a training run consists of, built from its options."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gpen.data.loader import build_dataset, build_val_loader
+from gpen.errors import UserError
+from gpen.metrics import build_metric
+from gpen.models import build_model
+from gpen.options.schema import Dataset, Options
+from gpen.training.early_stopping import EarlyStopping
+from gpen.training.schedule import LearningRates
+from gpen.training.validation import Metric
+
+
+@dataclass
+class Parts:
+    """The built parts of a run.
+
+    Attributes:
+        options: what they were built from.
+        device: where the networks live.
+        model: networks, losses, optimizers.
+        train_set: the training data.
+        val_loader: batches of the validation data, in order; None without a validation set.
+        metrics: validation metrics by name.
+        rates: learning rates by iteration.
+        early_stopping: the best validation so far; None without a validation set.
+        iterations_per_epoch: training steps in an epoch.
+        total_iterations: the last iteration of the run.
+    """
+
+    options: Options
+    device: torch.device
+    model: Any
+    train_set: Any
+    val_loader: Any
+    metrics: dict[str, Metric]
+    rates: LearningRates
+    early_stopping: EarlyStopping | None
+    iterations_per_epoch: int
+    total_iterations: int
+
+    def epoch_of(self, iteration: int) -> int:
+        """Return the epoch (counted from 1) that an iteration (counted from 1) belongs to."""
+        return (max(iteration, 1) - 1) // self.iterations_per_epoch + 1
+
+    def validates_at(self, iteration: int) -> bool:
+        """Whether the EMA generator is validated after ``iteration``: each epoch or each val_freq, and at the end."""
+        return self.val_loader is not None and self._is_due(iteration, self.options.val.val_freq)
+
+    def saves_at(self, iteration: int) -> bool:
+        """Whether a checkpoint is due after ``iteration``: each epoch or each save_checkpoint_freq, and at the end."""
+        return self._is_due(iteration, self.options.logger.save_checkpoint_freq)
+
+    def _is_due(self, iteration: int, interval: int | None) -> bool:
+        return iteration == self.total_iterations or iteration % (interval or self.iterations_per_epoch) == 0
+
+
+def build_parts(options: Options, device: torch.device) -> Parts:
+    """Build data sets (scanned for bad files), model, schedule and metrics.
+
+    Raises:
+        UserError: data or weights that are missing or wrong.
+    """
+    train_options = options.datasets.train
+    if train_options is None:
+        raise UserError('datasets.train is missing: training needs a data set.')
+    train_set = build_data('train', train_options)
+    iterations_per_epoch = math.ceil(len(train_set) / train_options.batch_size_per_gpu)
+    total = options.train.total_iter or (options.train.total_epochs or 0) * iterations_per_epoch
+    metrics = {name: build_metric(metric.to_dict()) for name, metric in options.val.metrics.items()}
+    return Parts(
+        options=options,
+        device=device,
+        train_set=train_set,
+        val_loader=build_validation(options),
+        model=build_model(options, device),
+        metrics=metrics,
+        rates=LearningRates(options, iterations_per_epoch),
+        early_stopping=build_early_stopping(options, metrics),
+        iterations_per_epoch=iterations_per_epoch,
+        total_iterations=total,
+    )
+
+
+def build_data(phase: str, options: Dataset) -> Any:
+    """Build a data set; its errors name the option block that it comes from."""
+    try:
+        return build_dataset(options.to_dict())
+    except UserError as error:
+        raise UserError(f'datasets.{phase}: {error}') from error
+
+
+def build_validation(options: Options) -> Any:
+    """Return a loader of the validation batches, in order, or None without a validation set."""
+    val = options.datasets.val
+    if val is None:
+        return None
+    return build_val_loader(build_data('val', val), val.batch_size_per_gpu, val.num_worker_per_gpu)
+
+
+def build_early_stopping(options: Options, metrics: dict[str, Metric]) -> EarlyStopping | None:
+    """Return what follows the chosen metric, or None without validation."""
+    early = options.train.early_stopping
+    if options.datasets.val is None or early.metric not in metrics:
+        return None
+    higher = bool(getattr(metrics[early.metric], 'higher_is_better', True))
+    return EarlyStopping(early.metric, higher, early.patience if early.enabled else None, early.min_delta)

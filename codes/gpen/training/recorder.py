@@ -1,0 +1,155 @@
+"""Records of a run: ``metrics.jsonl`` and TensorBoard, the same numbers in both, none twice, none missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpen.errors import UserError
+from gpen.utils.files import write_text
+
+METRICS_FILE = 'metrics.jsonl'
+TENSORBOARD_FOLDER = 'tb_logger'
+
+
+class Recorder:
+    """Appends records to ``metrics.jsonl`` and TensorBoard files.
+
+    Args:
+        folder: the experiment folder.
+        use_tensorboard: write TensorBoard files.
+        resume_iteration: records of later iterations, which an interrupted run left behind, are removed first.
+    """
+
+    def __init__(self, folder: Path, use_tensorboard: bool, resume_iteration: int = 0) -> None:
+        self._path = folder / METRICS_FILE
+        self._writer: Any = None
+        trim_metrics(self._path, resume_iteration)
+        if use_tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration)
+            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))  # type: ignore[no-untyped-call]
+        self._stream = self._path.open('a', encoding='utf-8')
+
+    def scalars(self, iteration: int, epoch: int, phase: str, values: dict[str, float], **timing: float) -> None:
+        """Record numbers by tag; ``timing`` goes to ``metrics.jsonl`` alone."""
+        record = {'iter': iteration, 'epoch': epoch, 'phase': phase, **values}
+        record |= {name: round(value, 4) for name, value in timing.items()}
+        self._stream.write(json.dumps(record) + '\n')
+        self._stream.flush()
+        if self._writer is not None:
+            for tag, value in values.items():
+                self._writer.add_scalar(tag, value, iteration)
+
+    def text(self, tag: str, text: str, iteration: int) -> None:
+        """Record a text, shown as preformatted."""
+        if self._writer is not None:
+            self._writer.add_text(tag, '\n'.join(f'    {line}' for line in text.splitlines()), iteration)
+
+    def picture(self, tag: str, sheet: torch.Tensor, iteration: int) -> None:
+        """Record a picture, 3 x H x W, uint8 RGB."""
+        if self._writer is not None:
+            self._writer.add_image(tag, sheet, iteration)
+
+    def picture_file(self, sheet: torch.Tensor, iteration: int) -> None:
+        """Write a picture, 3 x H x W, uint8 RGB, to ``visualization/ITER.png``."""
+        from gpen.data.image_io import write_image
+
+        image = sheet.permute(1, 2, 0).numpy().astype('float32') / 127.5 - 1
+        write_image(self._path.parent / 'visualization' / f'{iteration}.png', image)
+
+    def flush(self) -> None:
+        """Hand everything over to the operating system; done before a state is saved, so that none is missing."""
+        self._stream.flush()
+        if self._writer is not None:
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._stream.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def trim_metrics(path: Path, last_iteration: int) -> None:
+    """Remove the records after ``last_iteration`` and a half-written last line."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding='utf-8')
+    kept = []
+    for line in text.splitlines():
+        try:
+            if json.loads(line)['iter'] <= last_iteration:
+                kept.append(line + '\n')
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue
+    if ''.join(kept) != text:
+        write_text(path, ''.join(kept))
+
+
+def trim_tensorboard(folder: Path, last_iteration: int) -> None:
+    """Merge the event files of earlier runs into one that ends with ``last_iteration``, each record once."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    from gpen.utils.files import atomic_path
+
+    files = sorted(folder.glob('events.out.tfevents.*'))
+    if not files:
+        return
+    seen: set[tuple[str, int]] = set()
+    target = folder / f'{files[0].name.removesuffix(".merged")}.merged'
+    with atomic_path(target) as temporary, temporary.open('wb') as stream:
+        writer = RecordWriter(stream)
+        for path in files:
+            for event in LegacyEventFileLoader(str(path)).Load():
+                keys = {(value.tag, event.step) for value in event.summary.value} or {('', event.step)}
+                if event.step <= last_iteration and not keys <= seen:
+                    seen |= keys
+                    writer.write(event.SerializeToString())
+        writer.flush()
+    for path in files:
+        if not path.name.endswith('.merged'):
+            path.unlink()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a ``metrics.jsonl``.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f'There is no {path}. Give the folder of a run, such as experiments/NAME.')
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+
+
+class Stopwatch:
+    """Seconds per step since the last reading, validation left out."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._elapsed = 0.0
+        self._steps = 0
+
+    def step(self) -> None:
+        """Count one step, which ends now."""
+        now = time.perf_counter()
+        self._elapsed += now - self._start
+        self._start = now
+        self._steps += 1
+
+    def pause(self) -> None:
+        """Leave the time since the last step out."""
+        self._start = time.perf_counter()
+
+    def read(self) -> float:
+        """Return the mean seconds per step, and start anew."""
+        mean = self._elapsed / max(self._steps, 1)
+        self._elapsed, self._steps = 0.0, 0
+        return mean

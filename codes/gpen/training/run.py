@@ -1,0 +1,207 @@
+"""A training run from parsed options to its end, and the dry run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpen.data.loader import build_train_loader
+from gpen.errors import UserError
+from gpen.options import Options, ParsedOptions
+from gpen.training.checkpoints import Checkpoint, CheckpointStore
+from gpen.training.device import explain_out_of_memory, peak_memory, select_device
+from gpen.training.experiment import compare_options, lock_experiment, logging_to, move_aside
+from gpen.training.loop import Run, format_duration, restore_run, train
+from gpen.training.parts import Parts, build_parts
+from gpen.training.recorder import Recorder
+from gpen.training.signals import StopRequest
+from gpen.training.validation import validate
+from gpen.utils.files import resolve_path
+
+
+def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
+    """Train as the options say.
+
+    Args:
+        parsed: checked options.
+        auto_resume: continue from the newest state that is whole, if there is one.
+
+    Returns:
+        The exit status: 0, or 130 or 143 after Ctrl-C or SIGTERM.
+
+    Raises:
+        UserError: anything that the user can put right.
+    """
+    options = parsed.options
+    folder = options.experiment_folder
+    store = CheckpointStore(folder, options.logger.keep_last)
+    with StopRequest() as stop, lock_experiment(folder):
+        device, sentence = select_device(options.num_gpu)
+        notes = [*parsed.warnings, sentence]
+        checkpoint = _find_checkpoint(options, store, auto_resume, notes)
+        parts = build_parts(options, device)
+        notes += _continue_from(checkpoint, parts) if checkpoint is not None else []
+        if checkpoint is None or folder not in checkpoint.path.parents:
+            moved = move_aside(folder)
+            notes += [f'{folder} was there already: it is now {moved}.'] if moved is not None else []
+        with logging_to(folder) as logger:
+            run = _open_run(parts, store, checkpoint, logger, stop)
+            for note in notes:
+                logger.info(note)
+            if checkpoint is None:
+                run.recorder.text('options', parsed.text, 0)
+            try:
+                return _train_and_report(run, folder)
+            finally:
+                run.recorder.close()
+
+
+def _find_checkpoint(
+    options: Options, store: CheckpointStore, auto_resume: bool, notes: list[str]
+) -> Checkpoint | None:
+    """Return the checkpoint to continue from, if any; what was passed over goes to ``notes``."""
+    if options.path.resume_state is not None:
+        return store.load(resolve_path(options.path.resume_state))
+    if not auto_resume:
+        return None
+    checkpoint, damaged = store.load_newest()
+    notes += [f'Passed over: {sentence}' for sentence in damaged]
+    return checkpoint
+
+
+def _continue_from(checkpoint: Checkpoint, parts: Parts) -> list[str]:
+    """Put the parts into the state of the checkpoint; return notes about it and about options that changed."""
+    changed = compare_options(checkpoint.state['options'], parts.options.model_dump(mode='json'))
+    restore_run(parts, checkpoint)
+    notes = [f'Continuing from {checkpoint.path}, after iteration {checkpoint.iteration}.']
+    return notes + [f'Changed since then: {line}' for line in changed]
+
+
+def _open_run(
+    parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | None, logger: logging.Logger, stop: StopRequest
+) -> Run:
+    """Bring the experiment folder to the state of the checkpoint and open the records."""
+    start = checkpoint.iteration if checkpoint is not None else 0
+    moved = store.clean_up(start)
+    if moved:
+        logger.info('Moved to superseded/: %s', ', '.join(moved))
+    due = False
+    if checkpoint is not None:
+        due = bool(checkpoint.state['validation_is_due'])
+        best = parts.early_stopping.best_iteration if parts.early_stopping is not None else None
+        if checkpoint.path.parent == store.states:
+            store.link(start, list(checkpoint.networks), best)
+    recorder = Recorder(store.models.parent, parts.options.logger.use_tb_logger, start)
+    return Run(parts, store, recorder, logger, stop, iteration=start, saved_iteration=start, validation_is_due=due)
+
+
+def _train_and_report(run: Run, folder: Path) -> int:
+    parts, logger = run.parts, run.logger
+    logger.info(describe_run(parts))
+    started = time.perf_counter()
+    try:
+        reason = train(run)
+    except UserError as error:
+        logger.error('%s', error)
+        error.is_logged = True  # type: ignore[attr-defined]
+        raise
+    logger.info('%s Time: %s.', reason, format_duration(time.perf_counter() - started))
+    early = parts.early_stopping
+    if early is not None and early.best is not None:
+        best = folder / 'models' / 'net_g_best.pth'
+        logger.info('Best %s: %.4f at iteration %s: %s', early.metric, early.best, early.best_iteration, best)
+    else:
+        logger.info('Latest weights: %s', folder / 'models' / 'net_g_latest.pth')
+    if not run.stop.is_set:
+        return 0
+    logger.info('Continue with the same command and --auto_resume.')
+    return run.stop.exit_status
+
+
+def describe_run(parts: Parts) -> str:
+    """Return a few lines: networks, data, length."""
+    lines = []
+    for name, network in (('network_g', parts.model.net_g), ('network_d', parts.model.net_d)):
+        if network is not None:
+            count = sum(parameter.numel() for parameter in network.parameters())
+            lines.append(f'{name}: {type(network).__name__}, {count:,} parameters')
+    val = len(parts.val_loader.loader.dataset) if parts.val_loader is not None else 0
+    lines.append(f'Data: {len(parts.train_set)} pairs to train on, {val} to validate on')
+    epochs = parts.epoch_of(parts.total_iterations)
+    lines.append(f'Length: {parts.total_iterations} iterations, {parts.iterations_per_epoch} an epoch, {epochs} epochs')
+    return '\n'.join(lines)
+
+
+def describe_schedule(parts: Parts) -> str:
+    """Return the learning rates as a table, a row per change (the first and last of a run of many changes)."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    step = max(1, parts.total_iterations // 2000)
+    epoch = parts.iterations_per_epoch
+    for iteration in sorted(
+        {*range(1, parts.total_iterations + 1, step), *range(1, parts.total_iterations + 1, epoch)}
+    ):
+        rates = parts.rates.at(iteration)
+        if not rows or rows[-1][1] != rates:
+            rows.append((iteration, rates))
+    if len(rows) > 12:
+        rows = [rows[round(n * (len(rows) - 1) / 11)] for n in range(12)]
+    table = [
+        f'  from iteration {i:>8}  epoch {parts.epoch_of(i):>5}  lr_g {r["g"]:.3g}  lr_d {r["d"]:.3g}' for i, r in rows
+    ]
+    return '\n'.join(['Learning rates:', *table])
+
+
+def run_dry(parsed: ParsedOptions) -> list[str]:
+    """Build everything, run one training step and one validation batch; write nothing.
+
+    Returns:
+        Lines to print: parameters, schedule, time per step, peak memory.
+
+    Raises:
+        UserError: anything that the user can put right.
+    """
+    options = parsed.options
+    device, sentence = select_device(options.num_gpu)
+    parts = build_parts(options, device)
+    lines = [*parsed.warnings, sentence, describe_run(parts), describe_schedule(parts)]
+    assert options.datasets.train is not None
+    batch_size = options.datasets.train.batch_size_per_gpu
+    loader = build_train_loader(parts.train_set, batch_size, 0, options.seed, start_iteration=0, end_iteration=2)
+    seconds: list[float] = []
+    with explain_out_of_memory(batch_size):
+        for iteration, batch in enumerate(loader, start=1):
+            started = time.perf_counter()
+            parts.model.set_learning_rates(parts.rates.at(iteration))
+            parts.model.train_step(batch, iteration)
+            _synchronize(device)
+            seconds.append(time.perf_counter() - started)
+        for message in parts.model.guard.review():
+            lines.append(f'Warning: {message}')
+        if parts.val_loader is not None:
+            lines.append(_validate_one_batch(parts))
+    means: dict[str, Any] = parts.model.means.read()
+    lines.append('Losses: ' + '  '.join(f'{name} {value:.4g}' for name, value in means.items()))
+    total = format_duration(seconds[-1] * parts.total_iterations)
+    lines.append(
+        f'Time per step: {seconds[-1]:.3f} s (the first: {seconds[0]:.3f} s); the whole run at this rate: {total}'
+    )
+    lines.append(f'Peak memory: {peak_memory(device):,.0f} MiB')
+    lines.append('The options are good. Nothing was written.')
+    return lines
+
+
+def _validate_one_batch(parts: Parts) -> str:
+    batch = next(iter(parts.val_loader))
+    result = validate(parts.model.restore, [batch], parts.metrics, parts.options.seed)
+    assert result is not None
+    numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
+    return f'Validation of one batch ({len(batch["name"])} images, untrained): {numbers}'
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)

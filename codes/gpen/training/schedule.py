@@ -1,0 +1,122 @@
+"""Learning rates as a pure function of the iteration: nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from typing import Any
+
+from gpen.errors import UserError
+from gpen.options.checks import schedule_unit
+from gpen.options.schema import Options
+from gpen.options.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from gpen.registry import SCHEDULER_REGISTRY
+
+
+@SCHEDULER_REGISTRY.register
+class MultiStepLR:
+    """The learning rate times ``gamma`` at each milestone.
+
+    Args:
+        milestones: epochs or iterations (``unit``) after which the rate drops.
+        gamma: the factor.
+    """
+
+    def __init__(self, milestones: list[NonNegativeInt], gamma: PositiveFloat = 0.1) -> None:
+        self.milestones = sorted(milestones)
+        self.gamma = gamma
+
+    def rate(self, lr: float, position: int) -> float:
+        """Return the rate after ``position`` whole epochs or iterations."""
+        return float(lr * self.gamma ** bisect_right(self.milestones, position))
+
+
+@SCHEDULER_REGISTRY.register
+class CosineAnnealingLR:
+    """Half a cosine from the learning rate to ``eta_min`` (Loshchilov and Hutter 2017, equation 5, no restart).
+
+    Args:
+        T_max: epochs or iterations until ``eta_min`` is reached; it stays there.
+        eta_min: the last learning rate.
+    """
+
+    def __init__(self, T_max: PositiveInt, eta_min: NonNegativeFloat = 0.0) -> None:  # noqa: N803
+        self.period = T_max
+        self.eta_min = eta_min
+
+    def rate(self, lr: float, position: int) -> float:
+        """Return the rate after ``position`` whole epochs or iterations."""
+        done = min(position / self.period, 1.0)
+        return self.eta_min + (lr - self.eta_min) * (1 + math.cos(math.pi * done)) / 2
+
+
+@SCHEDULER_REGISTRY.register
+class CosineAnnealingRestartLR:
+    """Cosine annealing with restarts, with BasicSR's arguments.
+
+    Args:
+        periods: length of each cycle, in epochs or iterations.
+        restart_weights: factor of the learning rate at the start of each cycle; default 1 each.
+        eta_min: the learning rate at the end of each cycle.
+    """
+
+    def __init__(
+        self,
+        periods: list[PositiveInt],
+        restart_weights: list[PositiveFloat] | None = None,
+        eta_min: NonNegativeFloat = 0.0,
+    ) -> None:
+        self.weights = restart_weights or [1.0] * len(periods)
+        if len(self.weights) != len(periods) or not periods:
+            raise UserError(
+                f'train.scheduler: {len(periods)} periods and {len(self.weights)} restart_weights. '
+                'Give one weight a period.'
+            )
+        self.cycles = [CosineAnnealingLR(period, eta_min) for period in periods]
+
+    def rate(self, lr: float, position: int) -> float:
+        """Return the rate after ``position`` whole epochs or iterations."""
+        for cycle, weight in zip(self.cycles, self.weights, strict=True):
+            if position < cycle.period:
+                return cycle.rate(lr * weight, position)
+            position -= cycle.period
+        return self.cycles[-1].rate(lr * self.weights[-1], self.cycles[-1].period)
+
+
+class LearningRates:
+    """Warm-up and schedule of both optimizers.
+
+    In the warm-up the rate rises linearly from ``base_lr`` to each optimizer's ``lr``; after it, the scheduler decides.
+    Counted in epochs, the rate changes from epoch to epoch; counted in iterations, from iteration to iteration.
+
+    Args:
+        options: checked options.
+        iterations_per_epoch: training steps in an epoch.
+    """
+
+    def __init__(self, options: Options, iterations_per_epoch: int) -> None:
+        train = options.train
+        self._iterations_per_epoch = iterations_per_epoch
+        self._rates = {'g': train.optim_g.lr, 'd': train.optim_d.lr}
+        self._base = train.base_lr
+        self._warmup_epochs, self._warmup_iter = train.warmup_epochs, train.warmup_iter
+        self._by_epoch = schedule_unit(options) == 'epoch'
+        self._scheduler: Any = None
+        if train.scheduler is not None:
+            self._scheduler = SCHEDULER_REGISTRY.get(train.scheduler.type)(**train.scheduler.arguments)
+
+    def at(self, iteration: int) -> dict[str, float]:
+        """Return the learning rates ``{'g': ..., 'd': ...}`` of ``iteration`` (counted from 1)."""
+        done = iteration - 1
+        epoch = done // self._iterations_per_epoch
+        if epoch < self._warmup_epochs:
+            share = epoch / self._warmup_epochs
+        elif done < self._warmup_iter:
+            share = done / self._warmup_iter
+        else:
+            position = epoch if self._by_epoch else done
+            return {name: self._scheduled(rate, position) for name, rate in self._rates.items()}
+        return {name: self._base + (rate - self._base) * share for name, rate in self._rates.items()}
+
+    def _scheduled(self, rate: float, position: int) -> float:
+        return rate if self._scheduler is None else float(self._scheduler.rate(rate, position))

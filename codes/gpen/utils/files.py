@@ -1,0 +1,82 @@
+"""Files are written whole or not at all; relative paths start at the project's root."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpen.errors import UserError
+
+
+def project_root() -> Path:
+    """Return the folder that relative paths of an option file start from.
+
+    The checkout that this package lies in (``ROOT/codes/gpen``); the working directory when the package was installed
+    elsewhere.
+    """
+    root = Path(__file__).resolve().parents[3]
+    return root if (root / 'codes' / 'gpen').is_dir() else Path.cwd()
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Return an absolute path: ``~`` expanded, a relative path taken from :func:`project_root`."""
+    return project_root() / Path(path).expanduser()
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; rename it onto ``target`` when the block ends without an exception.
+
+    The content is flushed to disk before the rename, so that after a crash ``target`` is either the old file or the
+    new one, whole.
+
+    Raises:
+        UserError: the disk is full or the folder is not writable.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f'.{target.name}.', suffix='.tmp', dir=target.parent)
+    except OSError as error:
+        raise _write_error(target, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open('rb+') as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise _write_error(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write ``text`` to ``target`` as UTF-8, whole or not at all."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding='utf-8')
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source`` by a hard link, or a copy where links are not possible."""
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:
+            temporary.write_bytes(source.read_bytes())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_error(target: Path, error: OSError) -> UserError:
+    reason = error.strerror or str(error)
+    return UserError(f'Cannot write {target}: {reason}. Free some space or choose another folder; nothing was changed.')

@@ -1,0 +1,27 @@
+"""Seeds: every random number comes from a generator seeded by what it is for.
+
+Nothing depends on how many workers there are or on how often a run was interrupted, and no random state is ever saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+
+def derive_seed(manual_seed: int, purpose: str, *counters: int) -> int:
+    """Return a 63-bit seed that depends on all arguments and on nothing else.
+
+    Args:
+        manual_seed: the run's seed.
+        purpose: what the numbers are for, such as ``'order'``, ``'augment'``, ``'step'``.
+        counters: epoch or iteration, index of the sample, and so on.
+    """
+    text = ':'.join([str(manual_seed), purpose, *(str(int(counter)) for counter in counters)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], 'little') >> 1
+
+
+def derive_generator(manual_seed: int, purpose: str, *counters: int) -> np.random.Generator:
+    """Return a NumPy generator seeded by :func:`derive_seed`."""
+    return np.random.Generator(np.random.PCG64(derive_seed(manual_seed, purpose, *counters)))

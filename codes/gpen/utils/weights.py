@@ -1,0 +1,152 @@
+"""Weight files of published networks: found on disk or downloaded, and loaded safely."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import logging
+import pickle
+import struct
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpen.errors import UserError
+from gpen.utils.files import atomic_path, project_root, resolve_path
+
+if TYPE_CHECKING:
+    import torch
+
+TIMEOUT = 10.0  # seconds without a byte from the server
+CHUNK = 1 << 20
+
+logger = logging.getLogger(__name__)
+
+
+def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str | None, what: str, option: str) -> Path:
+    """Return the path of a weight file, and download it when it is nowhere to be found.
+
+    The places, in order: ``local``; ``weights/FILENAME`` under the project's root; torch hub's cache; ``url``, which
+    is saved to ``weights/FILENAME``, whole or not at all.
+
+    A file that is there already is taken as it is, whatever its hash, so that users can put their own in its place.  A
+    download is checked by its length and by its hash; without a known hash it is only checked to load as a dict of
+    tensors.
+
+    Args:
+        filename: the file's usual name.
+        url: where it is published.
+        sha256_prefix: the start of its SHA-256 in hexadecimal, or None when it is not known.
+        local: the path that the user's option gives, if any; a relative one starts at the project's root.
+        what: what the file holds, for messages.
+        option: how to call the option that gives ``local``, for messages.
+
+    Raises:
+        UserError: the file that ``local`` names does not exist, or the download fails.
+    """
+    if local is not None:
+        path = resolve_path(local)
+        if not path.is_file():
+            raise UserError(
+                f'{option} names {path}, but there is no such file ({what}). Correct it or put the file there.'
+            )
+        return path
+    target = project_root() / 'weights' / filename
+    for path in (target, _hub_folder() / filename):
+        if path.is_file():
+            return path
+    logger.info('Downloading %s (%s) to %s', what, url, target)
+    try:
+        _download(url, target, sha256_prefix)
+    except _DownloadError as error:
+        raise UserError(
+            f'{what}: {filename} is not here and could not be downloaded from {url} ({error}). '
+            f'Put the file at {target}, or set {option} to where it lies.'
+        ) from error
+    return target
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a PyTorch weight file by name, on the CPU. Nothing in the file is executed.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or holds something else than a dict of tensors.
+    """
+    import torch
+
+    problem = f'{path} is not a readable file of PyTorch weights'
+    advice = 'Remove it or replace it by the right file.'
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        EOFError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+        struct.error,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f'{problem} ({reason}). {advice}') from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f'{problem} (it is no dict of tensors). {advice}')
+    return dict(state)
+
+
+class _DownloadError(Exception):
+    """Why a download failed, in a few words."""
+
+
+def _hub_folder() -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / 'checkpoints'
+
+
+def _download(url: str, target: Path, sha256_prefix: str | None) -> None:
+    """Save ``url`` to ``target``; on any failure nothing is left there."""
+    digest = hashlib.sha256()
+    with atomic_path(target) as temporary:
+        with temporary.open('wb') as stream:
+            for chunk in _fetch(url):
+                digest.update(chunk)
+                stream.write(chunk)
+        if sha256_prefix is None:
+            _check_loads(temporary)
+        elif not digest.hexdigest().startswith(sha256_prefix):
+            raise _DownloadError(
+                f'the SHA-256 of what came is {digest.hexdigest()[:12]}..., but should start with {sha256_prefix}; '
+                'it was removed'
+            )
+
+
+def _fetch(url: str) -> Iterator[bytes]:
+    """Yield the content of ``url``; network errors become :class:`_DownloadError`, apart from those of the disk."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            expected = response.headers.get('Content-Length')
+            received = 0
+            while chunk := response.read(CHUNK):
+                received += len(chunk)
+                yield chunk
+    except urllib.error.HTTPError as error:
+        raise _DownloadError(f'the server answered {error.code} {error.reason}') from error
+    except urllib.error.URLError as error:
+        raise _DownloadError(str(error.reason)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _DownloadError(str(error) or type(error).__name__) from error
+    if expected is not None and received != int(expected):
+        raise _DownloadError(f'the connection ended after {received} of {expected} bytes')
+
+
+def _check_loads(path: Path) -> None:
+    try:
+        load_weights(path)
+    except UserError as error:
+        raise _DownloadError('what came is not a file of PyTorch weights; it was removed') from error

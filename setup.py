@@ -1,0 +1,41 @@
+"""Installs the package ``gpen`` and its commands: ``pip install .``"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def read_requirements() -> list[str]:
+    """Return requirements.txt without comments; BasicSR and facexlib are extras, since everything else works without."""
+    lines = (HERE / 'requirements.txt').read_text(encoding='utf-8').splitlines()
+    return [text for text in (line.split('#')[0].strip() for line in lines) if text]
+
+
+def is_optional(requirement: str) -> bool:
+    return requirement.startswith(('basicsr', 'facexlib'))
+
+
+REQUIREMENTS = read_requirements()
+
+setup(
+    name='gpen-trainer',
+    version='0.1.0',
+    description='Training and use of GAN Prior Embedded Networks for blind face restoration',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    python_requires='>=3.10',
+    package_dir={'': 'codes'},
+    packages=find_packages('codes'),
+    install_requires=[requirement for requirement in REQUIREMENTS if not is_optional(requirement)],
+    extras_require={'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)]},
+    entry_points={
+        'console_scripts': [
+            'gpen-train = gpen.commands.train:main',
+            'gpen-test = gpen.commands.test:main',
+            'gpen-restore = gpen.commands.restore:main',
+        ]
+    },
+)

@@ -1,0 +1,242 @@
+"""Losses that look through a fixed network: perceptual (VGG) and identity (ArcFace)."""
+
+from __future__ import annotations
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from gpen.errors import UserError
+from gpen.losses import build_loss, perceptual
+from gpen.losses import identity as identity_module
+from gpen.losses.identity import crop_face
+from gpen.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, list_layers
+from gpen.utils import weights
+
+torch.set_num_threads(1)
+
+
+def noise(*shape, seed=0):
+    """Values in [-1, 1]."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+# --- perceptual
+
+
+@pytest.fixture(scope='module')
+def vgg19(tmp_path_factory):
+    """Random weights in torchvision's layout, as a file, and torchvision's own layers with them."""
+    vgg = pytest.importorskip('torchvision.models.vgg')
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = vgg.make_layers(vgg.cfgs['E'], batch_norm=False)
+    path = tmp_path_factory.mktemp('vgg') / 'vgg19-dcbb9e9d.pth'
+    state = {f'features.{name}': value for name, value in layers.state_dict().items()}
+    torch.save({**state, 'classifier.0.weight': torch.zeros(2, 2)}, path)
+    return path, layers
+
+
+@pytest.fixture
+def no_weights(tmp_path, monkeypatch):
+    """A project without weights, on a machine without torch hub's cache or network."""
+    monkeypatch.setattr(weights, 'project_root', lambda: tmp_path)
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setattr(perceptual, 'URL', 'file:///nowhere/')
+    return tmp_path
+
+
+def test_vgg_layers_have_the_indices_of_torchvision(vgg19):
+    path, layers = vgg19
+    assert len(list_layers('vgg19')) == len(layers)
+    images = noise(1, 3, 16, 16)
+    outputs = VGGFeatures('vgg19', ['relu1_2', 'conv3_1', 'conv5_4'], str(path))(images)
+    assert list(outputs) == ['relu1_2', 'conv3_1', 'conv5_4']
+    layers = copy.deepcopy(layers)
+    for layer in layers:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False
+    for name, index in (('relu1_2', 3), ('conv3_1', 10), ('conv5_4', 34)):
+        assert torch.allclose(outputs[name], layers[: index + 1](images), atol=1e-6)
+
+
+def test_vgg_ends_at_the_last_layer_that_is_needed(vgg19):
+    assert len(VGGFeatures('vgg19', ['conv1_1', 'relu2_1'], str(vgg19[0])).features) == 7
+
+
+@pytest.mark.parametrize('criterion', ['l1', 'l2', 'fro'])
+def test_perceptual_loss_is_the_weighted_distance_of_normalised_features(vgg19, criterion):
+    path, layers = vgg19
+    restored, target = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
+    options = {'weights': str(path), 'criterion': criterion, 'layer_weights': {'conv1_1': 0.5, 'conv1_2': 0.0}}
+    loss = PerceptualLoss(**options, perceptual_weight=2.0, style_weight=3.0, loss_weight=0.1)(restored, target)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    features = [layers[0](((x + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1)) for x in (restored, target)]
+
+    def distance(a, b):
+        difference = a - b
+        if criterion == 'fro':
+            return difference.square().sum().sqrt()
+        return difference.abs().mean() if criterion == 'l1' else difference.square().mean()
+
+    grams = [torch.einsum('nchw,ndhw->ncd', x, x) / (64 * 8 * 8) for x in features]
+    expected = 0.1 * 0.5 * (2 * distance(*features) + 3 * distance(*grams))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_gram_matrix_is_the_mean_product_of_channels():
+    features = torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]])  # 1 x 2 x 1 x 2
+    assert torch.allclose(gram_matrix(features), torch.tensor([[[5.0, 11.0], [11.0, 25.0]]]) / 4)
+    assert gram_matrix(torch.full((1, 2, 64, 64), 200.0, dtype=torch.float16)).isfinite().all()
+
+
+def test_images_in_0_1_without_input_norm_reach_the_network_unchanged(vgg19):
+    path, layers = vgg19
+    loss = PerceptualLoss({'conv1_1': 1.0}, weights=str(path), use_input_norm=False, range_norm=False)
+    restored, target = noise(1, 3, 4, 4), noise(1, 3, 4, 4, seed=1)
+    assert loss(restored, target).item() == pytest.approx(
+        (layers[0](restored) - layers[0](target)).abs().mean().item(), rel=1e-5
+    )
+
+
+def test_gradients_reach_the_restored_image_only(vgg19):
+    loss = PerceptualLoss(weights=str(vgg19[0]))
+    restored, target = noise(1, 3, 16, 16).requires_grad_(), noise(1, 3, 16, 16, seed=1).requires_grad_()
+    loss(restored, target).backward()
+    assert restored.grad.abs().sum() > 0
+    assert target.grad is None
+    assert loss(target, target).item() == 0
+
+
+def test_vgg_is_never_trained_nor_saved(vgg19):
+    loss = PerceptualLoss({'conv2_2': 1.0}, weights=str(vgg19[0])).to(torch.float64)
+    assert list(loss.parameters()) == []
+    assert loss.state_dict() == {}
+    assert loss.vgg.features[0].weight.dtype == torch.float64
+    loss.load_state_dict({})
+
+
+def test_building_the_vgg_draws_no_random_numbers(vgg19):
+    before = torch.get_rng_state()
+    PerceptualLoss(weights=str(vgg19[0]))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_images_too_small_for_the_poolings_are_an_error(vgg19):
+    loss = PerceptualLoss(weights=str(vgg19[0]))
+    with pytest.raises(UserError, match='conv5_4, which needs at least 16 x 16'):
+        loss(noise(1, 3, 8, 16), noise(1, 3, 8, 16))
+
+
+def test_unknown_layer_names_the_nearest(vgg19):
+    with pytest.raises(UserError, match=r"no layer 'conv5_5'\. Did you mean 'conv5_"):
+        PerceptualLoss({'conv5_5': 1.0}, weights=str(vgg19[0]))
+
+
+@pytest.mark.parametrize('vgg_type', ['vgg11', 'vgg13', 'vgg16', 'vgg19'])
+def test_missing_vgg_file_says_which_file_to_put_where(no_weights, vgg_type):
+    with pytest.raises(UserError) as caught:
+        PerceptualLoss(vgg_type=vgg_type)
+    message = str(caught.value)
+    name = perceptual.FILES[vgg_type]
+    assert str(no_weights / 'weights' / name) in message
+    assert f'file:///nowhere/{name}' in message
+    assert "the option 'weights' of PerceptualLoss" in message
+
+
+def test_vgg_file_is_found_where_the_error_said(no_weights, vgg19):
+    (no_weights / 'weights').mkdir()
+    (no_weights / 'weights' / 'vgg19-dcbb9e9d.pth').symlink_to(vgg19[0])
+    assert PerceptualLoss({'conv1_1': 1.0}).vgg is not None
+
+
+@pytest.mark.usefixtures('no_weights')
+def test_perceptual_loss_with_weight_0_needs_no_file():
+    image = noise(1, 3, 4, 4)
+    for options in ({'perceptual_weight': 0.0}, {'loss_weight': 0.0}, {'layer_weights': {'conv5_4': 0.0}}):
+        loss = PerceptualLoss(**options)
+        assert loss.vgg is None
+        assert loss(image, -image).item() == 0
+
+
+def test_file_of_another_network_is_named(tmp_path):
+    path = tmp_path / 'wrong.pth'
+    torch.save({'features.0.weight': torch.zeros(1, 3, 3, 3), 'features.0.bias': torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"wrong\.pth does not hold .*'0\.weight' is \(1, 3, 3, 3\)"):
+        PerceptualLoss({'conv1_1': 1.0}, weights=str(path))
+    torch.save({'conv.weight': torch.zeros(1)}, path)
+    with pytest.raises(UserError, match=r"wrong\.pth does not hold .*no '0\.weight'"):
+        PerceptualLoss({'conv1_1': 1.0}, weights=str(path))
+
+
+# --- identity
+
+
+@pytest.fixture(scope='module')
+def identity(tmp_path_factory):
+    """The identity loss with random weights in the layout of facexlib's file."""
+    arch = pytest.importorskip('facexlib.recognition.arcface_arch')
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = arch.Backbone(num_layers=50, drop_ratio=0.6, mode='ir_se').state_dict()
+    path = tmp_path_factory.mktemp('arcface') / 'recognition_arcface_ir_se50.pth'
+    torch.save(state, path)
+    return build_loss({'type': 'IdentityLoss', 'loss_weight': 2.0, 'weights': str(path)})
+
+
+def test_identity_loss_is_one_minus_the_cosine_of_embeddings(identity):
+    restored, target = noise(2, 3, 64, 64).requires_grad_(), noise(2, 3, 64, 64, seed=1).requires_grad_()
+    loss = identity(restored, target)
+    with torch.no_grad():
+        a, b = (identity.network(crop_face(x)) for x in (restored, target))
+    assert a.shape == (2, 512)
+    cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    assert loss.item() == pytest.approx(2 * (1 - cosine).mean().item(), abs=1e-5)
+    loss.backward()
+    assert restored.grad.abs().sum() > 0
+    assert target.grad is None
+
+
+def test_the_same_face_costs_nothing_even_in_training_mode(identity):
+    face = noise(1, 3, 32, 32)
+    identity.train()
+    assert identity(face, face).item() == pytest.approx(0, abs=1e-5)
+    assert not any(module.training for module in identity.modules())
+
+
+def test_channels_last_images_are_taken_too(identity):
+    faces = noise(2, 3, 160, 160).to(memory_format=torch.channels_last)
+    assert identity(faces, faces).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_arcface_is_never_trained_nor_saved(identity):
+    assert list(identity.parameters()) == []
+    assert identity.state_dict() == {}
+
+
+@pytest.mark.parametrize('size', [64, 256, 512])
+def test_face_is_cut_out_in_proportion(size):
+    ramp = torch.linspace(0, 256, size + 1)[:-1] + 128 / size  # pixel centres on a scale of 256
+    images = torch.stack([ramp.view(-1, 1).expand(size, size), ramp.expand(size, size)]).unsqueeze(0)
+    face = crop_face(images)[0]
+    assert face.shape == (2, 112, 112)
+    assert face.mean((1, 2)).tolist() == pytest.approx([(35 + 223) / 2, (32 + 220) / 2], abs=1.5)
+    assert face[0].min() == pytest.approx(35, abs=3)
+    assert face[1].max() == pytest.approx(220, abs=3)
+
+
+def test_missing_arcface_file_says_which_file_to_put_where(no_weights, monkeypatch):
+    pytest.importorskip('facexlib')
+    monkeypatch.setattr(identity_module, 'URL', 'file:///nowhere/arcface.pth')
+    with pytest.raises(UserError) as caught:
+        build_loss({'type': 'IdentityLoss'})
+    assert str(no_weights / 'weights' / 'recognition_arcface_ir_se50.pth') in str(caught.value)
+
+
+def test_missing_facexlib_is_a_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'facexlib.recognition.arcface_arch', None)
+    with pytest.raises(UserError, match='IdentityLoss needs facexlib'):
+        build_loss({'type': 'IdentityLoss'})

@@ -1,0 +1,178 @@
+"""Weight files: found on disk, downloaded, checked, and never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpen.errors import UserError
+from gpen.utils import weights
+from gpen.utils.weights import find_weights, load_weights
+
+FILENAME = 'net-0123abcd.pth'
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """An empty project root and an empty torch hub cache."""
+    monkeypatch.setattr(weights, 'project_root', lambda: tmp_path / 'project')
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    return tmp_path / 'project'
+
+
+def find(url='file:///nowhere/net.pth', sha256_prefix=None, local=None):
+    return find_weights(FILENAME, url, sha256_prefix, local, 'Test weights', "the option 'weights'")
+
+
+def save(path, content=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({'a': torch.ones(2)} if content is None else content, path)
+    return path
+
+
+def hash_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_local_file_is_used_as_it_stands(root, tmp_path):
+    save(root / 'weights' / FILENAME)
+    local = save(tmp_path / 'mine.pth')
+    assert find(local=str(local)) == local
+
+
+@pytest.mark.usefixtures('root')
+def test_missing_local_file_names_the_option_and_the_path(tmp_path):
+    with pytest.raises(UserError, match=r"the option 'weights' names .*absent\.pth") as caught:
+        find(local=str(tmp_path / 'absent.pth'))
+    assert 'Test weights' in str(caught.value)
+
+
+@pytest.mark.usefixtures('root')
+def test_folder_is_no_local_file(tmp_path):
+    with pytest.raises(UserError, match='there is no such file'):
+        find(local=str(tmp_path))
+
+
+def test_project_folder_comes_before_the_hub_cache(root, tmp_path):
+    cached = save(tmp_path / 'hub' / 'checkpoints' / FILENAME)
+    assert find() == cached
+    own = save(root / 'weights' / FILENAME)
+    assert find() == own
+
+
+def test_file_that_is_there_is_used_whatever_its_hash(root):
+    own = save(root / 'weights' / FILENAME)
+    assert find(sha256_prefix='0000000000') == own
+
+
+def test_failed_download_says_which_file_goes_where(root):
+    with pytest.raises(UserError) as caught:
+        find(url='file:///nowhere/net.pth')
+    message = str(caught.value)
+    for part in (FILENAME, 'Test weights', 'file:///nowhere/net.pth', str(root / 'weights' / FILENAME), "'weights'"):
+        assert part in message
+    assert 'No such file' in message
+    assert list((root / 'weights').iterdir()) == []
+
+
+def test_download_with_the_right_hash_is_kept_and_found_again(root, tmp_path):
+    source = save(tmp_path / 'server' / 'net.pth')
+    path = find(url=source.as_uri(), sha256_prefix=hash_of(source)[:8])
+    assert path == root / 'weights' / FILENAME
+    assert path.read_bytes() == source.read_bytes()
+    source.unlink()
+    assert find(url=source.as_uri()) == path
+
+
+def test_download_with_the_wrong_hash_is_removed(root, tmp_path):
+    source = save(tmp_path / 'server' / 'net.pth')
+    with pytest.raises(UserError, match='should start with 0123abcd') as caught:
+        find(url=source.as_uri(), sha256_prefix='0123abcd')
+    assert str(root / 'weights' / FILENAME) in str(caught.value)
+    assert list((root / 'weights').iterdir()) == []
+
+
+def test_download_without_a_known_hash_must_hold_weights(root, tmp_path):
+    page = tmp_path / 'page.html'
+    page.write_text('<html>Please log in</html>')
+    with pytest.raises(UserError, match='not a file of PyTorch weights'):
+        find(url=page.as_uri())
+    assert list((root / 'weights').iterdir()) == []
+    assert find(url=save(tmp_path / 'net.pth').as_uri()).is_file()
+
+
+def test_download_that_ends_early_is_removed(root, monkeypatch):
+    class Response(io.BytesIO):
+        headers = {'Content-Length': '1000'}  # noqa: RUF012
+
+    monkeypatch.setattr(urllib.request, 'urlopen', lambda *_, **__: Response(b'x' * 10))
+    with pytest.raises(UserError, match='10 of 1000 bytes'):
+        find(sha256_prefix='0123')
+    assert list((root / 'weights').iterdir()) == []
+
+
+@pytest.mark.usefixtures('root')
+def test_silent_server_is_given_up(monkeypatch):
+    monkeypatch.setattr(weights, 'TIMEOUT', 0.2)
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        start = time.monotonic()
+        with pytest.raises(UserError, match='timed out'):
+            find(url=f'http://127.0.0.1:{server.getsockname()[1]}/net.pth')
+        assert time.monotonic() - start < 5
+
+
+def test_weights_load_as_tensors_by_name(tmp_path):
+    assert torch.equal(load_weights(save(tmp_path / 'net.pth'))['a'], torch.ones(2))
+
+
+def test_old_format_of_torch_is_read(tmp_path):
+    torch.save({'a': torch.ones(2)}, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    assert torch.equal(load_weights(tmp_path / 'old.pth')['a'], torch.ones(2))
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('size', [0, 1, 10, 50, 300, -1])
+def test_cut_off_file_is_named(tmp_path, legacy, size):
+    path = tmp_path / 'cut.pth'
+    torch.save({'a': torch.ones(20)}, path, _use_new_zipfile_serialization=not legacy)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(UserError, match=r'cut\.pth is not a readable file'):
+        load_weights(path)
+
+
+@pytest.mark.parametrize('content', [b'', b'\x00' * 100, b'<html>', b'\x80\x02K\x01.', bytes(range(256)) * 4])
+def test_file_of_something_else_is_named(tmp_path, content):
+    path = tmp_path / 'other.pth'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r'other\.pth is not a readable file'):
+        load_weights(path)
+
+
+def test_file_that_holds_no_dict_of_tensors_is_named(tmp_path):
+    path = save(tmp_path / 'nested.pth', {'state': {'a': torch.ones(1)}})
+    with pytest.raises(UserError, match='no dict of tensors'):
+        load_weights(path)
+
+
+def test_nothing_in_a_weight_file_is_executed(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / 'executed',)
+
+    for name, write in (('zip.pth', torch.save), ('plain.pth', _pickle)):
+        write({'a': Trap()}, tmp_path / name)
+        with pytest.raises(UserError, match='not a readable file'):
+            load_weights(tmp_path / name)
+    assert not (tmp_path / 'executed').exists()
+
+
+def _pickle(value, path):
+    path.write_bytes(pickle.dumps(value, protocol=2))
