@@ -13,6 +13,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # tiny networks; several processes on few cores
+os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT / 'codes'), str(ROOT / 'scripts'), str(ROOT / 'tests')])
 
 
 @pytest.fixture(autouse=True)

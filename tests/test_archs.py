@@ -161,7 +161,8 @@ def test_new_network_starts_with_a_sensible_image_and_no_encoder_features() -> N
 
 
 @pytest.mark.parametrize(
-    ('narrow', 'multiplier', 'expected'), [(0.5, 1, [256, 128, 64]), (1.0, 2, [512, 512, 256]), (0.3, 2, [153, 153, 76])]
+    ('narrow', 'multiplier', 'expected'),
+    [(0.5, 1, [256, 128, 64]), (1.0, 2, [512, 512, 256]), (0.3, 2, [153, 153, 76])],
 )
 def test_narrow_and_channel_multiplier_set_the_channel_counts(
     narrow: float, multiplier: int, expected: list[int]

@@ -177,8 +177,8 @@ def test_missing_file_is_a_user_error(tmp_path: Path) -> None:
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
     path = tmp_path / 'float.tif'
-    cv2.imwrite(str(path), np.zeros((4, 4), np.float32))
-    with pytest.raises(UserError, match='instead of 8 or 16 bits'):
+    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.float32))
+    with pytest.raises(UserError, match=r'float\.tif cannot be used'):
         read_image(path)
 
 

@@ -45,7 +45,9 @@ def differentiate_twice(function: Callable[..., Tensor], inputs: list[Tensor]) -
     value = function(*inputs)
     weights = torch.linspace(-1, 2, value.numel(), dtype=value.dtype).view_as(value).requires_grad_()
     gradients = torch.autograd.grad(value, inputs, weights, create_graph=True)
-    total = sum((gradient * torch.cos(torch.arange(gradient.numel())).view_as(gradient)).sum() for gradient in gradients)
+    total = sum(
+        (gradient * torch.cos(torch.arange(gradient.numel())).view_as(gradient)).sum() for gradient in gradients
+    )
     seconds = torch.autograd.grad(total, [*inputs, weights], allow_unused=True, materialize_grads=True)
     return [[value], list(gradients), list(seconds)]
 
@@ -60,7 +62,9 @@ def test_fast_operation_agrees_with_the_plain_one(
     plain = differentiate_twice(lambda *args: getattr(reference, name)(*args, **arguments), inputs)
     for what, ours, theirs in zip(('value', 'gradient', 'second derivative'), fast, plain, strict=True):
         for mine, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12, msg=lambda text, what=what: f'{what}: {text}')
+            torch.testing.assert_close(
+                mine, other, rtol=1e-10, atol=1e-12, msg=lambda text, what=what: f'{what}: {text}'
+            )
 
 
 @pytest.mark.parametrize(('name', 'shapes', 'arguments'), CASES, ids=IDS)

@@ -1,26 +1,28 @@
 """What all parts of a portrait are drawn with: the pose, soft shapes, strokes, noise and shading.
 
-Positions are in *face units*: the picture is 1 wide and 1 high, x to the right, y down, and in a frontal portrait without
-jitter the eyes lie at (0.375, 0.475) and (0.625, 0.475) and the mouth at (0.5, 0.74), as in FFHQ.  Everything is drawn in
-these units, so the same portrait comes out at every size.  Colours are linear light, float32, 1 is white.
+Positions are in *face units*: the picture is 1 wide and 1 high, x to the right, y down, and in a frontal portrait
+without jitter the eyes lie at (0.375, 0.475) and (0.625, 0.475) and the mouth at (0.5, 0.74), as in FFHQ.  All is drawn
+in these units, so the same portrait comes out at every size.  Colours are linear light, float32, 1 is white.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Color = tuple[float, float, float]
 
 _SUBPIXEL_BITS = 4
 
 
-def linear(color: Sequence[float]) -> Array:
+def linear(color: Sequence[float] | Array) -> Array:
     """Turn an sRGB colour (0 to 255) into linear light (0 to 1), with a plain power of 2.2."""
     return (np.asarray(color, np.float32) / 255) ** np.float32(2.2)
 
@@ -80,6 +82,14 @@ def ribbon(points: Array, widths: Sequence[float] | Array) -> Array:
     return np.concatenate([points + offset, (points - offset)[::-1]]).astype(np.float32)
 
 
+def split_off(generator: np.random.Generator) -> np.random.Generator:
+    """Return a generator of its own for a part that draws a number of values that depends on the size of the canvas.
+
+    Without it, everything drawn later would differ from size to size.
+    """
+    return np.random.default_rng(int(generator.integers(2**63)))
+
+
 @dataclass(frozen=True)
 class Pose:
     """How the head is turned: angles in radians, shifts in face units."""
@@ -102,7 +112,7 @@ class Pose:
         )
 
     def _parallax(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """How far turning the head moves a point: in proportion to how far it stands out, eyes and mouth staying put."""
+        """How far turning the head moves a point: the more, the more it stands out; eyes and mouth stay put."""
         head = 0.20 * np.exp(-(((x - 0.5) / 0.23) ** 2) - ((y - 0.55) / 0.36) ** 2)
         nose = 0.05 * np.exp(-(((x - 0.5) / 0.05) ** 2) - ((y - 0.625) / 0.06) ** 2)
         depth = head + nose - 0.15
@@ -138,7 +148,8 @@ class Canvas:
         pose: how the head is turned.
 
     Attributes:
-        x, y: where each pixel lies on the frontal face, face units, each pixels x pixels.
+        x, y: where each pixel lies on the frontal face, face units, each H x W.
+        screen_x, screen_y: where each pixel lies in the picture, the same.
     """
 
     def __init__(self, pixels: int, pose: Pose) -> None:
@@ -148,15 +159,44 @@ class Canvas:
         grid_x, grid_y = np.meshgrid(axis, axis)
         self.screen_x, self.screen_y = grid_x, grid_y
         self.x, self.y = pose.unproject(grid_x, grid_y)
+        self._origin = np.zeros(2, np.float32)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the arrays of this canvas."""
+        return self.x.shape[0], self.x.shape[1]
+
+    def plain(self, color: Array) -> Array:
+        """Return a picture of one colour, H x W x 3."""
+        return np.broadcast_to(color, (*self.shape, 3)).astype(np.float32)
+
+    def around(self, x: float, y: float, reach: float) -> tuple[Canvas, tuple[slice, slice]]:
+        """Return a canvas of the surroundings of a point of the face, and the window of this one that it shows.
+
+        What is small is drawn there in a fraction of the time.
+        """
+        (left, top), (right, low) = self._box(x, y, reach)
+        window = slice(top, low), slice(left, right)
+        part = copy(self)
+        part.x, part.y = self.x[window], self.y[window]
+        part.screen_x, part.screen_y = self.screen_x[window], self.screen_y[window]
+        part._origin = self._origin + np.array([left, top], np.float32)
+        return part, window
+
+    def _box(self, x: float, y: float, reach: float) -> NDArray[np.int_]:
+        """Return two corners, (left, top) and (right, bottom), of the pixels within ``reach`` of a point."""
+        center = self.pose.project(np.array([x, y], np.float32)) * self.pixels - self._origin
+        corners = np.stack([center - reach * self.pixels, center + reach * self.pixels])
+        return np.clip(corners, 0, self.shape[::-1]).astype(int)
 
     def to_pixels(self, points: Array) -> NDArray[np.int32]:
         """Return the points (... x 2, face units) as OpenCV wants them: fixed-point pixel positions."""
-        positions = self.pose.project(np.asarray(points, np.float32)) * self.pixels - 0.5
+        positions = self.pose.project(np.asarray(points, np.float32)) * self.pixels - self._origin - 0.5
         return np.rint(positions * (1 << _SUBPIXEL_BITS)).astype(np.int32)
 
     def fill(self, points: Sequence[Sequence[float]] | Array, blur: float = 0.0) -> Array:
         """Return the mask (0 to 1) of a polygon; ``blur`` is the sigma of its soft edge in face units."""
-        mask = np.zeros((self.pixels, self.pixels), np.uint8)
+        mask = np.zeros(self.shape, np.uint8)
         cv2.fillPoly(mask, [self.to_pixels(np.asarray(points, np.float32))], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         return self.soften(mask.astype(np.float32) / 255, blur)
 
@@ -168,7 +208,7 @@ class Canvas:
 
     def line(self, points: Sequence[Sequence[float]] | Array, width: float, blur: float = 0.0) -> Array:
         """Return the mask (0 to 1) of one stroke."""
-        mask = np.zeros((self.pixels, self.pixels), np.uint8)
+        mask = np.zeros(self.shape, np.uint8)
         self.strokes(mask, [np.asarray(points, np.float32)], width, 255)
         # A line cannot be thinner than a pixel; below that it gets fainter instead.
         return self.soften(mask.astype(np.float32) * (min(1.0, width * self.pixels) / 255), blur)
@@ -182,9 +222,7 @@ class Canvas:
     def bump(self, x: float, y: float, width: float, height: float, angle: float = 0.0) -> Array:
         """Return a Gaussian hill of height 1 at a point of the face, its axes turned by ``angle`` radians."""
         hill = np.zeros_like(self.x)
-        center = self.pose.project(np.array([x, y], np.float32)) * self.pixels
-        reach = 5 * max(width, height) * self.pixels
-        (left, top), (right, low) = (np.clip(center + d, 0, self.pixels).astype(int) for d in (-reach, reach))
+        (left, top), (right, low) = self._box(x, y, 5 * max(width, height))
         window = slice(top, low), slice(left, right)
         if left == right or top == low:
             return hill
@@ -192,7 +230,9 @@ class Canvas:
         if angle:
             cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
             along, across = cos * along + sin * across, cos * across - sin * along
-        hill[window] = cv2.exp(np.float32(-0.5) * ((along / np.float32(width)) ** 2 + (across / np.float32(height)) ** 2))
+        hill[window] = cv2.exp(
+            np.float32(-0.5) * ((along / np.float32(width)) ** 2 + (across / np.float32(height)) ** 2)
+        )
         return hill
 
     def pair(self, x: float, y: float, width: float, height: float, angle: float = 0.0) -> Array:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, shade, spline
+from portraits.canvas import Array, Canvas, Light, linear, mix, shade, spline, split_off
 from portraits.person import Person, Shape
 
 _FRAMES = ((24, 22, 24), (70, 44, 30), (120, 80, 50), (150, 150, 156), (180, 146, 84), (110, 34, 44), (40, 60, 100))
@@ -42,7 +42,7 @@ class Beard:
             rim[:, 1] += self.length * np.clip((rim[:, 1] - 0.6) / 0.3, 0, 1)
             right = [*upper, (0.145, mouth_y - 0.022), (0.190, 0.635), (0.214, 0.560), (0.220, 0.49), *map(tuple, rim)]
         points = np.array(right, np.float32)
-        outline = np.concatenate([points + (0.5, 0), points[::-1] * (-1, 1) + (0.5, 0)])
+        outline = np.concatenate([points * (1, 1) + (0.5, 0), points[::-1] * (-1, 1) + (0.5, 0)])
         mask = canvas.fill(outline, 0.007)
         lips = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 30)])
         hole = canvas.fill(lips * (mouth_width * 0.98, 0.030) + (0.5, mouth_y + 0.004), 0.004)
@@ -69,6 +69,7 @@ class Beard:
         """Paint the hairs of a grown beard over the lit face."""
         if self.kind == 'shadow':
             return picture
+        generator = split_off(generator)
         mask, tone = np.zeros(region.shape, np.uint8), np.full(region.shape, 96, np.uint8)
         places = generator.uniform((0.24, 0.48), (0.76, 1.0), (3400, 2)).astype(np.float32)
         pixels = np.clip((canvas.pose.project(places) * canvas.pixels).astype(int), 0, canvas.pixels - 1)
@@ -156,6 +157,6 @@ class Glasses:
             streak = np.clip(1 - np.abs((canvas.x - x) * 0.8 + (canvas.y - 0.45) + 0.01) / 0.02, 0, 1)
             picture = mix(picture, 0.75 * light.key, (0.05 + self.tint * streak) * lens)
         height = 0.012 * canvas.soften(frame, 0.002)
-        albedo = np.broadcast_to(self.color, picture.shape).astype(np.float32)
+        albedo = canvas.plain(self.color)
         gloss = 0.7 if self.is_metal else 0.22
         return mix(picture, shade(albedo, height, light, 1.0, gloss, 24.0), np.minimum(1.2 * frame, 1))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon, spline
-from portraits.person import Person, Shape
+from portraits.person import Person
 
 EYE_X, EYE_Y = 0.125, 0.475
 IRIS_RADIUS = 0.0255
@@ -90,7 +90,7 @@ def paint_lids(canvas: Canvas, albedo: Array, person: Person, eyes: Eyes) -> Arr
         if eyes.crease:
             fold = upper[2:-1] - (0, eyes.crease)
             albedo = mix(albedo, dark, 0.62 * canvas.fill(ribbon(fold, 0.0055 * _taper(len(fold))), 0.0018))
-        albedo = mix(albedo, dark, 0.30 * canvas.fill(ribbon(lower + (0, 0.006), 0.007 * _taper(len(lower))), 0.003))
+        albedo = mix(albedo, dark, 0.30 * canvas.fill(ribbon(lower - (0, -0.006), 0.007 * _taper(len(lower))), 0.003))
     return albedo
 
 
@@ -98,11 +98,13 @@ def draw_eyes(
     canvas: Canvas, picture: Array, person: Person, eyes: Eyes, light: Light, generator: np.random.Generator
 ) -> Array:
     """Paint both eyeballs, the lashes and the brows over the lit face."""
+    picture = picture.copy()
     for side in (-1, 1):
         upper, lower = lid_curves(eyes, side)
-        mask = canvas.fill(np.concatenate([upper, lower[::-1]]), 0.0008)
-        picture = mix(picture, _eyeball(canvas, person, eyes, light, side, upper), mask)
-        picture = _lashes(canvas, picture, person, eyes, side, generator)
+        part, window = canvas.around(0.5 + side * EYE_X, EYE_Y, 0.12)
+        mask = part.fill(np.concatenate([upper, lower[::-1]]), 0.0008)
+        eye = mix(picture[window], _eyeball(part, person, eyes, light, side, upper), mask)
+        picture[window] = _lashes(part, eye, person, eyes, side, generator)
     return picture
 
 
@@ -125,7 +127,7 @@ def _eyeball(canvas: Canvas, person: Person, eyes: Eyes, light: Light, side: int
     iris = person.iris * np.maximum(tone, 0.1)[..., None] * 1.25
     ball = mix(ball, iris, disc)
     ball = mix(ball, 0.006, _step(0.43 - distance, edge))
-    shadow = canvas.fill(ribbon(upper + (0, 0.002), np.full(len(upper), 0.016)), 0.005)
+    shadow = canvas.fill(ribbon(upper - (0, -0.002), np.full(len(upper), 0.016)), 0.005)
     brightness = 0.80 * light.key * max(light.direction[2], 0.4) + 0.62 * light.ambient
     ball = ball * brightness * (1 - 0.68 * shadow)[..., None]
     spot_x = iris_x + 0.010 * np.clip(1.4 * light.direction[0], -0.8, 0.8)
@@ -143,7 +145,7 @@ def _lashes(
     weight = np.linspace(0.45, 1.0, len(upper)) * _taper(len(upper), 0.35)
     picture = mix(picture, color, 0.92 * canvas.fill(ribbon(upper, (0.0048 + 0.0050 * eyes.lashes) * weight), 0.0008))
     picture = mix(picture, color, (0.28 + 0.3 * eyes.lashes) * canvas.fill(ribbon(lower, 0.0040 * weight), 0.0012))
-    hairs = np.zeros(canvas.x.shape, np.uint8)
+    hairs = np.zeros(canvas.shape, np.uint8)
     lines = []
     for u in np.linspace(0.12, 0.99, 22):
         root = upper[int(u * (len(upper) - 1))]
@@ -156,37 +158,41 @@ def _lashes(
     return mix(picture, color, (0.35 + 0.5 * eyes.lashes) * hairs.astype(np.float32) / 255)
 
 
-def draw_brows(
-    canvas: Canvas, picture: Array, person: Person, shape: Shape, eyes: Eyes, generator: np.random.Generator
+def draw_brows(canvas: Canvas, picture: Array, person: Person, eyes: Eyes, generator: np.random.Generator) -> Array:
+    """Paint the eyebrows over the lit face."""
+    picture = picture.copy()
+    for side in (-1, 1):
+        part, window = canvas.around(0.5 + side * EYE_X, eyes.brow_y, 0.12)
+        picture[window] = _brow(part, picture[window], person, eyes, side, generator)
+    return picture
+
+
+def _brow(
+    canvas: Canvas, picture: Array, person: Person, eyes: Eyes, side: int, generator: np.random.Generator
 ) -> Array:
-    """Paint the eyebrows hair by hair over a soft ground."""
+    """Paint one brow hair by hair over a soft ground."""
+    y, arch = eyes.brow_y, eyes.brow_arch
+    curve = [(0.047, y + 0.010), (0.092, y - 0.35 * arch), (0.143, y - arch), (0.192, y + 0.008)]
+    middle = spline([(0.5 + side * dx, dy) for dx, dy in curve], 30)
+    width = eyes.brow_width * np.interp(np.linspace(0, 1, 30), [0, 0.12, 0.55, 1], [0.6, 1.0, 0.85, 0.15])
+    ground = canvas.fill(ribbon(middle, width * 0.86), 0.0040)
+
+    count = int(150 * eyes.brow_density)
+    t = generator.random(count) ** 0.9
+    index = np.minimum((t * 29).astype(int), 28)
+    roots = middle[index] + np.stack([np.zeros(count), width[index] * generator.uniform(-0.42, 0.50, count)], 1)
+    along = middle[index + 1] - middle[index]
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    along[:, 1] += np.interp(t, [0, 0.25, 1], [-0.7, -0.25, 0.15]) * generator.uniform(0.6, 1.3, count)
+    lengths = 0.017 * generator.uniform(0.7, 1.2, count) * (1 - 0.4 * t)
+    lines = np.stack([roots, roots + lengths[:, None] * along], axis=1)
+    hairs = np.zeros(canvas.shape, np.uint8)
+    for number, value in enumerate((90, 130, 170, 220)):
+        canvas.strokes(hairs, lines[number::4], 0.0028, value)
+
     color = person.body_hair * 0.42 + person.skin * 0.02
     if not person.is_hair_grey and person.body_hair.max() > 0.3:
         color = color * 0.55 + linear((90, 62, 44)) * 0.3
-    hairs, strokes = np.zeros(canvas.x.shape, np.uint8), []
-    ground = np.zeros(canvas.x.shape, np.float32)
-    y = eyes.brow_y
-    for side in (-1, 1):
-        curve = [
-            (0.047, y + 0.010),
-            (0.092, y - 0.35 * eyes.brow_arch),
-            (0.143, y - eyes.brow_arch),
-            (0.192, y + 0.008),
-        ]
-        middle = spline([(0.5 + side * dx, dy) for dx, dy in curve], 30)
-        width = eyes.brow_width * np.interp(np.linspace(0, 1, 30), [0, 0.12, 0.55, 1], [0.6, 1.0, 0.85, 0.15])
-        ground = np.maximum(ground, canvas.fill(ribbon(middle, width * 0.86), 0.0040))
-        for _ in range(int(150 * eyes.brow_density)):
-            t = generator.random() ** 0.9
-            index = min(int(t * 29), 28)
-            root = middle[index] + (0, width[index] * generator.uniform(-0.42, 0.50))
-            along = middle[index + 1] - middle[index]
-            along /= np.linalg.norm(along)
-            rise = np.interp(t, [0, 0.25, 1], [-0.7, -0.25, 0.15]) * generator.uniform(0.6, 1.3)
-            stroke = 0.017 * generator.uniform(0.7, 1.2) * (1 - 0.4 * t) * (along + (0, rise))
-            strokes.append(np.stack([root, root + stroke]))
-    for number, value in enumerate((90, 130, 170, 220)):
-        canvas.strokes(hairs, np.array(strokes[number::4]), 0.0028, value)
     alpha = np.maximum(0.86 * eyes.brow_density * ground, 0.85 * hairs.astype(np.float32) / 255)
     shading = 0.5 + 0.5 * np.clip(picture.mean(axis=2) / max(float(person.skin.mean()), 1e-3), 0, 1.2)
     return mix(picture, color * shading[..., None], alpha)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, mix, shade, spline, spline_basis
+from portraits.canvas import Array, Canvas, Light, mix, shade, spline, spline_basis, split_off
 from portraits.person import Person
 
 _TONE_LEVELS = 14
@@ -63,7 +63,7 @@ class HairStyle:
     stubble_density: float = 0.0
 
 
-def between(inner: Sequence[Sequence[float]], outer: Sequence[Sequence[float]]) -> list[Array]:
+def between(inner: Sequence[Sequence[float]] | Array, outer: Sequence[Sequence[float]] | Array) -> list[Array]:
     """Return the rails of a sheet that is bounded by two strands."""
     return [np.array([a, b], np.float32) for a, b in zip(inner, outer, strict=True)]
 
@@ -119,7 +119,7 @@ class HairLayer:
             away = lines[:, :1] - lines[:, 2:3]
             lines += generator.uniform(-0.1, 0.45, (count, 1, 1)) * away * (1 - t)[:, None] ** 3
         edge = 1 - 0.22 * np.abs(2 * share - 1) ** 3
-        self._strands(lines, sheet.tone * edge * (1 + clump_tone + generator.normal(0, 0.17, count)))
+        self._strands(lines, sheet.tone * edge * (1 + clump_tone + generator.normal(0, 0.17, count)), generator)
 
     def _fill(self, sheet: Sheet) -> None:
         """Ground under the strands, so that no gaps show."""
@@ -137,23 +137,19 @@ class HairLayer:
         self._tone = np.where(ground > 0.3, np.uint8(84 * sheet.tone), self._tone)
 
     def _draw_curls(self, curls: Curls) -> None:
-        generator = self._generator
+        canvas, generator = self._canvas, split_off(self._generator)
         places = generator.uniform((0.0, -0.05), (1.0, 1.1), (curls.count * 4, 2)).astype(np.float32)
-        pixels = np.clip(
-            (self._canvas.pose.project(places) * self._canvas.pixels).astype(int), 0, self._canvas.pixels - 1
-        )
+        pixels = np.clip((canvas.pose.project(places) * canvas.pixels).astype(int), 0, canvas.pixels - 1)
         places = places[self._mask[pixels[:, 1], pixels[:, 0]] > 128][: curls.count]
         count = len(places)
-        turn = generator.uniform(0, 2 * np.pi, (count, 1)) + np.linspace(0, 1, 8) * generator.uniform(
-            1.8, 4.4, (count, 1)
-        )
+        turn = generator.uniform(0, 2 * np.pi, (count, 1))
+        turn = turn + np.linspace(0, 1, 8) * generator.uniform(1.8, 4.4, (count, 1))
         radius = curls.radius * generator.uniform(0.6, 1.3, (count, 1))
         lines = places[:, None] + np.stack([radius * np.cos(turn), 0.8 * radius * np.sin(turn)], axis=-1)
-        self._strands(lines, 1 + generator.normal(0, 0.25, count), 0.0052)
+        self._strands(lines, 1 + generator.normal(0, 0.25, count), generator, 0.0052)
 
-    def _strands(self, lines: Array, tones: Array, width: float = 0.0036) -> None:
+    def _strands(self, lines: Array, tones: Array, generator: np.random.Generator, width: float = 0.0036) -> None:
         """Draw strands (N x P x 2) in random order, those of one tone together."""
-        generator = self._generator
         values = np.clip(110 * tones, 22, 250)
         batch = generator.integers(_TONE_LEVELS, size=len(lines))
         for number in range(_TONE_LEVELS):
@@ -169,6 +165,8 @@ def draw_hair(
     canvas: Canvas, picture: Array, layer: HairLayer, person: Person, light: Light, occlusion: Array | float = 1.0
 ) -> Array:
     """Light one layer of hair and lay it on the picture."""
+    if not layer.mask.any():
+        return picture
     x = (canvas.x - 0.5) / np.float32(0.36)
     y = (canvas.y - 0.45) / np.float32(0.55)
     dome = np.sqrt(np.maximum(1 - x * x - y * y, 0.05)).astype(np.float32)
@@ -188,10 +186,12 @@ def draw_stubble(
         return albedo
     region = canvas.fill(style.stubble, 0.010)
     grain = np.clip(0.84 + 0.16 * canvas.noise(generator, 190) + 0.08 * canvas.noise(generator, 60), 0, 1.3)
-    alpha = np.clip(style.stubble_density * region * grain, 0, 0.97)
+    # Fair hair hardly shows when it is that short.
+    density = style.stubble_density * (1 - 0.75 * min(float(person.hair.mean()) / 0.4, 1))
+    alpha = np.clip(density * region * grain, 0, 0.97)
     return mix(albedo, 0.75 * person.hair + 0.06 * person.skin, alpha)
 
 
-def smooth_rail(points: Sequence[Sequence[float]], count: int = 24) -> Array:
+def smooth_rail(points: Sequence[Sequence[float]] | Array, count: int = 24) -> Array:
     """Return a rail through a few points."""
     return spline(points, count)

@@ -66,7 +66,7 @@ def _swept_sheet(
     tips = tips + generator.normal(0, 0.003, tips.shape).astype(np.float32)
     middle = 0.5 * roots + 0.5 * tips
     middle = middle + 0.10 * (middle - np.array([0.5, 0.42], np.float32))
-    return Sheet([roots, middle, tips], strands=520, clumps=26, soft_roots=True, **options)  # type: ignore[arg-type]
+    return Sheet([roots, middle, tips], strands=520, clumps=26, soft_roots=True, **options)
 
 
 def short_swept(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
@@ -223,6 +223,7 @@ def shaved(generator: np.random.Generator, shape: Shape, person: Person) -> Hair
 
 def bald(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
     """No hair on top; sometimes a wreath at the sides."""
+    del shape
     if generator.random() < 0.35 + 0.4 * person.age:
         sides = []
         for sign in (-1, 1):

@@ -97,8 +97,7 @@ def _folds(canvas: Canvas, shape: Shape, marks: SkinMarks, smile: float) -> Arra
 
 def skin_color(canvas: Canvas, generator: np.random.Generator, person: Person, marks: SkinMarks) -> Array:
     """Return the albedo of the face without features, linear, H x W x 3."""
-    size = canvas.x.shape
-    albedo = np.broadcast_to(person.skin, (*size, 3)).astype(np.float32)
+    albedo = canvas.plain(person.skin)
     flush = person.skin * np.array([1.02, 0.66, 0.62], np.float32)
     strength = 0.25 + 0.5 * marks.blush
     albedo = mix(albedo, flush, strength * np.minimum(canvas.pair(0.145, 0.595, 0.052, 0.042), 1))
@@ -116,7 +115,7 @@ def skin_color(canvas: Canvas, generator: np.random.Generator, person: Person, m
 
 def _spots(canvas: Canvas, generator: np.random.Generator, person: Person, marks: SkinMarks, albedo: Array) -> Array:
     """Freckles over nose and cheeks, moles anywhere."""
-    mask = np.zeros(canvas.x.shape, np.uint8)
+    mask = np.zeros(canvas.shape, np.uint8)
     if marks.freckles:
         count = int(130 * marks.freckles)
         spots = np.stack([generator.normal(0.5, 0.105, count), generator.normal(0.585, 0.045, count)], axis=1)
@@ -184,19 +183,15 @@ def draw_neck(
 
 def draw_ears(canvas: Canvas, picture: Array, person: Person, shape: Shape, light: Light) -> Array:
     """Paint both ears; the head is painted over their inner half."""
+    mask, dark = np.zeros_like(canvas.x), np.zeros_like(canvas.x)
+    edge, out = float(shape.half_width(0.5)) - 0.012, 0.046 * shape.ear_out
+    shell = [(0.0, 0.445), (0.55, 0.430), (1.0, 0.460), (1.0, 0.515), (0.72, 0.565), (0.45, 0.610), (0.0, 0.612)]
+    fold = [(0.3, 0.458), (0.72, 0.468), (0.74, 0.52), (0.5, 0.56)]
     for side in (-1, 1):
-        edge = float(shape.half_width(0.5)) - 0.012
-        out = 0.046 * shape.ear_out
-        outer = [(0.0, 0.445), (0.55, 0.430), (1.0, 0.460), (1.0, 0.515), (0.72, 0.565), (0.45, 0.610), (0.0, 0.612)]
-        points = spline([(0.5 + side * (edge + out * u), y) for u, y in outer], 40)
-        mask = canvas.fill(points, 0.002)
-        rim = spline(
-            [(0.5 + side * (edge + out * u), y) for u, y in ((0.3, 0.458), (0.72, 0.468), (0.74, 0.52), (0.5, 0.56))],
-            16,
-        )
-        dark = canvas.line(rim, 0.008, 0.003) + 0.8 * canvas.bump(0.5 + side * (edge + 0.30 * out), 0.525, 0.009, 0.020)
-        height = 0.05 * canvas.soften(mask, 0.010) - 0.008 * dark
-        albedo = mix(np.broadcast_to(person.skin, (*mask.shape, 3)), person.skin * linear((255, 200, 196)), 0.6 * mask)
-        lit = shade(albedo, height, light, np.clip(0.92 - 0.45 * dark, 0.2, 1), 0.05, 12.0, SKIN_WRAP)
-        picture = mix(picture, lit, mask)
-    return picture
+        mask += canvas.fill(spline([(0.5 + side * (edge + out * u), y) for u, y in shell], 40), 0.002)
+        dark += canvas.line(spline([(0.5 + side * (edge + out * u), y) for u, y in fold], 16), 0.008, 0.003)
+    dark += 0.8 * canvas.pair(edge + 0.30 * out, 0.525, 0.009, 0.020)
+    height = 0.05 * canvas.soften(mask, 0.010) - 0.008 * dark
+    albedo = canvas.plain(person.skin * (0.4 + 0.6 * linear((255, 200, 196))))
+    lit = shade(albedo, height, light, np.clip(0.92 - 0.45 * dark, 0.2, 1), 0.05, 12.0, SKIN_WRAP)
+    return mix(picture, lit, mask)

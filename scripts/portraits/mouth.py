@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon, spline
+from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon
 from portraits.person import Person
 
 _LIPSTICKS = ((176, 40, 52), (150, 34, 60), (200, 84, 92), (128, 40, 48), (206, 96, 110))
@@ -41,7 +41,7 @@ class Mouth:
     def sample(cls, generator: np.random.Generator, person: Person) -> Mouth:
         """Draw a mouth; about half of the people smile, a third show teeth."""
         mood = generator.random()
-        smile, gap = generator.normal(0.05, 0.12), 0.0
+        smile, gap = generator.normal(0.14, 0.12), 0.0
         if mood > 0.72:
             smile, gap = generator.uniform(0.65, 1.0), generator.uniform(0.026, 0.044)
         elif mood > 0.45:
@@ -106,14 +106,14 @@ def paint_lips(
 
 def draw_opening(canvas: Canvas, picture: Array, mouth: Mouth, light: Light) -> Array:
     """Paint what lies between the lips over the lit face: the dark line, or teeth and the inside."""
-    outer_upper, inner_upper, inner_lower, _ = _curves(mouth)
+    _, inner_upper, inner_lower, _ = _curves(mouth)
     middle = (inner_upper + inner_lower) / 2
     dark = mouth.color * np.array([0.20, 0.10, 0.10], np.float32)
     weight = np.interp(np.linspace(-1, 1, len(middle)), [-1, -0.7, 0, 0.7, 1], [0.35, 0.9, 1.0, 0.9, 0.35])
     if mouth.gap < 0.004:
         return mix(picture, dark, 0.86 * canvas.fill(ribbon(middle, 0.0055 * weight), 0.0010))
     opening = canvas.fill(np.concatenate([inner_upper, inner_lower[::-1]]), 0.0010)
-    inside = np.broadcast_to(dark, picture.shape) * 1.0
+    inside = canvas.plain(dark)
     inside = mix(inside, linear((168, 76, 74)) * 0.6, 0.8 * canvas.bump(0.5, mouth.y + 0.72 * mouth.gap, 0.036, 0.008))
     brightness = 0.74 * light.key * max(light.direction[2], 0.45) + 0.5 * light.ambient
     inside = mix(inside, linear((238, 230, 216)) * brightness, 1.0 * _teeth(canvas, mouth, inner_upper))
@@ -132,7 +132,7 @@ def _teeth(canvas: Canvas, mouth: Mouth, inner_upper: Array) -> Array:
     top = inner_upper[inside] - (0, 0.004)
     bottom = inner_upper[inside] + np.stack([0 * u[inside], length * (1 - 0.45 * (u[inside] / reach) ** 2)], 1)
     row = canvas.fill(np.concatenate([top, bottom[::-1]]), 0.0012)
-    gaps = np.zeros(canvas.x.shape, np.uint8)
+    gaps = np.zeros(canvas.shape, np.uint8)
     for x in (0.0, 0.0165, 0.0300, 0.0425, 0.053):
         for side in (-1, 1):
             place = 0.5 + side * x

@@ -95,6 +95,12 @@ def _hair_colors(generator: np.random.Generator, melanin: float, is_grey: bool) 
     return linear(np.array(_HAIR[str(name)]) * scale), linear(np.array(_HAIR[natural]) * scale)
 
 
+def _round_ends(knots: list[tuple[float, float]], steps: int = 10) -> Array:
+    """Return the curve through ``knots`` that meets its mirror image without a corner at both ends."""
+    mirrored = [(-knots[1][0], knots[1][1]), *knots, (-knots[-2][0], knots[-2][1])]
+    return spline(mirrored, steps * (len(mirrored) - 1) + 1)[steps:-steps]
+
+
 @dataclass(frozen=True)
 class Shape:
     """The bones: the outline of the skull and where its features sit.
@@ -146,7 +152,7 @@ class Shape:
         ]
         broad = np.clip(person.melanin * 1.6 - 0.7, 0, 1) * generator.random()
         return cls(
-            outline=spline(knots, 120),
+            outline=_round_ends(knots),
             top=float(top),
             chin=float(chin),
             hairline=float(generator.normal(0.245 - 0.015 * person.femininity, 0.014)),
@@ -165,7 +171,8 @@ class Shape:
 
     def half_width(self, y: Array | float) -> Array:
         """Return the distance from the middle to the outline at the height ``y`` (0 above and below the head)."""
-        return np.interp(y, self.outline[:, 1], self.outline[:, 0], left=0.0, right=0.0).astype(np.float32)
+        width = np.interp(y, self.outline[:, 1], self.outline[:, 0], left=0.0, right=0.0)
+        return np.asarray(width, np.float32)
 
     def polygon(self) -> Array:
         """Return the closed outline of the head, N x 2."""

@@ -85,7 +85,7 @@ def _draw_face(
     picture = picture + (lit - picture) * mask[..., None]
     picture = mouth_module.draw_opening(canvas, picture, mouth, light)
     picture = eyes_module.draw_eyes(canvas, picture, person, eyes, light, generator)
-    picture = eyes_module.draw_brows(canvas, picture, person, shape, eyes, generator)
+    picture = eyes_module.draw_brows(canvas, picture, person, eyes, generator)
     if beard and region is not None:
         picture = beard.draw(canvas, picture, region, relief, person, light, generator)
     return glasses.draw(canvas, picture, shape, light) if glasses else picture

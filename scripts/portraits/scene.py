@@ -76,7 +76,7 @@ def _lights(canvas: Canvas, generator: np.random.Generator) -> Array:
 
 def _garden(canvas: Canvas, generator: np.random.Generator) -> Array:
     """Leaves out of focus, brighter towards the top."""
-    picture = np.broadcast_to(_pick(generator, _GREENS), (canvas.pixels, canvas.pixels, 3)).astype(np.float32)
+    picture = canvas.plain(_pick(generator, _GREENS))
     for cells in (4, 7, 12, 20):
         patch = np.clip(1.2 * canvas.noise(generator, cells) - 0.2, 0, 1)
         picture = mix(picture, _pick(generator, _GREENS), 0.75 * patch)
@@ -163,7 +163,7 @@ def draw_clothes(canvas: Canvas, picture: Array, person: Person, light: Light, g
 
 
 def _fabric(canvas: Canvas, generator: np.random.Generator, color: Array, second: Array) -> Array:
-    albedo = np.broadcast_to(color, (canvas.pixels, canvas.pixels, 3)).astype(np.float32)
+    albedo = canvas.plain(color)
     pattern = generator.random()
     if pattern < 0.2:
         stripes = 0.5 + 0.5 * np.sin(canvas.y * generator.uniform(150, 320) + 3 * (canvas.x - 0.5) ** 2)
@@ -177,18 +177,11 @@ def _fabric(canvas: Canvas, generator: np.random.Generator, color: Array, second
 
 def _collar(canvas: Canvas, picture: Array, light: Light, color: Array, width: float) -> Array:
     """Two flaps of a shirt collar."""
+    flap = [(1.02, 0.905), (1.22, 0.945), (0.80, 1.045), (0.20, 1.03), (0.72, 0.975)]
+    mask = np.zeros_like(canvas.x)
     for side in (-1, 1):
-        flap = [
-            (1.02 * width, 0.905),
-            (1.22 * width, 0.945),
-            (0.80 * width, 1.045),
-            (0.20 * width, 1.03),
-            (0.72 * width, 0.975),
-        ]
-        mask = canvas.fill([(0.5 + side * dx, y) for dx, y in flap], 0.0012)
-        shadow = canvas.soften(canvas.shifted(mask, 0, 0.010), 0.008)
-        picture = picture * (1 - 0.4 * shadow * (1 - mask))[..., None]
-        height = 0.05 * canvas.soften(mask, 0.010)
-        albedo = np.broadcast_to(color * 1.06, picture.shape).astype(np.float32)
-        picture = mix(picture, shade(albedo, height, light), mask)
-    return picture
+        mask = np.maximum(mask, canvas.fill([(0.5 + side * width * u, y) for u, y in flap], 0.0012))
+    shadow = canvas.soften(canvas.shifted(mask, 0, 0.010), 0.008)
+    picture = picture * (1 - 0.4 * shadow * (1 - mask))[..., None]
+    albedo = canvas.plain(color * 1.06)
+    return mix(picture, shade(albedo, 0.05 * canvas.soften(mask, 0.010), light), mask)

@@ -97,7 +97,7 @@ def load_network(
         network: the network to change.
         path: see :func:`load_weights`.
         param_key: see :func:`load_weights`.
-        strict: every key and shape must agree; otherwise what fits is loaded.
+        strict: every key and shape must agree; otherwise what fits is loaded, if most of the file's keys are known.
         prefer: see :func:`load_weights`; :data:`DISCRIMINATOR_WRAPPERS` for a discriminator.
 
     Returns:
@@ -109,9 +109,11 @@ def load_network(
     state = load_weights(path, param_key, prefer)
     left_out = _compare(state, network.state_dict())
     fitting = {key: value for key, value in state.items() if key not in {*left_out.unexpected, *left_out.mismatched}}
-    if (strict and left_out) or not fitting:
-        advice = 'Change the options of the network' if fitting else 'Choose a file for this kind of network'
-        loose = ', or set strict_load_g (or _d) to false to load what fits' if strict and fitting else ''
+    # Two kinds of network may share a key by chance, so most of the file's keys have to be known.
+    related = bool(fitting) and len(left_out.unexpected) < len(state) / 2
+    if (strict and left_out) or not related:
+        advice = 'Change the options of the network' if related else 'Choose a file for this kind of network'
+        loose = ', or set strict_load_g (or _d) to false to load what fits' if strict and related else ''
         raise UserError(
             f'The weights in {path} do not fit {type(network).__name__}: {left_out}. '
             f'{_describe_gpen(state)}{advice}{loose}.'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import multiprocessing
 import os
@@ -57,7 +58,7 @@ def build_train_loader(
         manual_seed: the run's seed.
         start_iteration: first iteration, counted from 0.
         end_iteration: first iteration not to give; None: go on for ever.
-        pin_memory: copy batches to page-locked memory, for a GPU.
+        pin_memory: copy batches to page-locked memory, where there is a GPU.
         prefetch_factor: batches that each worker reads ahead.
         start_method: how workers start (fork, spawn, forkserver); None: the platform's way.
         rank: number of this process.
@@ -70,7 +71,7 @@ def build_train_loader(
         DataLoader(
             _Guarded(dataset),
             batch_sampler=cast(Any, sampler),
-            pin_memory=pin_memory,
+            pin_memory=pin_memory and torch.cuda.is_available(),
             # Otherwise the loader would draw a number from torch's global generator.
             generator=torch.Generator().manual_seed(derive_seed(manual_seed, 'loader')),
             **_worker_arguments(num_workers, prefetch_factor, start_method),
@@ -86,7 +87,7 @@ def build_val_loader(
         DataLoader(
             _Guarded(dataset),
             batch_size=batch_size,
-            pin_memory=pin_memory,
+            pin_memory=pin_memory and torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(0),
             **_worker_arguments(num_workers, 2, start_method),
@@ -111,18 +112,20 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         batches = self._start()
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                if str(error).startswith('DataLoader worker'):
-                    raise UserError(_explain_lost_worker(error)) from error
-                raise
-            if isinstance(batch, _Failure):
-                raise UserError(batch.message)
-            yield batch
+        try:
+            while True:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                if isinstance(batch, _Failure):
+                    raise UserError(batch.message)
+                yield batch
+        except RuntimeError as error:
+            if str(error).startswith('DataLoader worker'):
+                raise UserError(_explain_lost_worker(error)) from error
+            raise
+        finally:
+            del batches  # ends the workers now, also while a traceback keeps this frame alive
 
     def _start(self) -> Iterator[Any]:
         if self.loader.num_workers == 0:
@@ -234,6 +237,9 @@ def _initialise_worker(worker: int) -> None:  # noqa: ARG001  (all are alike)
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    # Leave like a forked process: taking the interpreter down while torch still sends a batch can abort the process,
+    # which the main process would report as a crash.
+    atexit.register(os._exit, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

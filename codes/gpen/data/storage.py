@@ -77,7 +77,7 @@ class DiskStorage:
             # Unicode can write an accented letter in two ways; macOS uses the other one in file names.
             key = unicodedata.normalize('NFC', PurePosixPath(relative).with_suffix('').as_posix())
             if key in self._files:
-                self._problems.append(f'{root / relative} and {self.describe(key)} have the same name')
+                self._problems.append(f'{self.describe(key)} and {root / relative} have the same name')
             else:
                 self._files[key] = relative
 

@@ -75,16 +75,19 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
 
     def clean_up(self, iteration: int) -> list[str]:
-        """Remove temporary files of a save that was cut off, and move checkpoints after ``iteration`` (damaged, or of a
-        course that is not followed any more) to ``superseded/``; return the names of what was moved.
+        """Remove what a save that was cut off left: temporary files, model files without a state.  Move checkpoints
+        after ``iteration`` (damaged, or of a course that is not followed any more) to ``superseded/``; return their names.
         """
         moved = []
+        iterations = self.iterations()
         for folder in (self.models, self.states):
             for path in folder.glob('.*.tmp'):
                 path.unlink(missing_ok=True)
             for path in sorted([*folder.glob('net_*_*.pth'), *folder.glob('*.state')]):
                 number = path.stem.rpartition('_')[2]
-                if number.isdigit() and int(number) > iteration:
+                if number.isdigit() and int(number) not in iterations:
+                    path.unlink()
+                elif number.isdigit() and int(number) > iteration:
                     target = folder.parent / 'superseded'
                     target.mkdir(exist_ok=True)
                     path.replace(target / path.name)

@@ -1,0 +1,101 @@
+"""Runs the commands in processes of their own that start fast: forked from a server that has imported everything."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context('forkserver')
+CONTEXT.set_forkserver_preload(['gpen.training.run', 'gpen.evaluation.score', 'torch.utils.tensorboard', 'processes'])
+
+
+@dataclass
+class Command:
+    """A running or ended command, and the file that its output goes to."""
+
+    process: Any
+    log: Path
+
+    def wait(self) -> tuple[int, str]:
+        """Wait for its end; return the exit status (minus the signal's number when killed) and what it printed."""
+        self.process.join(timeout=120)
+        assert self.process.exitcode is not None, f'still running: {self.log.read_text()}'
+        return self.process.exitcode, self.log.read_text(encoding='utf-8')
+
+
+def start(log: Path, *arguments: object, command: str = 'train', kill_at: tuple[str, int] | None = None) -> Command:
+    """Start ``gpen-COMMAND`` with arguments; ``kill_at`` kills it when it passes a place for the n-th time."""
+    words = [str(argument) for argument in arguments]
+    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at))
+    process.start()
+    return Command(process, log)
+
+
+def run(
+    log: Path, *arguments: object, command: str = 'train', kill_at: tuple[str, int] | None = None
+) -> tuple[int, str]:
+    """Run ``gpen-COMMAND`` to its end; return its exit status and what it printed."""
+    return start(log, *arguments, command=command, kill_at=kill_at).wait()
+
+
+def _run(log: Path, command: str, arguments: list[str], kill_at: tuple[str, int] | None) -> None:
+    with log.open('w', encoding='utf-8') as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.stdout = os.fdopen(1, 'w', encoding='utf-8')
+    sys.stderr = os.fdopen(2, 'w', encoding='utf-8', buffering=1)
+    if kill_at is not None:
+        install_kill(*kill_at)
+    sys.exit(importlib.import_module(f'gpen.commands.{command}').main(arguments))
+
+
+def kill() -> None:
+    """End this process as ``kill -9`` does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install_kill(place: str, count: int) -> None:
+    """Replace the function at ``place`` by one that kills the process at its ``count``-th call."""
+    import torch
+
+    from gpen.models import gpen_model
+    from gpen.training import checkpoints, loop, recorder
+
+    calls = 0
+
+    def counted(function: Callable[..., Any], before: Callable[..., None] | None = None) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == count:
+                if before is not None:
+                    before(*args)
+                kill()
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    def write_half(content: Any, path: Path) -> None:
+        real_save(content, path)
+        with path.open('rb+') as stream:
+            stream.truncate(path.stat().st_size // 2)
+
+    real_save = torch.save
+    owners: dict[str, tuple[Any, str, Any]] = {
+        'step': (gpen_model.GPENModel, 'train_step', None),
+        'restore': (gpen_model.GPENModel, 'restore', None),  # in the middle of a validation
+        'half_written': (torch, 'save', write_half),
+        'link': (checkpoints, 'link_or_copy', None),
+        'prune': (checkpoints.CheckpointStore, 'prune', None),
+        'save': (loop, 'save', None),
+        'trim': (recorder, 'trim_tensorboard', None),
+    }
+    owner, name, before = owners[place]
+    setattr(owner, name, counted(getattr(owner, name), before))

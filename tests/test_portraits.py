@@ -1,0 +1,249 @@
+"""Synthetic portraits, their degradation, and paired sets made from faces that are there already."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import make_pairs
+import make_portraits
+from conftest import SHARED, run_code
+from gpen.data.image_io import read_image, write_image
+from gpen.errors import UserError
+from gpen.utils.seeds import derive_generator
+from paired_set import Degradation, degrade, psnr
+from portraits.canvas import Canvas, Pose, spline_basis
+from portraits.render import render_portrait
+
+TASKS = [('train', 0), ('train', 1), ('val', 0)]
+GROUPS = r'^(canada|london)(?:smile)?_(\d+)'
+
+
+def portrait(index: int, size: int = 32) -> np.ndarray:
+    return render_portrait(derive_generator(3, 'portrait', 0, index), size)
+
+
+def make(output: Path, *more: str) -> int:
+    arguments = ['--output', str(output), '--train', '2', '--val', '1', '--size', '32', '--workers', '0', *more]
+    return make_portraits.main(arguments)
+
+
+@pytest.mark.parametrize('size', [32, 64])
+def test_portrait_is_a_float_image_that_uses_the_range(size: int) -> None:
+    image = portrait(0, size)
+    assert image.shape == (size, size, 3)
+    assert image.dtype == np.float32
+    assert np.isfinite(image).all()
+    assert -1 <= image.min() < -0.5
+    assert 0.3 < image.max() <= 1
+
+
+def test_same_seed_gives_the_same_person_and_another_index_another() -> None:
+    assert np.array_equal(portrait(0), portrait(0))
+    assert psnr(portrait(0), portrait(1)) < 20
+
+
+def test_person_is_the_same_at_every_size() -> None:
+    for index in range(12):  # among them hair and beards, whose number of strokes depends on the size
+        large = portrait(index, 64).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3), dtype=np.float32)
+        assert psnr(large, portrait(index, 32)) > 22
+
+
+def test_eyes_are_where_alignment_puts_them() -> None:
+    mean = np.mean([portrait(index) for index in range(24)], axis=(0, 3))
+    eyes, cheeks = mean[14:17, 9:14].mean(), mean[18:21, 9:14].mean()
+    assert eyes < cheeks - 0.05
+
+
+def test_pose_is_inverted_exactly_enough_to_draw_with() -> None:
+    pose = Pose(roll=0.05, yaw=0.36, pitch=-0.2, scale=1.03, shift=(0.01, -0.01))
+    canvas = Canvas(64, pose)
+    back = pose.project(np.stack([canvas.x, canvas.y], axis=-1))
+    assert np.abs(back[..., 0] - canvas.screen_x).max() < 2e-3
+    assert np.abs(back[..., 1] - canvas.screen_y).max() < 2e-3
+
+
+def test_curve_passes_through_its_knots() -> None:
+    np.testing.assert_allclose(spline_basis(5, 9)[::2], np.eye(5), atol=1e-6)
+
+
+def test_number_of_workers_changes_nothing() -> None:
+    alone = list(make_portraits.render_pairs(5, 32, TASKS, 0))
+    together = list(make_portraits.render_pairs(5, 32, TASKS, 2))
+    assert [task for task, _ in together] == TASKS
+    for (_, first), (_, second) in zip(alone, together, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_train_and_val_show_different_people() -> None:
+    images = [make_portraits.render_pair(5, 32, task)[0] for task in TASKS]
+    assert max(psnr(images[0], images[2]), psnr(images[1], images[2])) < 20
+
+
+def test_portraits_are_written_in_pairs_by_name(tmp_path: Path) -> None:
+    assert make(tmp_path / 'set') == 0
+    for split, names in (('train', ['0000.png', '0001.png']), ('val', ['0000.png'])):
+        for kind in ('sharp', 'blurry'):
+            assert sorted(path.name for path in (tmp_path / 'set' / split / kind).iterdir()) == names
+    sharp = read_image(tmp_path / 'set' / 'train' / 'sharp' / '0001.png')
+    assert np.abs(sharp - make_portraits.render_pair(10, 32, ('train', 1))[0]).max() < 1 / 127
+
+
+def test_finished_set_is_not_rendered_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make(tmp_path / 'set') == 0
+    monkeypatch.setattr(make_portraits, 'render_pairs', None)
+    assert make(tmp_path / 'set') == 0
+    assert 'already there' in capsys.readouterr().out
+
+
+def test_set_that_lacks_a_file_or_its_mark_is_rendered_again(tmp_path: Path) -> None:
+    assert make(tmp_path / 'set') == 0
+    lost = tmp_path / 'set' / 'val' / 'blurry' / '0000.png'
+    content = lost.read_bytes()
+    for missing in (lost, tmp_path / 'set' / make_portraits.MANIFEST):
+        missing.unlink()
+        assert make(tmp_path / 'set') == 0
+        assert missing.is_file()
+        assert lost.read_bytes() == content
+
+
+def test_portraits_do_not_mix_with_other_settings_or_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make(tmp_path / 'set') == 0
+    assert make(tmp_path / 'set', '--seed', '11') == 2
+    assert 'other settings' in capsys.readouterr().err
+    other = tmp_path / 'other' / 'train' / 'sharp' / 'mine.png'
+    write_image(other, portrait(0))
+    assert make(tmp_path / 'other') == 2
+    assert 'mine.png' in capsys.readouterr().err
+    assert other.is_file()
+
+
+@pytest.mark.parametrize('wrong', [['--size', '8'], ['--train', 'many'], ['--workers', '-1'], []])
+def test_wrong_arguments_end_with_status_2(wrong: list[str]) -> None:
+    arguments = ['--output', 'nowhere', *wrong] if wrong else []
+    with pytest.raises(SystemExit) as stopped:
+        make_portraits.main(arguments)
+    assert stopped.value.code == 2
+
+
+def test_help_needs_no_heavy_import() -> None:
+    start = time.perf_counter()
+    for script in ('scripts/make_portraits.py', 'scripts/make_pairs.py'):
+        done = run_code(script, '--help')
+        assert done.returncode == 0
+        assert '--output' in done.stdout
+    assert time.perf_counter() - start < 4  # importing torch alone would take longer on a slow machine
+
+
+def test_blurry_is_worse_but_close() -> None:
+    values = []
+    for index in range(24):
+        sharp = portrait(index, 64)
+        blurry = degrade(sharp, derive_generator(3, 'degrade', 0, index))
+        assert blurry.shape == sharp.shape
+        assert blurry.dtype == np.float32
+        assert np.abs(blurry).max() <= 1
+        values.append(psnr(blurry, sharp))
+    assert 22 < np.mean(values) < 24.5
+    assert 18 < min(values) <= max(values) < 30
+
+
+def test_degradation_is_repeated_by_its_generator_and_leaves_its_input_alone() -> None:
+    sharp = portrait(0)
+    before = sharp.copy()
+    first, second = (degrade(sharp, derive_generator(3, 'degrade', 0, 7)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert np.array_equal(sharp, before)
+    assert not np.array_equal(first, degrade(sharp, derive_generator(3, 'degrade', 0, 8)))
+
+
+def test_stronger_degradation_costs_more_and_larger_images_get_more() -> None:
+    sharp = portrait(0, 64)
+    mild, strong = Degradation((0.4, 0.4), (1.2, 1.2), (0, 0)), Degradation((2, 2), (4, 4), (20, 20), (40, 40))
+    cost = [psnr(degrade(sharp, derive_generator(1, 'degrade'), ranges), sharp) for ranges in (mild, strong)]
+    assert cost[0] > cost[1] + 4
+    assert Degradation.for_size(64) == Degradation()
+    assert Degradation.for_size(256).blur == pytest.approx([2 * sigma for sigma in Degradation().blur])
+
+
+def test_psnr_knows_equal_and_opposite() -> None:
+    white = np.ones((4, 4, 3), np.float32)
+    assert psnr(white, -white) == pytest.approx(0)
+    assert psnr(white, white) > 100
+
+
+# Pairs from faces
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    folder = tmp_path / 'faces'
+    names = [f'{kind}_{n:03d}_0{k}' for n in range(6) for kind, k in (('london', 3), ('londonsmile', 8))]
+    for index, name in enumerate([*names, *(f'canada_{n:03d}f' for n in range(6))]):
+        write_image(folder / f'{name}.png', portrait(index % 4, 48))
+    return folder
+
+
+def test_no_person_is_in_both_splits(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ['--input', str(faces), '--output', str(tmp_path / 'set'), '--size', '32', '--val_share', '0.25']
+    assert make_pairs.main([*arguments, '--group_by', GROUPS]) == 0
+    people: dict[str, set[str]] = {}
+    for split in ('train', 'val'):
+        sharp = {path.name for path in (tmp_path / 'set' / split / 'sharp').iterdir()}
+        assert sharp == {path.name for path in (tmp_path / 'set' / split / 'blurry').iterdir()}
+        people[split] = {name.replace('smile', '')[:10] for name in sharp}
+    assert not people['train'] & people['val']
+    assert len(people['val']) == 3
+    assert len(people['train']) == 9
+    printed = capsys.readouterr().out
+    assert 'train: ' in printed
+    assert 'mean PSNR' in printed
+    assert read_image(tmp_path / 'set' / 'val' / 'sharp' / sorted(sharp)[0]).shape == (32, 32, 3)
+    saved = json.loads((tmp_path / 'set' / make_pairs.MANIFEST).read_text(encoding='utf-8'))
+    assert len(saved['train']) + len(saved['val']) == 18
+
+
+def test_both_pictures_of_a_person_are_one_group_and_sets_stay_apart(faces: Path) -> None:
+    people = make_pairs.group_by_person(make_pairs.find_images(faces), GROUPS)
+    assert [path.name for path in people['london_003']] == ['london_003_03.png', 'londonsmile_003_08.png']
+    assert [path.name for path in people['canada_003']] == ['canada_003f.png']
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'message'), [('(', 'not a regular'), ('london', 'no group'), (r'(\d{9})', 'does not fit')]
+)
+def test_unusable_group_pattern_is_explained(faces: Path, pattern: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_pairs.group_by_person(make_pairs.find_images(faces), pattern)
+
+
+def test_missing_folder_one_person_and_oblong_images_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert make_pairs.main(['--input', str(tmp_path / 'none'), '--output', str(tmp_path / 'set')]) == 2
+    assert 'not a folder' in capsys.readouterr().err
+    for name in ('a', 'b'):
+        write_image(tmp_path / 'wide' / f'{name}.png', portrait(0)[:16])
+    arguments = ['--input', str(tmp_path / 'wide'), '--output', str(tmp_path / 'set')]
+    assert make_pairs.main([*arguments, '--group_by', '(png)']) == 2
+    assert 'only one person' in capsys.readouterr().err
+    assert make_pairs.main(arguments) == 2
+    assert 'not square' in capsys.readouterr().err
+
+
+def test_real_faces_are_split_by_person() -> None:
+    folder = SHARED / 'data' / 'faces256'
+    if not folder.is_dir():
+        pytest.skip(f'{folder} is not there')
+    people = make_pairs.group_by_person(make_pairs.find_images(folder), GROUPS)
+    files = make_pairs.split_people(people, 0.15, 10)
+    assert len(people) == 120
+    assert len(files['train']) + len(files['val']) == 200
+    split_of = {path: split for split, paths in files.items() for path in paths}
+    assert all(len({split_of[path] for path in paths}) == 1 for paths in people.values())

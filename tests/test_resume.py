@@ -1,0 +1,242 @@
+"""A run that was killed, stopped or damaged, and continued, ends bit for bit like one that was never interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+import processes
+from conftest import tiny_options, write_options
+
+
+def run_killed(place: str, count: int, *arguments: object) -> None:
+    """Start the training command; it is killed when it passes ``place`` for the ``count``-th time."""
+    status, printed = processes.run(Path(arguments[1]).with_name('log'), *arguments, kill_at=(place, count))
+    assert status == -signal.SIGKILL, f'not killed at {place} {count}: {printed}'
+
+
+def train(option_file: Path, *arguments: object) -> str:
+    status, printed = processes.run(option_file.with_name('log'), '-opt', option_file, *arguments)
+    assert status == 0, printed
+    return printed
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / 'metrics.jsonl').read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [{key: value for key, value in record.items() if key != 'seconds_per_iter'} for record in records]
+
+
+def read_tensorboard(folder: Path) -> list[tuple[str, int, Any]]:
+    """Return all records of all event files, as they are: (tag, step, number or picture; nothing for a text)."""
+    records = []
+    for path in sorted((folder / 'tb_logger').iterdir()):
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                kind = value.WhichOneof('value')
+                content = value.image.encoded_image_string if kind == 'image' else value.simple_value
+                records.append((value.tag, event.step, content))
+    return sorted(records, key=lambda record: record[:2])
+
+
+def assert_same(one: Any, other: Any, where: str = '') -> None:
+    """Compare nested containers; tensors bit for bit."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert list(one) == list(other), where
+        for key in one:
+            assert_same(one[key], other[key], f'{where}.{key}')
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for n, (left, right) in enumerate(zip(one, other, strict=True)):
+            assert_same(left, right, f'{where}.{n}')
+    else:
+        assert one == other, where
+
+
+def assert_same_run(folder: Path, expected: Path) -> None:
+    names = sorted(path.relative_to(expected) for path in expected.rglob('*') if path.suffix in {'.pth', '.state'})
+    assert sorted(path.relative_to(folder) for path in folder.rglob('*') if path.suffix in {'.pth', '.state'}) == names
+    for name in names:
+        state, wanted = (torch.load(root / name, weights_only=True) for root in (folder, expected))
+        for options in (state.get('options'), wanted.get('options')):
+            if options is not None:
+                options['path'].pop('experiments_root')
+                options['datasets']['train'].pop('num_worker_per_gpu')
+        assert_same(state, wanted, str(name))
+    assert read_records(folder) == read_records(expected)
+    assert read_tensorboard(folder) == read_tensorboard(expected)
+
+
+@pytest.fixture(scope='module')
+def unbroken(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment folder of a run that was never interrupted."""
+    folder = tmp_path_factory.mktemp('unbroken')
+    train(write_options(folder / 'tiny.yml', tiny_options(tiny_data, folder)))
+    return folder / 'experiments' / 'tiny'
+
+
+def test_an_unbroken_run_ends_with_its_files_and_records(unbroken: Path) -> None:
+    models = sorted(path.name for path in (unbroken / 'models').iterdir())
+    assert models == [
+        *('net_d_12.pth', 'net_d_16.pth', 'net_d_latest.pth', 'net_g_12.pth', 'net_g_16.pth'),
+        *('net_g_best.pth', 'net_g_latest.pth'),
+    ]
+    content = torch.load(unbroken / 'models' / 'net_g_latest.pth', weights_only=True)
+    assert list(content) == ['params', 'params_ema']
+    train_tags = {
+        *('G_loss_pixel', 'G_loss_adv', 'D_loss_real', 'D_loss_fake', 'D_acc_real', 'D_acc_fake', 'D_r1'),
+        *('lr_g', 'lr_d', 'grad_norm_g', 'grad_norm_d'),
+    }
+    records = read_records(unbroken)
+    assert [record['iter'] for record in records if record['phase'] == 'train'] == [3, 6, 9, 12, 15]
+    assert [record['iter'] for record in records if record['phase'] == 'val'] == [4, 8, 12, 16]
+    assert set(records[0]) == {'iter', 'epoch', 'phase'} | train_tags
+    tags = {tag for tag, _, _ in read_tensorboard(unbroken)}
+    assert tags == train_tags | {'val/psnr', 'val/ssim', 'val/input_restored_sharp', 'options/text_summary'}
+
+
+# What happens in a run: 16 steps, 4 epochs of 4; per epoch a validation of 2 batches, then 3 files of a checkpoint
+# (net_g, net_d, state), 3 links (net_g latest, net_d latest, net_g best) and the removal of old ones.
+KILLS = {
+    'in the first epoch, before any checkpoint': [('step', 3)],
+    'in the middle of an epoch': [('step', 7)],
+    'several times': [('step', 6), ('step', 3), ('step', 1), ('step', 5)],
+    'during a validation': [('restore', 4)],
+    'while the generator is being written': [('half_written', 4)],
+    'while the discriminator is being written': [('half_written', 5)],
+    'while the state is being written': [('half_written', 6)],
+    'between the state and the links': [('link', 4)],
+    'between the links': [('link', 6)],
+    'before old checkpoints are removed': [('prune', 3)],
+    'between validation and checkpoint': [('save', 2)],
+    'while records are being trimmed': [('step', 10), ('trim', 1)],
+}
+
+
+@pytest.mark.parametrize('kills', KILLS.values(), ids=KILLS.keys())
+def test_killed_run_continues_bit_for_bit(kills: list[tuple[str, int]], option_file: Path, unbroken: Path) -> None:
+    for place, count in kills:
+        run_killed(place, count, '-opt', option_file, '--auto_resume')
+    train(option_file, '--auto_resume')
+    assert_same_run(option_file.parent / 'experiments' / 'tiny', unbroken)
+
+
+def test_killed_run_with_worker_processes_continues_bit_for_bit(option_file: Path, unbroken: Path) -> None:
+    arguments = ('-opt', option_file, '--auto_resume', '--force_yml', 'datasets:train:num_worker_per_gpu=2')
+    run_killed('step', 7, *arguments)
+    train(option_file, *arguments[2:])
+    assert_same_run(option_file.parent / 'experiments' / 'tiny', unbroken)
+
+
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_the_run_continues_bit_for_bit(
+    number: int, status: int, tiny_data: Path, tmp_path: Path, unbroken: Path
+) -> None:
+    option_file = write_options(tmp_path / 'tiny.yml', tiny_options(tiny_data, tmp_path))
+    folder = tmp_path / 'experiments' / 'tiny'
+    command = processes.start(tmp_path / 'log', '-opt', option_file, '--auto_resume')
+    metrics = folder / 'metrics.jsonl'
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.005)
+    os.kill(command.process.pid, number)
+    ended_with, printed = command.wait()
+    assert ended_with == status, printed
+    assert 'Traceback' not in printed
+    assert 'Continue with the same command and --auto_resume' in printed
+    train(option_file, '--auto_resume')
+    records = read_records(folder)
+    assert records == read_records(unbroken)
+    for name in ('net_g_latest.pth', 'net_g_best.pth', 'net_d_latest.pth'):
+        assert_same(*(torch.load(root / 'models' / name, weights_only=True) for root in (folder, unbroken)), name)
+
+
+@pytest.mark.parametrize('damage', ['truncated state', 'flipped bit', 'missing model', 'empty state'])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(
+    damage: str, option_file: Path, unbroken: Path
+) -> None:
+    folder = option_file.parent / 'experiments' / 'tiny'
+    run_killed('step', 11, '-opt', option_file, '--auto_resume')
+    state, model = folder / 'training_states' / '8.state', folder / 'models' / 'net_g_8.pth'
+    if damage == 'truncated state':
+        state.write_bytes(state.read_bytes()[:-200])
+    elif damage == 'flipped bit':
+        content = bytearray(model.read_bytes())
+        content[len(content) // 2] ^= 1
+        model.unlink()
+        model.write_bytes(content)
+    elif damage == 'missing model':
+        model.unlink()
+    else:
+        state.write_bytes(b'')
+    printed = train(option_file, '--auto_resume')
+    assert f'Passed over: {model if "model" in damage or "bit" in damage else state}' in printed
+    assert '4.state, after iteration 4' in printed
+    shutil.rmtree(folder / 'superseded', ignore_errors=True)
+    assert_same_run(folder, unbroken)
+
+
+def test_a_longer_run_continues_a_finished_one(option_file: Path, unbroken: Path) -> None:
+    short = ['--force_yml', 'train:total_epochs=2']
+    train(option_file, *short)
+    printed = train(option_file, '--auto_resume')
+    assert 'Changed since then: train.total_epochs: 2 -> 4' in printed
+    folder = option_file.parent / 'experiments' / 'tiny'
+    assert read_records(folder) == read_records(unbroken)
+
+
+def test_a_finished_run_has_nothing_to_do(option_file: Path) -> None:
+    train(option_file)
+    folder = option_file.parent / 'experiments' / 'tiny'
+    before = read_records(folder)
+    assert 'Finished: all 16 iterations are done.' in train(option_file, '--auto_resume')
+    assert read_records(folder) == before
+
+
+def test_options_that_make_the_state_unusable_are_an_error_that_names_them(option_file: Path) -> None:
+    train(option_file, '--force_yml', 'train:total_epochs=1')
+    arguments = ('-opt', option_file, '--auto_resume', '--force_yml', 'network_g:style_dim=16')
+    status, printed = processes.run(option_file.with_name('log'), *arguments)
+    assert status == 2
+    assert 'network_g.style_dim: 8 -> 16' in printed
+    assert 'Traceback' not in printed
+
+
+def test_without_auto_resume_an_earlier_run_is_moved_aside_not_overwritten(option_file: Path) -> None:
+    train(option_file, '--force_yml', 'train:total_epochs=1')
+    folder = option_file.parent / 'experiments' / 'tiny'
+    before = (folder / 'metrics.jsonl').read_bytes()
+    assert 'was there already: it is now' in train(option_file, '--force_yml', 'train:total_epochs=1')
+    (moved,) = folder.parent.glob('tiny_archived_*')
+    assert (moved / 'metrics.jsonl').read_bytes() == before
+    assert (moved / 'models' / 'net_g_latest.pth').is_file()
+
+
+def test_an_explicit_state_goes_back_and_keeps_what_came_after(option_file: Path, unbroken: Path) -> None:
+    train(option_file)
+    folder = option_file.parent / 'experiments' / 'tiny'
+    state = folder / 'training_states' / '12.state'
+    assert 'Moved to superseded/' in train(option_file, '--force_yml', f'path:resume_state={state}')
+    assert (folder / 'superseded' / '16.state').is_file()
+    assert read_records(folder) == read_records(unbroken)
+
+
+def test_a_second_run_on_the_same_folder_is_refused(option_file: Path) -> None:
+    from gpen.training.experiment import lock_experiment
+
+    with lock_experiment(option_file.parent / 'experiments' / 'tiny'):
+        status, printed = processes.run(option_file.with_name('log'), '-opt', option_file, '--auto_resume')
+    assert status == 2
+    assert 'Another run is using' in printed
