@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 import make_pairs
 import make_portraits
-from conftest import SHARED, run_code
+from conftest import ROOT, SHARED
 from gpen.data.image_io import read_image, write_image
 from gpen.errors import UserError
 from gpen.utils.seeds import derive_generator
@@ -50,7 +51,7 @@ def test_same_seed_gives_the_same_person_and_another_index_another() -> None:
 def test_person_is_the_same_at_every_size() -> None:
     for index in range(12):  # among them hair and beards, whose number of strokes depends on the size
         large = portrait(index, 64).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3), dtype=np.float32)
-        assert psnr(large, portrait(index, 32)) > 22
+        assert psnr(large, portrait(index, 32)) > 26
 
 
 def test_eyes_are_where_alignment_puts_them() -> None:
@@ -132,13 +133,16 @@ def test_wrong_arguments_end_with_status_2(wrong: list[str]) -> None:
     assert stopped.value.code == 2
 
 
-def test_help_needs_no_heavy_import() -> None:
-    start = time.perf_counter()
-    for script in ('scripts/make_portraits.py', 'scripts/make_pairs.py'):
-        done = run_code(script, '--help')
-        assert done.returncode == 0
-        assert '--output' in done.stdout
-    assert time.perf_counter() - start < 4  # importing torch alone would take longer on a slow machine
+@pytest.mark.parametrize('script', ['make_portraits', 'make_pairs'])
+def test_help_needs_no_heavy_import(script: str) -> None:
+    code = (
+        f'import sys; sys.path.insert(0, {str(ROOT / "scripts")!r}); import {script}\n'
+        f'try: {script}.main(["--help"])\n'
+        'except SystemExit: print("torch" in sys.modules)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert '--output' in done.stdout
+    assert done.stdout.endswith('False\n')
 
 
 def test_blurry_is_worse_but_close() -> None:
