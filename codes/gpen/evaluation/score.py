@@ -58,7 +58,7 @@ def score(options: Options, weights: Path, device: torch.device) -> Scores:
     if loader is None:
         raise UserError('datasets.val is missing in the option file: scoring needs pairs.')
     network = build_network(options.network_g.to_dict())
-    load_network(network, weights, prefer=('params_ema', 'g_ema', 'params', 'g'))
+    load_network(network, weights)
     network.to(device).eval().requires_grad_(False)
     metrics = {name: build_metric(metric.to_dict()) for name, metric in options.val.metrics.items()}
 

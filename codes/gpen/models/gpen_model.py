@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import load_network
+from gpen.archs.checkpoints import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_network
 from gpen.losses import build_loss
 from gpen.losses.gan import r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
@@ -20,6 +21,8 @@ from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path
 from gpen.utils.seeds import derive_seed
+
+LOGGER = logging.getLogger('gpen')
 
 
 @MODEL_REGISTRY.register
@@ -72,13 +75,15 @@ class GPENModel:
         network: nn.Module = build_network(getattr(self.options, option).to_dict())
         path = getattr(self.options.path, f'pretrain_network_{letter}')
         if path is not None:
-            load_network(
+            left_out = load_network(
                 network,
                 resolve_path(path),
                 param_key=getattr(self.options.path, f'param_key_{letter}'),
                 strict=getattr(self.options.path, f'strict_load_{letter}'),
-                prefer=('params_ema', 'g_ema', 'params', 'g') if letter == 'g' else ('params', 'd'),
+                prefer=WRAPPERS if letter == 'g' else DISCRIMINATOR_WRAPPERS,
             )
+            if left_out:
+                LOGGER.warning('%s: weights of %s that did not fit: %s', option, path, left_out)
         return network.to(self.device)
 
     def set_learning_rates(self, rates: dict[str, float]) -> None:
@@ -156,7 +161,7 @@ class GPENModel:
         """Step the optimizer, unless the loss or a gradient is not finite; return the gradient norm before clipping."""
         train = self.options.train
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
         limit = train.grad_norm_clip if train.use_grad_norm and train.grad_norm_clip else float('inf')
         norm = nn.utils.clip_grad_norm_(parameters, limit)

@@ -71,6 +71,11 @@ class FiniteGuard:
         stacked = torch.stack([value.detach().float() for value in values.values()])
         self._pending.append((iteration, list(values), stacked, files))
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether 10 steps in a row were not finite."""
+        return self.in_a_row >= LIMIT
+
     def review(self) -> list[str]:
         """Return a sentence for each step since the last review that had a value which is not finite.
 
@@ -86,7 +91,7 @@ class FiniteGuard:
                     f'Iteration {iteration}: {", ".join(wrong)} not finite; this step was skipped. '
                     f'Files of the batch: {", ".join(files)}.'
                 )
-            if self.in_a_row >= LIMIT:
+            if self.gave_up:
                 self._pending = []
                 raise UserError(
                     f'{messages[-1]} That is {LIMIT} steps in a row; training stops here, the last good '

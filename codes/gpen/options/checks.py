@@ -115,8 +115,12 @@ def _check_folders(options: Options) -> Iterator[Problem]:
     for phase in ('train', 'val'):
         dataset: Dataset | None = getattr(options.datasets, phase)
         for name, value in dataset.arguments.items() if dataset else ():
-            if name.startswith('dataroot') and isinstance(value, str) and not resolve_path(value).is_dir():
-                yield Problem(('datasets', phase, name), f'there is no folder {resolve_path(value)}. Put the images there, or change this line.')
+            if not name.startswith('dataroot') or not isinstance(value, str):
+                continue
+            folder = resolve_path(value)
+            if not folder.is_dir():
+                message = f'there is no folder {folder}. Put the images there, or change this line.'
+                yield Problem(('datasets', phase, name), message)
     paths = options.path
     for name in ('pretrain_network_g', 'pretrain_network_d', 'resume_state'):
         value = getattr(paths, name)

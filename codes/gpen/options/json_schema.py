@@ -59,7 +59,7 @@ def dump_json_schema() -> str:
 
 
 def _with_arguments(block: dict[str, Any], registry: Registry) -> dict[str, Any]:
-    """Return a ``type`` block's schema with the arguments of each registered name; other names (BasicSR's) stay free."""
+    """Return a ``type`` block's schema with the arguments of each registered name; others (BasicSR's) are free."""
     own = {key: value for key, value in block['properties'].items() if key != 'type'}
     names = sorted(registry.definitions)
     rules = [

@@ -7,7 +7,6 @@ written last, so that a state never names a model file that is not there.
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,9 +42,22 @@ class CheckpointStore:
         self._keep_last = keep_last
 
     def save(
-        self, iteration: int, networks: dict[str, dict[str, Any]], state: dict[str, Any], best_iteration: int | None
+        self,
+        iteration: int,
+        networks: dict[str, dict[str, Any]],
+        state: dict[str, Any],
+        best_iteration: int | None,
+        good_until: int | None = None,
     ) -> None:
         """Write a checkpoint, link the latest (and, if it is from this iteration, best) names to it, prune old ones.
+
+        Args:
+            iteration: the iteration that was just done.
+            networks: contents of the model files by stem, such as ``net_g``.
+            state: the rest.
+            best_iteration: the iteration of the best validation so far.
+            good_until: the last iteration whose step was finite, default ``iteration``; the newest checkpoint up to
+                there is kept.
 
         Raises:
             UserError: not writable or the disk is full; what was there before is untouched.
@@ -55,7 +67,7 @@ class CheckpointStore:
             _save(self.models / names[stem], content)
         _save(self.states / f'{iteration}.state', {'iteration': iteration, 'networks': names, **state})
         self.link(iteration, list(networks), best_iteration)
-        self.prune()
+        self.prune(iteration if good_until is None else good_until)
 
     def link(self, iteration: int, stems: list[str], best_iteration: int | None) -> None:
         """Make the latest names (and the best name, if the best iteration is this one) stand for ``iteration``."""
@@ -64,10 +76,14 @@ class CheckpointStore:
         if best_iteration == iteration:
             link_or_copy(self.models / f'net_g_{iteration}.pth', self.models / 'net_g_best.pth')
 
-    def prune(self) -> None:
-        """Remove all but the last numbered checkpoints; a state goes before the model files it names."""
-        kept = self.iterations()[-self._keep_last :]
-        for iteration in set(self.iterations()) - set(kept):
+    def prune(self, good_until: int) -> None:
+        """Remove all but the last numbered checkpoints, and the newest up to ``good_until``.
+
+        A state goes before the model files it names.
+        """
+        iterations = self.iterations()
+        kept = {*iterations[-self._keep_last :], *[n for n in iterations if n <= good_until][-1:]}
+        for iteration in set(iterations) - kept:
             (self.states / f'{iteration}.state').unlink(missing_ok=True)
         for path in self.models.glob('net_*_*.pth'):
             number = path.stem.rpartition('_')[2]
@@ -75,8 +91,10 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
 
     def clean_up(self, iteration: int) -> list[str]:
-        """Remove what a save that was cut off left: temporary files, model files without a state.  Move checkpoints
-        after ``iteration`` (damaged, or of a course that is not followed any more) to ``superseded/``; return their names.
+        """Remove what a save that was cut off left: temporary files, model files without a state.
+
+        Checkpoints after ``iteration`` (damaged, or of a course that is not followed any more) are moved to
+        ``superseded/``; their names are returned.
         """
         moved = []
         iterations = self.iterations()
@@ -138,7 +156,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, temporary)
         except RuntimeError as error:
             # torch reports a full disk as a RuntimeError of its zip writer.
-            raise OSError(str(error).splitlines()[0]) from error
+            raise OSError(next(iter(str(error).splitlines()), 'the file could not be written')) from error
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -150,8 +168,11 @@ def _load(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f'{path} is missing.') from error
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise UserError(f'{path} is damaged ({str(error).splitlines()[0]}).') from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # damaged bytes end in almost any exception
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f'{path} is damaged ({reason}).') from error
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a checkpoint of this program.')
     return content

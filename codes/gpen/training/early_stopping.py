@@ -36,7 +36,8 @@ class EarlyStopping:
             self.waited = 0
         else:
             self.waited += 1
-        if self.best is not None and self._sign * (value - self.best) <= 0:
+        # Compared, not subtracted: an infinite metric (the PSNR of equal images) minus itself is not a number.
+        if self.best is not None and self._sign * value <= self._sign * self.best:
             return False
         self.best, self.best_iteration = value, iteration
         return True

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from logging.handlers import MemoryHandler
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from gpen.errors import UserError
@@ -54,7 +56,7 @@ def move_aside(folder: Path) -> Path | None:
     return target
 
 
-class _TqdmHandler(logging.StreamHandler):  # type: ignore[type-arg]
+class _TqdmHandler(logging.StreamHandler):
     """Prints above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -64,25 +66,35 @@ class _TqdmHandler(logging.StreamHandler):  # type: ignore[type-arg]
         self.flush()
 
 
-@contextmanager
-def logging_to(folder: Path | None) -> Iterator[logging.Logger]:
-    """Send log messages to the screen (standard error) and, with a folder, to ``train.log`` in it."""
-    handlers: list[logging.Handler] = [_TqdmHandler()]
-    handlers[0].setFormatter(logging.Formatter('%(message)s'))
-    if folder is not None:
+class RunLog:
+    """The log of a run (a context manager): to the screen at once, to a file as soon as there is a folder."""
+
+    def __init__(self) -> None:
+        self._screen = _TqdmHandler()
+        self._screen.setFormatter(logging.Formatter('%(message)s'))
+        self._buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+
+    def __enter__(self) -> RunLog:
+        LOGGER.setLevel(logging.INFO)
+        LOGGER.propagate = False
+        LOGGER.addHandler(self._screen)
+        LOGGER.addHandler(self._buffer)
+        return self
+
+    def write_to(self, folder: Path) -> None:
+        """Append all messages, those before this call too, to ``train.log`` in the folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(folder / 'train.log', encoding='utf-8'))
-        handlers[1].setFormatter(
-            logging.Formatter('%(asctime)s %(levelname)s %(message)s', datefmt='%Y-%m-%d %H:%M:%S')
-        )
-    LOGGER.setLevel(logging.INFO)
-    LOGGER.propagate = False
-    for handler in handlers:
-        LOGGER.addHandler(handler)
-    try:
-        yield LOGGER
-    finally:
-        for handler in handlers:
+        file = logging.FileHandler(folder / 'train.log', encoding='utf-8')
+        file.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s', datefmt='%Y-%m-%d %H:%M:%S'))
+        self._buffer.setTarget(file)
+        self._buffer.flush()
+        LOGGER.removeHandler(self._buffer)
+        LOGGER.addHandler(file)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for handler in list(LOGGER.handlers):
             LOGGER.removeHandler(handler)
             handler.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from gpen.data.loader import build_train_loader
 from gpen.errors import UserError
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
 from gpen.training.device import explain_out_of_memory
+from gpen.training.experiment import LOGGER
 from gpen.training.parts import Parts
 from gpen.training.recorder import Recorder, Stopwatch
 from gpen.training.signals import StopRequest
@@ -26,7 +26,6 @@ class Run:
     parts: Parts
     store: CheckpointStore
     recorder: Recorder
-    logger: logging.Logger
     stop: StopRequest
     iteration: int = 0
     saved_iteration: int = 0
@@ -71,16 +70,17 @@ def train(run: Run) -> str:
             logs = run.iteration % parts.options.logger.print_freq == 0
             if logs or parts.device.type == 'cpu':  # reading losses makes a GPU wait
                 for message in model.guard.review():
-                    run.logger.warning(message)
+                    LOGGER.warning(message)
             if logs:
                 _record_training(run, bar)
             run.validation_is_due = parts.validates_at(run.iteration)
             improved = run.validation_is_due and _validate(run)
-            if improved or run.stop.is_set or parts.saves_at(run.iteration):
+            stops_early = parts.early_stopping is not None and parts.early_stopping.should_stop
+            if improved or stops_early or run.stop.is_set or parts.saves_at(run.iteration):
                 save(run)
             if run.stop.is_set:
                 return f'Stopped by {run.stop.name} after iteration {run.iteration}.'
-            if parts.early_stopping is not None and parts.early_stopping.should_stop:
+            if stops_early:
                 return _early_stopping_sentence(parts)
     return f'Finished: all {parts.total_iterations} iterations are done.'
 
@@ -91,7 +91,7 @@ def save(run: Run) -> None:
         return
     parts = run.parts
     for message in parts.model.guard.review():
-        run.logger.warning(message)
+        LOGGER.warning(message)
     run.recorder.flush()
     early = parts.early_stopping
     state: dict[str, Any] = {
@@ -103,7 +103,8 @@ def save(run: Run) -> None:
         'validation_is_due': run.validation_is_due,
     }
     best = early.best_iteration if early is not None else None
-    run.store.save(run.iteration, parts.model.network_states(), state, best)
+    good_until = run.iteration - parts.model.guard.in_a_row
+    run.store.save(run.iteration, parts.model.network_states(), state, best, good_until)
     run.saved_iteration = run.iteration
 
 
@@ -138,7 +139,7 @@ def _record_training(run: Run, bar: tqdm[Any]) -> None:
     bar.set_postfix({name.replace('_loss', ''): f'{value:.3g}' for name, value in losses.items()}, refresh=False)
     numbers = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
     left = format_duration(seconds * (parts.total_iterations - run.iteration))
-    run.logger.info(
+    LOGGER.info(
         'epoch %d  iter %d/%d  %s  %.3f s/it  %s left',
         epoch,
         run.iteration,
@@ -173,9 +174,7 @@ def _validate(run: Run) -> bool:
     early = parts.early_stopping
     improved = early is not None and early.update(result.means[early.metric], run.iteration)
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
-    run.logger.info(
-        'epoch %d  iter %d  validation  %s%s', epoch, run.iteration, numbers, '  (best)' if improved else ''
-    )
+    LOGGER.info('epoch %d  iter %d  validation  %s%s', epoch, run.iteration, numbers, '  (best)' if improved else '')
     return improved
 
 

@@ -10,12 +10,11 @@ import torch
 
 from gpen.data.loader import build_dataset, build_val_loader
 from gpen.errors import UserError
-from gpen.metrics import build_metric
+from gpen.metrics import Metric, build_metric
 from gpen.models import build_model
 from gpen.options.schema import Dataset, Options
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
-from gpen.training.validation import Metric
 
 
 @dataclass
@@ -110,5 +109,5 @@ def build_early_stopping(options: Options, metrics: dict[str, Metric]) -> EarlyS
     early = options.train.early_stopping
     if options.datasets.val is None or early.metric not in metrics:
         return None
-    higher = bool(getattr(metrics[early.metric], 'higher_is_better', True))
+    higher = metrics[early.metric].higher_is_better
     return EarlyStopping(early.metric, higher, early.patience if early.enabled else None, early.min_delta)

@@ -33,7 +33,7 @@ class Recorder:
             from torch.utils.tensorboard import SummaryWriter
 
             trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration)
-            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
         self._stream = self._path.open('a', encoding='utf-8')
 
     def scalars(self, iteration: int, epoch: int, phase: str, values: dict[str, float], **timing: float) -> None:
@@ -99,6 +99,8 @@ def trim_tensorboard(folder: Path, last_iteration: int) -> None:
 
     from gpen.utils.files import atomic_path
 
+    for leftover in folder.glob('.*.tmp'):  # of a merge that was cut off; TensorBoard would read it
+        leftover.unlink()
     files = sorted(folder.glob('events.out.tfevents.*'))
     if not files:
         return
@@ -114,19 +116,20 @@ def trim_tensorboard(folder: Path, last_iteration: int) -> None:
                     writer.write(event.SerializeToString())
         writer.flush()
     for path in files:
-        if not path.name.endswith('.merged'):
+        if path != target:
             path.unlink()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a ``metrics.jsonl``.
+    """Return the records of a ``metrics.jsonl``, without a last line that is just being written.
 
     Raises:
         UserError: there is no such file.
     """
     if not path.is_file():
         raise UserError(f'There is no {path}. Give the folder of a run, such as experiments/NAME.')
-    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
+    whole_lines = path.read_text(encoding='utf-8').rpartition('\n')[0]
+    return [json.loads(line) for line in whole_lines.splitlines()]
 
 
 class Stopwatch:

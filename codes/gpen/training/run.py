@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from gpen.errors import UserError
 from gpen.options import Options, ParsedOptions
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
 from gpen.training.device import explain_out_of_memory, peak_memory, select_device
-from gpen.training.experiment import compare_options, lock_experiment, logging_to, move_aside
+from gpen.training.experiment import LOGGER, RunLog, compare_options, lock_experiment, move_aside
 from gpen.training.loop import Run, format_duration, restore_run, train
 from gpen.training.parts import Parts, build_parts
 from gpen.training.recorder import Recorder
@@ -39,56 +37,57 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
     options = parsed.options
     folder = options.experiment_folder
     store = CheckpointStore(folder, options.logger.keep_last)
-    with StopRequest() as stop, lock_experiment(folder):
+    with RunLog() as log, lock_experiment(folder):
+        for warning in parsed.warnings:
+            LOGGER.warning('Warning: %s', warning)
         device, sentence = select_device(options.num_gpu)
-        notes = [*parsed.warnings, sentence]
-        checkpoint = _find_checkpoint(options, store, auto_resume, notes)
+        LOGGER.info(sentence)
+        checkpoint = _find_checkpoint(options, store, auto_resume)
         parts = build_parts(options, device)
-        notes += _continue_from(checkpoint, parts) if checkpoint is not None else []
+        if checkpoint is not None:
+            _continue_from(checkpoint, parts)
         if checkpoint is None or folder not in checkpoint.path.parents:
             moved = move_aside(folder)
-            notes += [f'{folder} was there already: it is now {moved}.'] if moved is not None else []
-        with logging_to(folder) as logger:
-            run = _open_run(parts, store, checkpoint, logger, stop)
-            for note in notes:
-                logger.info(note)
+            if moved is not None:
+                LOGGER.info('%s was there already: it is now %s.', folder, moved)
+        log.write_to(folder)
+        with StopRequest() as stop:
+            run = _open_run(parts, store, checkpoint, stop)
             if checkpoint is None:
                 run.recorder.text('options', parsed.text, 0)
             try:
-                return _train_and_report(run, folder)
+                return _train_and_report(run)
             finally:
                 run.recorder.close()
 
 
-def _find_checkpoint(
-    options: Options, store: CheckpointStore, auto_resume: bool, notes: list[str]
-) -> Checkpoint | None:
-    """Return the checkpoint to continue from, if any; what was passed over goes to ``notes``."""
+def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool) -> Checkpoint | None:
+    """Return the checkpoint to continue from, if any; say what was passed over."""
     if options.path.resume_state is not None:
         return store.load(resolve_path(options.path.resume_state))
     if not auto_resume:
         return None
     checkpoint, damaged = store.load_newest()
-    notes += [f'Passed over: {sentence}' for sentence in damaged]
+    for sentence in damaged:
+        LOGGER.warning('Passed over: %s', sentence)
     return checkpoint
 
 
-def _continue_from(checkpoint: Checkpoint, parts: Parts) -> list[str]:
-    """Put the parts into the state of the checkpoint; return notes about it and about options that changed."""
+def _continue_from(checkpoint: Checkpoint, parts: Parts) -> None:
+    """Put the parts into the state of the checkpoint; say so, and which options changed."""
     changed = compare_options(checkpoint.state['options'], parts.options.model_dump(mode='json'))
     restore_run(parts, checkpoint)
-    notes = [f'Continuing from {checkpoint.path}, after iteration {checkpoint.iteration}.']
-    return notes + [f'Changed since then: {line}' for line in changed]
+    LOGGER.info('Continuing from %s, after iteration %d.', checkpoint.path, checkpoint.iteration)
+    for line in changed:
+        LOGGER.info('Changed since then: %s', line)
 
 
-def _open_run(
-    parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | None, logger: logging.Logger, stop: StopRequest
-) -> Run:
+def _open_run(parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | None, stop: StopRequest) -> Run:
     """Bring the experiment folder to the state of the checkpoint and open the records."""
     start = checkpoint.iteration if checkpoint is not None else 0
     moved = store.clean_up(start)
     if moved:
-        logger.info('Moved to superseded/: %s', ', '.join(moved))
+        LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
     due = False
     if checkpoint is not None:
         due = bool(checkpoint.state['validation_is_due'])
@@ -96,29 +95,28 @@ def _open_run(
         if checkpoint.path.parent == store.states:
             store.link(start, list(checkpoint.networks), best)
     recorder = Recorder(store.models.parent, parts.options.logger.use_tb_logger, start)
-    return Run(parts, store, recorder, logger, stop, iteration=start, saved_iteration=start, validation_is_due=due)
+    return Run(parts, store, recorder, stop, iteration=start, saved_iteration=start, validation_is_due=due)
 
 
-def _train_and_report(run: Run, folder: Path) -> int:
-    parts, logger = run.parts, run.logger
-    logger.info(describe_run(parts))
+def _train_and_report(run: Run) -> int:
+    """Train; say why it ended, its best metric and where the best file is; return the exit status."""
+    LOGGER.info(describe_run(run.parts))
     started = time.perf_counter()
     try:
         reason = train(run)
     except UserError as error:
-        logger.error('%s', error)
+        LOGGER.error('%s', error)
         error.is_logged = True  # type: ignore[attr-defined]
         raise
-    logger.info('%s Time: %s.', reason, format_duration(time.perf_counter() - started))
-    early = parts.early_stopping
-    if early is not None and early.best is not None:
-        best = folder / 'models' / 'net_g_best.pth'
-        logger.info('Best %s: %.4f at iteration %s: %s', early.metric, early.best, early.best_iteration, best)
-    else:
-        logger.info('Latest weights: %s', folder / 'models' / 'net_g_latest.pth')
+    LOGGER.info('%s Time: %s.', reason, format_duration(time.perf_counter() - started))
+    early = run.parts.early_stopping
+    best = run.store.models / 'net_g_best.pth'
+    if early is not None and early.best is not None and best.exists():
+        LOGGER.info('Best %s: %.4f at iteration %s: %s', early.metric, early.best, early.best_iteration, best)
+    LOGGER.info('Latest weights: %s', run.store.models / 'net_g_latest.pth')
     if not run.stop.is_set:
         return 0
-    logger.info('Continue with the same command and --auto_resume.')
+    LOGGER.info('Continue with the same command and --auto_resume.')
     return run.stop.exit_status
 
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from gpen.data.image_io import to_uint8
+from gpen.metrics import Metric
 from gpen.utils.seeds import derive_seed
-
-Metric = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,314 @@
+"""Checkpoints are written whole or not at all, and damaged ones are told from whole ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gpen.errors import UserError
+from gpen.training.checkpoints import CheckpointStore
+
+
+def networks(value: float) -> dict[str, dict[str, Any]]:
+    weights = {'weight': torch.full((64,), value)}
+    return {'net_g': {'params': weights, 'params_ema': weights}, 'net_d': {'params': weights}}
+
+
+def save(store: CheckpointStore, iteration: int, best: int | None = None) -> None:
+    store.save(iteration, networks(float(iteration)), {'model': {'in_a_row': 0}}, best)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def value_in(path: Path) -> float:
+    return float(torch.load(path, weights_only=True)['params']['weight'][0])
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(tmp_path, keep_last=2)
+
+
+# --- saving and pruning
+
+
+def test_what_was_saved_is_loaded(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 4, best=4)
+    checkpoint, damaged = store.load_newest()
+    assert checkpoint is not None
+    assert (checkpoint.iteration, checkpoint.path, damaged) == (4, tmp_path / 'training_states' / '4.state', [])
+    assert set(checkpoint.networks) == {'net_g', 'net_d'}
+    assert torch.equal(checkpoint.networks['net_g']['params_ema']['weight'], torch.full((64,), 4.0))
+    assert checkpoint.state == {'model': {'in_a_row': 0}}
+
+
+def test_the_last_checkpoints_are_kept_by_number_not_by_name_or_date(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=2)
+    for iteration in (8, 9, 10, 100):
+        save(store, iteration)
+    assert names_in(store.states) == ['10.state', '100.state']
+    assert names_in(store.models) == [
+        *('net_d_10.pth', 'net_d_100.pth', 'net_d_latest.pth'),
+        *('net_g_10.pth', 'net_g_100.pth', 'net_g_latest.pth'),
+    ]
+
+
+def test_latest_and_best_survive_the_removal_of_the_numbered_files(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=1)
+    save(store, 1, best=1)
+    for iteration in (2, 3, 4):
+        save(store, iteration, best=1)
+    assert names_in(store.models) == [
+        *('net_d_4.pth', 'net_d_latest.pth', 'net_g_4.pth', 'net_g_best.pth', 'net_g_latest.pth')
+    ]
+    assert value_in(store.models / 'net_g_best.pth') == 1.0
+    assert value_in(store.models / 'net_g_latest.pth') == 4.0
+
+
+def test_latest_takes_no_disk_space_of_its_own(store: CheckpointStore) -> None:
+    save(store, 4, best=4)
+    numbered, latest, best = (store.models / f'net_g_{name}.pth' for name in ('4', 'latest', 'best'))
+    assert numbered.samefile(latest)
+    assert numbered.samefile(best)
+
+
+def test_where_hard_links_are_not_possible_latest_and_best_are_copies(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, 'Operation not permitted')
+
+    monkeypatch.setattr(os, 'link', refuse)
+    save(store, 4, best=4)
+    save(store, 5, best=4)
+    assert value_in(store.models / 'net_g_latest.pth') == 5.0
+    assert value_in(store.models / 'net_g_best.pth') == 4.0
+
+
+def test_files_of_the_user_are_left_alone(store: CheckpointStore) -> None:
+    save(store, 1)
+    mine = [store.models / 'net_g_mine.pth', store.models / 'other_1.pth', store.states / 'mine.state']
+    for path in mine:
+        path.write_bytes(b'mine')
+    for iteration in (2, 3, 4):
+        save(store, iteration)
+    assert store.clean_up(4) == []
+    assert all(path.read_bytes() == b'mine' for path in mine)
+
+
+# --- a disk that is full
+
+
+DISK_FULL = [
+    OSError(errno.ENOSPC, 'No space left on device'),
+    RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nframe #0: c10::ThrowEnforce'),
+]
+
+
+def fail_at(count: int, error: Exception) -> Callable[..., None]:
+    """Return a ``torch.save`` that fails at its ``count``-th call, having written half of the file."""
+    calls = 0
+    real_save = torch.save
+
+    def wrapper(content: Any, path: Path) -> None:
+        nonlocal calls
+        calls += 1
+        real_save(content, path)
+        if calls == count:
+            with path.open('rb+') as stream:
+                stream.truncate(path.stat().st_size // 2)
+            raise error
+
+    return wrapper
+
+
+@pytest.mark.parametrize('error', DISK_FULL, ids=['OSError', 'RuntimeError'])
+@pytest.mark.parametrize('count', [1, 2, 3], ids=['generator', 'discriminator', 'state'])
+def test_a_full_disk_is_an_error_and_what_was_there_is_untouched(
+    count: int, error: Exception, store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store, 1, best=1)
+    save(store, 2, best=1)
+    before = content_of(tmp_path)
+    monkeypatch.setattr(torch, 'save', fail_at(count, error))
+    with pytest.raises(UserError) as caught:
+        save(store, 3, best=3)
+    names = ['models/net_g_3.pth', 'models/net_d_3.pth', 'training_states/3.state']
+    reason = 'No space left on device' if isinstance(error, OSError) else '[enforce fail at'
+    assert str(caught.value).startswith(f'Cannot write {tmp_path / names[count - 1]}: {reason}')
+    assert 'Free some space' in str(caught.value)
+    assert '\n' not in str(caught.value)
+    after = content_of(tmp_path)
+    assert {name: after.get(name) for name in before} == before
+    assert sorted(set(after) - set(before)) == sorted(names[: count - 1])
+    checkpoint, damaged = store.load_newest()
+    assert checkpoint is not None
+    assert (checkpoint.iteration, damaged) == (2, [])
+
+
+def test_a_run_goes_on_after_a_full_disk_has_been_emptied(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(store, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, 'save', fail_at(3, DISK_FULL[0]))
+        with pytest.raises(UserError):
+            save(store, 2)
+    assert store.clean_up(1) == []
+    assert names_in(store.models) == ['net_d_1.pth', 'net_d_latest.pth', 'net_g_1.pth', 'net_g_latest.pth']
+    save(store, 2)
+    assert store.iterations() == [1, 2]
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / 'models').write_text('in the way')
+    with pytest.raises(UserError, match=r'Cannot write .*net_g_1\.pth'):
+        save(CheckpointStore(tmp_path, keep_last=2), 1)
+
+
+# --- what was left by a save that was cut off
+
+
+def test_leftovers_of_a_save_that_was_cut_off_are_removed(store: CheckpointStore) -> None:
+    save(store, 1)
+    before = names_in(store.models) + names_in(store.states)
+    (store.models / '.net_g_2.pth.abc.tmp').write_bytes(b'half')
+    (store.states / '.2.state.abc.tmp').write_bytes(b'half')
+    (store.models / 'net_g_2.pth').write_bytes(b'without its state')
+    assert store.clean_up(1) == []
+    assert names_in(store.models) + names_in(store.states) == before
+
+
+def test_checkpoints_after_the_chosen_one_are_moved_aside(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1)
+    save(store, 2)
+    assert sorted(store.clean_up(1)) == ['2.state', 'net_d_2.pth', 'net_g_2.pth']
+    assert names_in(tmp_path / 'superseded') == ['2.state', 'net_d_2.pth', 'net_g_2.pth']
+    assert store.iterations() == [1]
+
+
+def test_an_experiment_that_does_not_exist_yet_has_nothing_to_load_or_clean(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path / 'none', keep_last=1)
+    assert store.load_newest() == (None, [])
+    assert store.clean_up(0) == []
+    assert not (tmp_path / 'none').exists()
+
+
+# --- damaged files
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda item: item.file_size)
+    content = bytearray(path.read_bytes())
+    content[content.index(b'\0\0\x80@' * 8) + 9 if largest.file_size >= 256 else largest.header_offset + 90] ^= 1
+    path.write_bytes(content)
+
+
+def damage_the_directory(path: Path) -> None:
+    """Let the zip's directory say that the first entry is compressed, which it is not."""
+    content = bytearray(path.read_bytes())
+    content[content.index(b'PK\1\2') + 10] = zipfile.ZIP_DEFLATED
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b'')
+
+
+def overwrite_with_text(path: Path) -> None:
+    path.write_text('this is no checkpoint')
+
+
+def replace_by_a_plain_zip(path: Path) -> None:
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('hello.txt', 'hello')
+
+
+def replace_by_code(path: Path) -> None:
+    torch.save({'iteration': 4, 'networks': {}, 'code': shutil.rmtree}, path)
+
+
+def replace_by_a_list(path: Path) -> None:
+    torch.save([1, 2], path)
+
+
+def break_the_pickle(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        items = {item.filename: archive.read(item) for item in archive.infolist()}
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in items.items():
+            archive.writestr(name, pickle.dumps(0, protocol=2)[:-1] if name.endswith('data.pkl') else content)
+
+
+DAMAGES = [
+    *(cut_off, flip_a_bit, empty, overwrite_with_text, replace_by_a_plain_zip),
+    *(replace_by_code, replace_by_a_list, break_the_pickle, damage_the_directory, Path.unlink),
+]
+
+
+@pytest.mark.parametrize('damage', DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize('name', ['models/net_g_4.pth', 'models/net_d_4.pth', 'training_states/4.state'])
+def test_a_damaged_file_is_named_and_the_checkpoint_before_it_is_used(
+    name: str, damage: Callable[[Path], None], store: CheckpointStore, tmp_path: Path
+) -> None:
+    save(store, 2)
+    save(store, 4)
+    damage(tmp_path / name)
+    checkpoint, damaged = store.load_newest()
+    assert checkpoint is not None
+    if name.endswith('state') and damage is Path.unlink:
+        assert damaged == []
+    else:
+        assert len(damaged) == 1
+        assert str(tmp_path / name) in damaged[0]
+    assert checkpoint.iteration == 2
+
+
+def test_without_any_whole_checkpoint_all_are_listed(store: CheckpointStore) -> None:
+    for iteration in (2, 4):
+        save(store, iteration)
+        empty(store.states / f'{iteration}.state')
+    with pytest.raises(UserError) as caught:
+        store.load_newest()
+    message = str(caught.value)
+    assert 'No checkpoint in' in message
+    assert '2.state' in message
+    assert '4.state' in message
+    assert 'Train anew without --auto_resume' in message
+
+
+def test_a_file_of_weights_is_no_training_state(store: CheckpointStore) -> None:
+    save(store, 4)
+    with pytest.raises(UserError, match=r'net_g_4\.pth is not a training state'):
+        store.load(store.models / 'net_g_4.pth')
+
+
+def test_a_state_that_names_model_files_elsewhere_takes_them_from_beside_itself(
+    store: CheckpointStore, tmp_path: Path
+) -> None:
+    save(store, 4)
+    state = torch.load(store.states / '4.state', weights_only=True)
+    state['networks'] = {'net_g': '../../net_g_4.pth'}
+    torch.save(state, store.states / '4.state')
+    torch.save({'params': {}}, tmp_path.parent / 'net_g_4.pth')
+    assert store.load(store.states / '4.state').networks['net_g']['params']

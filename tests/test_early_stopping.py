@@ -1,0 +1,92 @@
+"""The best validation, and the end of the patience."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gpen.training.early_stopping import EarlyStopping
+
+
+def feed(early: EarlyStopping, values: list[float], first: int = 1) -> list[bool]:
+    """Take in validations of iterations ``first``, ``first`` + 1, ...; return which were the best so far."""
+    return [early.update(value, iteration) for iteration, value in enumerate(values, start=first)]
+
+
+def test_it_stops_after_patience_validations_without_improvement() -> None:
+    early = EarlyStopping('psnr', higher_is_better=True, patience=3)
+    assert feed(early, [20.0, 21.0, 20.5, 21.0]) == [True, True, False, False]
+    assert not early.should_stop
+    feed(early, [20.9], first=5)
+    assert early.should_stop
+    assert (early.best, early.best_iteration, early.waited) == (21.0, 2, 3)
+
+
+def test_an_improvement_starts_the_patience_anew() -> None:
+    early = EarlyStopping('psnr', higher_is_better=True, patience=2)
+    for value in (20.0, 19.0, 21.0, 20.0, 22.0, 21.0):
+        early.update(value, 1)
+        assert not early.should_stop
+
+
+def test_of_a_distance_less_is_better() -> None:
+    early = EarlyStopping('lpips', higher_is_better=False, patience=2)
+    assert feed(early, [0.5, 0.6, 0.4, 0.41, 0.4]) == [True, False, True, False, False]
+    assert (early.best, early.best_iteration) == (0.4, 3)
+    assert early.should_stop
+
+
+@pytest.mark.parametrize(('higher', 'sign'), [(True, 1.0), (False, -1.0)])
+def test_small_steps_are_kept_as_best_but_use_up_the_patience(higher: bool, sign: float) -> None:
+    early = EarlyStopping('metric', higher_is_better=higher, patience=3, min_delta=0.5)
+    assert feed(early, [sign * value for value in (20.0, 20.2, 20.4, 20.5)]) == [True] * 4
+    assert early.best == sign * 20.5
+    assert early.should_stop
+
+
+def test_small_steps_that_add_up_to_min_delta_count() -> None:
+    early = EarlyStopping('psnr', higher_is_better=True, patience=3, min_delta=0.5)
+    feed(early, [20.0, 20.3, 20.6])
+    assert early.waited == 0
+
+
+def test_what_is_not_a_number_is_never_the_best_and_uses_up_the_patience() -> None:
+    early = EarlyStopping('psnr', higher_is_better=True, patience=2)
+    assert feed(early, [math.nan, 20.0, math.nan, math.nan]) == [False, True, False, False]
+    assert early.best == 20.0
+    assert early.should_stop
+    hopeless = EarlyStopping('psnr', higher_is_better=True, patience=2)
+    feed(hopeless, [math.nan, math.nan])
+    assert hopeless.should_stop
+    assert hopeless.best is None
+
+
+@pytest.mark.parametrize(('higher', 'perfect'), [(True, math.inf), (False, -math.inf)])
+def test_an_infinite_metric_is_the_best_once(higher: bool, perfect: float) -> None:
+    early = EarlyStopping('psnr', higher_is_better=higher, patience=2)
+    assert feed(early, [1.0, perfect, perfect, perfect]) == [True, True, False, False]
+    assert early.best_iteration == 2
+    assert early.should_stop
+
+
+def test_without_patience_it_never_stops_but_knows_the_best() -> None:
+    early = EarlyStopping('psnr', higher_is_better=True, patience=None)
+    feed(early, [20.0, *[19.0] * 50])
+    assert not early.should_stop
+    assert early.best_iteration == 1
+
+
+@pytest.mark.parametrize('interrupted_after', range(7))
+def test_it_continues_from_its_state_as_if_never_interrupted(interrupted_after: int) -> None:
+    values = [20.0, 20.3, 20.6, 20.7, 20.65, math.nan, 20.8]
+    unbroken = EarlyStopping('psnr', higher_is_better=True, patience=4, min_delta=0.25)
+    expected = feed(unbroken, values)
+    first = EarlyStopping('psnr', higher_is_better=True, patience=4, min_delta=0.25)
+    found = feed(first, values[:interrupted_after])
+    second = EarlyStopping('psnr', higher_is_better=True, patience=4, min_delta=0.25)
+    second.load_state_dict(first.state_dict())
+    found += feed(second, values[interrupted_after:], first=interrupted_after + 1)
+    assert found == expected
+    assert second.state_dict() == unbroken.state_dict()
+    assert second.should_stop == unbroken.should_stop is True

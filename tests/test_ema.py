@@ -1,0 +1,69 @@
+"""The EMA of the generator: how fast it forgets, and what one update does."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gpen.models.ema import ema_decay_at, update_ema
+
+
+def half_life(decay: float) -> float:
+    return math.log(0.5) / math.log(decay)
+
+
+def test_the_half_life_grows_linearly_to_its_full_value() -> None:
+    full = half_life(0.99)
+    for iteration in (1, 10, 25, 50, 99):
+        assert half_life(ema_decay_at(iteration, 0.99, 100)) == pytest.approx(full * iteration / 100)
+
+
+def test_the_decay_is_the_full_one_from_the_end_of_the_ramp_on() -> None:
+    assert [ema_decay_at(n, 0.99, 100) for n in (100, 101, 10**9)] == [0.99, 0.99, 0.99]
+    assert ema_decay_at(99, 0.99, 100) < 0.99
+
+
+def test_without_a_ramp_the_decay_is_the_full_one_from_the_start() -> None:
+    assert ema_decay_at(1, 0.9978, 0) == 0.9978
+
+
+@pytest.mark.parametrize('ramp', [0, 100])
+def test_a_decay_of_0_copies_the_generator(ramp: int) -> None:
+    assert ema_decay_at(5, 0.0, ramp) == 0.0
+
+
+def test_the_decay_never_falls_during_the_ramp() -> None:
+    decays = [ema_decay_at(n, 0.998, 1000) for n in range(1, 1100)]
+    assert decays == sorted(decays)
+    assert 0 <= decays[0] < 0.2
+
+
+@pytest.mark.parametrize('decay', [0.0, 0.3, 0.998])
+def test_an_update_is_the_plain_formula_for_every_weight(decay: float) -> None:
+    torch.manual_seed(0)
+    network, ema = (nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)) for _ in range(2))
+    network(torch.randn(8, 5))  # so that the buffers differ
+    expected = [
+        [decay * average + (1 - decay) * weight for average, weight in zip(row, other, strict=True)]
+        for row, other in zip(_flat(ema), _flat(network), strict=True)
+    ]
+    update_ema(ema, network, decay)
+    for row, wanted in zip(_flat(ema), expected, strict=True):
+        assert row == pytest.approx(wanted, abs=1e-7)
+    for average, buffer in zip(ema.buffers(), network.buffers(), strict=True):
+        assert torch.equal(average, buffer)
+
+
+def test_an_update_changes_neither_the_generator_nor_where_gradients_flow() -> None:
+    network, ema = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+    before = _flat(network)
+    update_ema(ema, network, 0.5)
+    assert _flat(network) == before
+    assert not any(weight.requires_grad for weight in ema.parameters())
+
+
+def _flat(network: nn.Module) -> list[list[float]]:
+    return [parameter.detach().flatten().tolist() for parameter in network.parameters()]

@@ -1,0 +1,485 @@
+"""What one training step does, held against the plain scheme it stands for."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conftest import tiny_options
+from gpen.errors import UserError
+from gpen.models import build_model, gpen_model
+from gpen.models.ema import ema_decay_at
+from gpen.models.gpen_model import GPENModel
+from gpen.models.optimizers import step_unless_found_inf
+from gpen.options import Options
+
+CPU = torch.device('cpu')
+
+
+def build(**changes: Any) -> GPENModel:
+    """The tiny model; ``changes`` are blocks of options to add to, such as ``train={'net_d_iters': 2}``."""
+    options = tiny_options(Path('data'), Path('results'))
+    for block, values in changes.items():
+        options[block] = {**options[block], **values} if isinstance(values, dict) else values
+    model: GPENModel = build_model(Options.model_validate(options), CPU)
+    return model
+
+
+def batch_of(iteration: int, size: int = 16) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(iteration)
+    gt = torch.rand(2, 3, size, size, generator=generator) * 2 - 1
+    return {'lq': gt * 0.5, 'gt': gt, 'gt_path': [f'{iteration}a.png', f'{iteration}b.png']}
+
+
+def bad_batch() -> dict[str, Any]:
+    batch = batch_of(99)
+    batch['gt'][0, 0, 0, 0] = math.nan
+    return {**batch, 'gt_path': ['bad.png', 'good.png']}
+
+
+def weights_of(network: nn.Module | None) -> list[Tensor]:
+    assert network is not None
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+def logged(model: GPENModel) -> dict[str, float]:
+    return model.means.read()
+
+
+# --- one step
+
+
+class PlainAdam:
+    """Adam (Kingma and Ba 2015, algorithm 1), one parameter after the other."""
+
+    def __init__(self, network: nn.Module, lr: float, betas: tuple[float, float]) -> None:
+        self.parameters = list(network.parameters())
+        self.lr, self.betas, self.steps = lr, betas, 0
+        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    def step(self) -> None:
+        self.steps += 1
+        (first, second), t = self.betas, self.steps
+        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            assert parameter.grad is not None
+            mean.copy_(first * mean + (1 - first) * parameter.grad)
+            square.copy_(second * square + (1 - second) * parameter.grad**2)
+            scale = (square / (1 - second**t)).sqrt() + 1e-8
+            parameter.data -= self.lr * mean / (1 - first**t) / scale
+
+
+def plain_step(
+    net_g: nn.Module,
+    net_d: nn.Module,
+    ema: nn.Module,
+    optimizers: tuple[PlainAdam, PlainAdam],
+    batch: dict[str, Any],
+    iteration: int,
+) -> None:
+    """The published scheme: a generator pass for each of the two networks, R1 through a pass of its own."""
+    lq, gt = batch['lq'], batch['gt']
+    net_d.zero_grad()
+    fake = net_g(lq).detach()
+    (F.softplus(net_d(fake)).mean() + F.softplus(-net_d(gt)).mean()).backward()
+    if iteration % 3 == 0:
+        real = gt.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(net_d(real).sum(), real, create_graph=True)
+        (10 / 2 * 3 * gradient.pow(2).sum((1, 2, 3)).mean()).backward()
+    optimizers[1].step()
+    net_g.zero_grad()
+    restored = net_g(lq)
+    (F.l1_loss(restored, gt) + 0.1 * F.softplus(-net_d(restored)).mean()).backward()
+    optimizers[0].step()
+    decay = ema_decay_at(iteration, 0.9, 10)
+    for average, weight in zip(ema.parameters(), net_g.parameters(), strict=True):
+        average.data = decay * average.data + (1 - decay) * weight.data
+
+
+def test_one_generator_pass_trains_like_the_published_scheme_with_two() -> None:
+    model = build()
+    for network in (model.net_g, model.net_d, model.net_g_ema):
+        assert network is not None
+        network.double()  # so that the comparison is sharp
+    net_g, net_d, ema = (copy.deepcopy(network) for network in (model.net_g, model.net_d, model.net_g_ema))
+    assert net_d is not None
+    optimizers = PlainAdam(net_g, 2e-3, (0.9, 0.99)), PlainAdam(net_d, 2e-3, (0.9, 0.99))
+    start = weights_of(net_g)
+    for iteration in range(1, 8):  # R1 in iterations 3 and 6
+        batch = batch_of(iteration)
+        batch |= {'lq': batch['lq'].double(), 'gt': batch['gt'].double()}
+        plain_step(net_g, net_d, ema, optimizers, batch, iteration)
+        model.train_step(batch, iteration)
+    for ours, plain in ((model.net_g, net_g), (model.net_d, net_d), (model.net_g_ema, ema)):
+        torch.testing.assert_close(weights_of(ours), weights_of(plain), rtol=0, atol=1e-7)
+    assert max(float((a - b).abs().max()) for a, b in zip(start, weights_of(net_g), strict=True)) > 1e-3
+
+
+def test_the_generator_runs_once_a_step() -> None:
+    model = build()
+    calls: list[bool] = []
+    model.net_g.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    model.train_step(batch_of(1), 1)
+    assert calls == [True]
+
+
+def test_a_step_logs_the_documented_tags_and_r1_when_it_is_due() -> None:
+    model = build()
+    tags = {'G_loss_pixel', 'G_loss_adv', 'D_loss_real', 'D_loss_fake', 'D_acc_real', 'D_acc_fake'}
+    tags |= {'grad_norm_g', 'grad_norm_d'}
+    for iteration in (1, 2, 3):
+        model.train_step(batch_of(iteration), iteration)
+        assert set(logged(model)) == tags | ({'D_r1'} if iteration == 3 else set())
+
+
+def test_r1_weight_0_switches_the_penalty_off() -> None:
+    model = build(train={'r1_reg_weight': 0})
+    model.train_step(batch_of(3), 3)
+    assert 'D_r1' not in logged(model)
+
+
+def test_a_step_depends_on_seed_and_iteration_not_on_the_global_random_state() -> None:
+    # A generator whose input is smaller than its output draws noise.
+    results = []
+    for state in (1, 2):
+        model = build(network_g={'in_size': 8})
+        torch.manual_seed(state)
+        batch = batch_of(5)
+        batch['lq'] = batch['lq'][:, :, ::2, ::2]
+        model.train_step(batch, 5)
+        results.append(weights_of(model.net_g))
+    assert equal(*results)
+
+
+# --- whose turn it is
+
+
+def turns(model: GPENModel, count: int) -> tuple[list[int], list[int], list[int]]:
+    """Return the iterations in which generator, EMA and discriminator changed."""
+    changed: tuple[list[int], list[int], list[int]] = [], [], []
+    networks = [model.net_g, model.net_g_ema, model.net_d]
+    for iteration in range(1, count + 1):
+        before = [weights_of(network) for network in networks]
+        model.train_step(batch_of(iteration), iteration)
+        for n, network in enumerate(networks):
+            if not equal(before[n], weights_of(network)):
+                changed[n].append(iteration)
+    return changed
+
+
+def test_the_generator_waits_for_its_turn() -> None:
+    model = build(train={'net_d_iters': 3, 'net_d_init_iters': 4})
+    generator, ema, discriminator = turns(model, 10)
+    assert generator == ema == [6, 9]
+    assert discriminator == list(range(1, 11))
+
+
+def test_a_step_without_the_generator_logs_nothing_about_it() -> None:
+    model = build(train={'net_d_init_iters': 1})
+    model.train_step(batch_of(1), 1)
+    assert not any(name.startswith('G_') or name == 'grad_norm_g' for name in logged(model))
+    assert model.guard.review() == []
+
+
+def test_without_a_discriminator_the_generator_learns_in_each_step() -> None:
+    model = build(train={'net_d_iters': 3, 'net_d_init_iters': 4, 'gan_opt': None})
+    before = weights_of(model.net_g)
+    model.train_step(batch_of(1), 1)
+    assert not equal(before, weights_of(model.net_g))
+
+
+# --- losses that are switched off or added
+
+
+OFF = {
+    'absent': {'gan_opt': None},
+    'weight 0': {
+        'gan_opt': {'type': 'GANLoss', 'loss_weight': 0},
+        'perceptual_opt': {'type': 'PerceptualLoss', 'perceptual_weight': 0, 'weights': 'no/such/file.pth'},
+        'identity_opt': {'type': 'IdentityLoss', 'loss_weight': 0, 'weights': 'no/such/file.pth'},
+        'feature_matching_opt': {'type': 'FeatureMatchingLoss', 'loss_weight': 0},
+        'losses': {'char': {'type': 'CharbonnierLoss', 'loss_weight': 0}},
+    },
+}
+
+
+@pytest.mark.parametrize('train', OFF.values(), ids=OFF.keys())
+def test_a_loss_that_is_off_is_not_built(train: dict[str, Any]) -> None:
+    model = build(train=train)
+    assert model.net_d is None
+    assert model.optimizer_d is None
+    assert model.gan is None
+    assert model.feature_matching is None
+    assert list(model.losses) == ['pixel']
+    model.set_learning_rates({'g': 1e-3, 'd': 1e-3})
+    model.train_step(batch_of(1), 1)
+    assert set(logged(model)) == {'G_loss_pixel', 'grad_norm_g'}
+    assert set(model.network_states()) == {'net_g'}
+
+
+def test_without_a_pixel_loss_the_adversarial_loss_trains_alone() -> None:
+    model = build(train={'pixel_opt': {'type': 'L1Loss', 'loss_weight': 0}})
+    before = weights_of(model.net_g)
+    model.train_step(batch_of(1), 1)
+    assert 'G_loss_pixel' not in logged(model)
+    assert not equal(before, weights_of(model.net_g))
+
+
+def test_feature_matching_is_logged_and_trains_the_generator_alone() -> None:
+    plain, matching = build(), build(train={'feature_matching_opt': {'type': 'FeatureMatchingLoss', 'loss_weight': 5}})
+    for model in (plain, matching):
+        model.train_step(batch_of(1), 1)
+    values = logged(matching)
+    assert values['G_loss_feature_matching'] > 0
+    assert {name: values[name] for name in ('G_loss_pixel', 'G_loss_adv', 'D_loss_real')} == {
+        name: value for name, value in logged(plain).items() if name in ('G_loss_pixel', 'G_loss_adv', 'D_loss_real')
+    }
+    assert equal(weights_of(matching.net_d), weights_of(plain.net_d))
+    assert not equal(weights_of(matching.net_g), weights_of(plain.net_g))
+
+
+def test_further_losses_are_logged_by_their_names_with_their_weights() -> None:
+    losses = {'char': {'type': 'CharbonnierLoss', 'loss_weight': 2.0}, 'squares': {'type': 'MSELoss'}}
+    model = build(train={'losses': losses, 'gan_opt': None})
+    batch = batch_of(1)
+    with torch.no_grad():
+        difference = model.net_g(batch['lq']) - batch['gt']
+    model.train_step(batch, 1)
+    values = logged(model)
+    assert values['G_loss_char'] == pytest.approx(2 * float((difference**2 + 1e-12).sqrt().mean()), rel=1e-5)
+    assert values['G_loss_squares'] == pytest.approx(float((difference**2).mean()), rel=1e-5)
+
+
+# --- losses that are not finite
+
+
+def step_on_device(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
+    step_unless_found_inf(optimizer, is_finite)
+
+
+@pytest.fixture(params=['host decides', 'device decides'])
+def _where_the_step_is_decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``step_if`` on a CPU asks on the host; the way of a GPU is used here on the CPU."""
+    if request.param == 'device decides':
+        monkeypatch.setattr(gpen_model, 'step_if', step_on_device)
+
+
+def optimizer_states(model: GPENModel) -> list[Tensor]:
+    """All tensors of both optimizers."""
+    states = [model.optimizer_g.state, model.optimizer_d.state if model.optimizer_d is not None else {}]
+    return [value.clone() for state in states for entry in state.values() for value in entry.values()]
+
+
+@pytest.mark.usefixtures('_where_the_step_is_decided')
+@pytest.mark.parametrize('bad_iteration', [2, 3], ids=['plain', 'with R1'])
+def test_a_step_that_is_not_finite_leaves_weights_and_optimizers_exactly_as_they_were(bad_iteration: int) -> None:
+    model = build(train={'use_grad_norm': True, 'grad_norm_clip': 0.5})
+    model.train_step(batch_of(1), 1)
+    networks = weights_of(model.net_g), weights_of(model.net_d)
+    optimizers = optimizer_states(model)
+    model.guard.review()
+    logged(model)
+    model.train_step(bad_batch(), bad_iteration)
+    assert equal(networks[0], weights_of(model.net_g))
+    assert equal(networks[1], weights_of(model.net_d))
+    assert equal(optimizers, optimizer_states(model))
+    (message,) = model.guard.review()
+    assert 'D_loss_real' in message
+    assert 'G_loss_pixel' in message
+    assert 'Files of the batch: bad.png, good.png.' in message
+    assert all(math.isfinite(value) for value in logged(model).values())
+    assert all(torch.isfinite(weight).all() for weight in weights_of(model.net_g_ema))
+
+
+@pytest.mark.usefixtures('_where_the_step_is_decided')
+def test_training_goes_on_after_a_skipped_step_as_if_it_had_not_been(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpen_model, 'ema_decay_at', lambda *_: 0.9)
+    unbroken, skipping = build(), build()
+    skipping.train_step(bad_batch(), 1)  # the very first
+    for iteration in (2, 4, 5):
+        for model in (unbroken, skipping):
+            model.train_step(batch_of(iteration), iteration)
+        skipping.train_step(bad_batch(), 3)
+    for name in ('net_g', 'net_d'):
+        assert equal(weights_of(getattr(unbroken, name)), weights_of(getattr(skipping, name)))
+    assert equal(optimizer_states(unbroken), optimizer_states(skipping))
+
+
+def test_both_ways_to_decide_a_step_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_host, on_device = build(), build()
+    for iteration in range(1, 5):
+        on_host.train_step(batch_of(iteration), iteration)
+    monkeypatch.setattr(gpen_model, 'step_if', step_on_device)
+    for iteration in range(1, 5):
+        on_device.train_step(batch_of(iteration), iteration)
+    assert equal(weights_of(on_host.net_g), weights_of(on_device.net_g))
+    assert equal(optimizer_states(on_host), optimizer_states(on_device))
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_of_its_network_alone() -> None:
+    model = build()
+    parameter = next(model.net_g.parameters())
+    parameter.register_hook(lambda gradient: gradient * math.inf)
+    generator, discriminator = weights_of(model.net_g), weights_of(model.net_d)
+    model.train_step(batch_of(1), 1)
+    assert equal(generator, weights_of(model.net_g))
+    assert not equal(discriminator, weights_of(model.net_d))
+    (message,) = model.guard.review()
+    assert message.startswith('Iteration 1: grad_norm_g not finite')
+
+
+# --- gradient clipping
+
+
+def test_the_logged_gradient_norm_is_that_before_clipping() -> None:
+    free, clipped = build(), build(train={'use_grad_norm': True, 'grad_norm_clip': 1e-3})
+    for model in (free, clipped):
+        model.train_step(batch_of(1), 1)
+    values, expected = logged(clipped), logged(free)
+    for name in ('grad_norm_d', 'grad_norm_g'):
+        assert values[name] > 1e-3
+    assert values['grad_norm_d'] == expected['grad_norm_d']
+
+
+@pytest.mark.parametrize('use', [True, False])
+def test_clipping_limits_the_step_of_each_network_only_when_it_is_switched_on(use: bool) -> None:
+    optimizer = {'type': 'SGD', 'lr': 0.1}
+    clip = {'use_grad_norm': use, 'grad_norm_clip': 1e-3}
+    model = build(train={'optim_g': optimizer, 'optim_d': optimizer, **clip})
+    before = weights_of(model.net_g), weights_of(model.net_d)
+    model.train_step(batch_of(1), 1)
+    values = logged(model)
+    for letter, old, network in (('g', before[0], model.net_g), ('d', before[1], model.net_d)):
+        moved = [new - start for new, start in zip(weights_of(network), old, strict=True)]
+        length = float(torch.linalg.vector_norm(torch.cat([part.flatten() for part in moved])))
+        assert length == pytest.approx(0.1 * (1e-3 if use else values[f'grad_norm_{letter}']), rel=1e-2)
+
+
+# --- weights at the start
+
+
+def test_the_same_seed_gives_the_same_networks() -> None:
+    torch.manual_seed(1)
+    first = build()
+    torch.manual_seed(2)
+    second, other = build(), build(manual_seed=4)
+    assert equal(weights_of(first.net_g), weights_of(second.net_g))
+    assert equal(weights_of(first.net_d), weights_of(second.net_d))
+    assert not equal(weights_of(first.net_g), weights_of(other.net_g))
+    assert equal(weights_of(first.net_g), weights_of(first.net_g_ema))
+
+
+def test_the_discriminator_starts_the_same_whatever_the_generator_is() -> None:
+    assert equal(weights_of(build().net_d), weights_of(build(network_g={'n_mlp': 3}).net_d))
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> tuple[GPENModel, Path, Path]:
+    """A model with other weights, and files with these: generator (EMA differs) and discriminator."""
+    model = build(manual_seed=77)
+    model.train_step(batch_of(1), 1)
+    for stem, content in model.network_states().items():
+        torch.save(content, tmp_path / f'{stem}.pth')
+    return model, tmp_path / 'net_g.pth', tmp_path / 'net_d.pth'
+
+
+def test_training_starts_from_published_weights(published: tuple[GPENModel, Path, Path]) -> None:
+    source, file_g, file_d = published
+    model = build(path={'pretrain_network_g': str(file_g), 'pretrain_network_d': str(file_d)})
+    assert equal(weights_of(model.net_g), weights_of(source.net_g_ema))
+    assert equal(weights_of(model.net_g_ema), weights_of(source.net_g_ema))
+    assert equal(weights_of(model.net_d), weights_of(source.net_d))
+    assert not equal(weights_of(source.net_g), weights_of(source.net_g_ema))
+
+
+def test_the_key_of_the_weights_can_be_chosen(published: tuple[GPENModel, Path, Path]) -> None:
+    source, file_g, _ = published
+    model = build(path={'pretrain_network_g': str(file_g), 'param_key_g': 'params'})
+    assert equal(weights_of(model.net_g), weights_of(source.net_g))
+
+
+def test_a_self_trained_file_of_the_published_script_serves_both_networks(
+    published: tuple[GPENModel, Path, Path], tmp_path: Path
+) -> None:
+    source, _, _ = published
+    assert source.net_d is not None
+    content = {'g': source.net_g.state_dict(), 'g_ema': source.net_g_ema.state_dict(), 'd': source.net_d.state_dict()}
+    torch.save(content, tmp_path / 'self_trained.pth')
+    path = str(tmp_path / 'self_trained.pth')
+    model = build(path={'pretrain_network_g': path, 'pretrain_network_d': path})
+    assert equal(weights_of(model.net_g), weights_of(source.net_g_ema))
+    assert equal(weights_of(model.net_d), weights_of(source.net_d))
+
+
+def test_weights_of_another_network_are_refused_or_taken_where_they_fit(
+    published: tuple[GPENModel, Path, Path],
+) -> None:
+    source, file_g, _ = published
+    path = {'pretrain_network_g': str(file_g)}
+    with pytest.raises(UserError, match=r'generator\.style\.3'):
+        build(network_g={'n_mlp': 3}, path=path)
+    model = build(network_g={'n_mlp': 3}, path={**path, 'strict_load_g': False})
+    theirs = source.net_g_ema.state_dict()
+    ours = model.net_g.state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert len(ours) > len(theirs)
+
+
+# --- restoring
+
+
+def test_restoring_uses_the_ema_generator_and_clamps() -> None:
+    model = build()
+    with torch.no_grad():
+        for weight in model.net_g_ema.parameters():
+            weight.mul_(8)
+    batch = batch_of(1)
+    restored = model.restore(batch['lq'])
+    with torch.no_grad():
+        raw = model.net_g_ema(batch['lq'])
+    assert float(raw.abs().max()) > 1
+    assert torch.equal(restored, raw.clamp(-1, 1))
+
+
+def test_a_model_built_for_use_has_no_discriminator_and_no_optimizers() -> None:
+    options = Options.model_validate(tiny_options(Path('data'), Path('results')))
+    model = GPENModel(options, CPU, frozen=True)
+    assert model.net_d is None
+    assert not hasattr(model, 'optimizer_g')
+    assert equal(weights_of(model.net_g_ema), weights_of(build().net_g))
+
+
+def test_learning_rates_are_set_for_each_network() -> None:
+    model = build()
+    model.set_learning_rates({'g': 0.25, 'd': 0.5})
+    assert [group['lr'] for group in model.optimizer_g.param_groups] == [0.25]
+    assert model.optimizer_d is not None
+    assert [group['lr'] for group in model.optimizer_d.param_groups] == [0.5]
+
+
+def test_a_model_continues_from_its_states_bit_for_bit() -> None:
+    unbroken, first, second = build(), build(), build()
+    second.train_step(batch_of(50), 50)  # something else than it started from
+    for iteration in range(1, 4):
+        unbroken.train_step(batch_of(iteration), iteration)
+        first.train_step(batch_of(iteration), iteration)
+    second.load_network_states(first.network_states())
+    second.load_state_dict(first.state_dict())
+    for iteration in range(4, 7):
+        unbroken.train_step(batch_of(iteration), iteration)
+        second.train_step(batch_of(iteration), iteration)
+    for name in ('net_g', 'net_d', 'net_g_ema'):
+        assert equal(weights_of(getattr(unbroken, name)), weights_of(getattr(second, name)))
+    assert equal(optimizer_states(unbroken), optimizer_states(second))
+    assert logged(unbroken) == logged(second)

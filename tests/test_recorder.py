@@ -1,0 +1,278 @@
+"""Records: the same numbers in ``metrics.jsonl`` and TensorBoard, none twice, none missing."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from gpen.data.image_io import read_image, to_uint8
+from gpen.errors import UserError
+from gpen.training.recorder import Recorder, Stopwatch, read_metrics, trim_metrics, trim_tensorboard
+
+
+def scalar_event(tag: str, step: int, value: float) -> Event:
+    event = Event(step=step, wall_time=1000.0 + step)
+    event.summary.value.add(tag=tag, simple_value=value)
+    return event
+
+
+def write_events(path: Path, events: list[Event]) -> Path:
+    """Write a TensorBoard file as SummaryWriter does: a version record first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('wb') as stream:
+        writer = RecordWriter(stream)
+        for event in [Event(file_version='brain.Event:2', wall_time=1.0), *events]:
+            writer.write(event.SerializeToString())
+        writer.flush()
+    return path
+
+
+def read_events(folder: Path) -> list[tuple[str, int, float]]:
+    """All scalars of all files that TensorBoard would read, duplicates included."""
+    return sorted(
+        (value.tag, event.step, value.simple_value)
+        for path in sorted(folder.iterdir())
+        if 'tfevents' in path.name
+        for event in LegacyEventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    )
+
+
+def scalars_up_to(step: int) -> list[tuple[str, int, float]]:
+    return sorted((tag, n, float(n)) for tag in ('G_loss_pixel', 'lr_g') for n in range(1, step + 1))
+
+
+def events_from_to(first: int, last: int) -> list[Event]:
+    return [scalar_event(tag, n, float(n)) for n in range(first, last + 1) for tag in ('G_loss_pixel', 'lr_g')]
+
+
+# --- metrics.jsonl
+
+
+def write_lines(path: Path, iterations: list[int], rest: str = '') -> Path:
+    path.write_text(''.join(json.dumps({'iter': n, 'phase': 'train'}) + '\n' for n in iterations) + rest)
+    return path
+
+
+@pytest.mark.parametrize('rest', ['{"iter": 3, "pha', '{"iter": 3', '{', 'nul\0\0\0', '3\n', '{"epoch": 2}\n'])
+def test_a_half_written_last_line_is_removed(tmp_path: Path, rest: str) -> None:
+    path = write_lines(tmp_path / 'metrics.jsonl', [1, 2], rest)
+    trim_metrics(path, last_iteration=9)
+    assert [record['iter'] for record in read_metrics(path)] == [1, 2]
+    assert path.read_text().endswith('\n')
+
+
+def test_records_after_the_last_iteration_are_removed_and_the_others_stay_as_they_are(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / 'metrics.jsonl', [1, 4, 4, 6, 8])
+    before = path.read_text().splitlines(keepends=True)
+    trim_metrics(path, last_iteration=4)
+    assert path.read_text() == ''.join(before[:3])
+    trim_metrics(path, last_iteration=0)
+    assert path.read_text() == ''
+
+
+def test_a_last_line_without_its_line_break_is_completed(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / 'metrics.jsonl', [1], '{"iter": 2, "phase": "train"}')
+    trim_metrics(path, last_iteration=2)
+    with path.open('a') as stream:
+        stream.write('{"iter": 3}\n')
+    assert [record['iter'] for record in read_metrics(path)] == [1, 2, 3]
+
+
+def test_nothing_to_trim_leaves_the_file_untouched_and_makes_none(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / 'metrics.jsonl', [1, 2])
+    inode = path.stat().st_ino
+    trim_metrics(path, last_iteration=2)
+    assert path.stat().st_ino == inode
+    trim_metrics(tmp_path / 'none.jsonl', last_iteration=2)
+    assert not (tmp_path / 'none.jsonl').exists()
+
+
+def test_reading_the_records_of_no_run_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r'There is no .*metrics\.jsonl\. Give the folder of a run'):
+        read_metrics(tmp_path / 'metrics.jsonl')
+
+
+def test_the_records_of_a_run_in_progress_are_read_without_the_line_being_written(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / 'metrics.jsonl', [1, 2], '{"iter": 3, "pha')
+    assert [record['iter'] for record in read_metrics(path)] == [1, 2]
+
+
+# --- TensorBoard
+
+
+def test_the_files_of_several_interrupted_runs_become_one_without_duplicates(tmp_path: Path) -> None:
+    write_events(tmp_path / 'events.out.tfevents.1000.host.1.0', events_from_to(1, 6))
+    write_events(tmp_path / 'events.out.tfevents.2000.host.2.0', events_from_to(5, 9))
+    write_events(tmp_path / 'events.out.tfevents.3000.host.3.0', [])
+    trim_tensorboard(tmp_path, last_iteration=8)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert read_events(tmp_path) == scalars_up_to(8)
+
+
+@pytest.mark.parametrize('cut', [1, 5, 30, 'nothing', 'everything', 'garbage'])
+def test_a_file_whose_end_was_lost_gives_what_it_has(tmp_path: Path, cut: int | str) -> None:
+    first = write_events(tmp_path / 'events.out.tfevents.1000.host.1.0', events_from_to(1, 6))
+    whole = first.read_bytes()
+    if isinstance(cut, int):
+        first.write_bytes(whole[:-cut])
+    elif cut == 'everything':
+        first.write_bytes(b'')
+    elif cut == 'garbage':
+        first.write_bytes(whole + b'\0' * 100)
+    write_events(tmp_path / 'events.out.tfevents.2000.host.2.0', events_from_to(5, 8))
+    trim_tensorboard(tmp_path, last_iteration=7)
+    kept = read_events(tmp_path)
+    assert len(kept) == len(set(kept))
+    assert set(kept) >= set(scalars_up_to(7)) - (set(scalars_up_to(4)) if cut == 'everything' else set())
+    assert max(step for _, step, _ in kept) == 7
+
+
+def test_a_crash_between_rename_and_removal_leaves_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_events(tmp_path / 'events.out.tfevents.1000.host.1.0', events_from_to(1, 6))
+    write_events(tmp_path / 'events.out.tfevents.2000.host.2.0', events_from_to(5, 9))
+
+    def crash(path: Path, missing_ok: bool = False) -> None:  # noqa: ARG001
+        if not path.name.endswith('.tmp'):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'unlink', crash)
+        with pytest.raises(KeyboardInterrupt):
+            trim_tensorboard(tmp_path, last_iteration=9)
+    assert len(list(tmp_path.iterdir())) == 3
+    trim_tensorboard(tmp_path, last_iteration=7)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert read_events(tmp_path) == scalars_up_to(7)
+
+
+def test_what_a_crash_during_a_merge_left_is_removed(tmp_path: Path) -> None:
+    write_events(tmp_path / 'events.out.tfevents.1000.host.1.0', events_from_to(1, 6))
+    write_events(tmp_path / '.events.out.tfevents.1000.host.1.0.merged.abc.tmp', events_from_to(1, 3))
+    trim_tensorboard(tmp_path, last_iteration=6)
+    assert read_events(tmp_path) == scalars_up_to(6)
+
+
+def test_a_clock_that_was_set_back_duplicates_nothing(tmp_path: Path) -> None:
+    write_events(tmp_path / 'events.out.tfevents.2000.host.1.0', events_from_to(1, 4))
+    trim_tensorboard(tmp_path, last_iteration=4)
+    write_events(tmp_path / 'events.out.tfevents.1000.host.2.0', events_from_to(5, 8))
+    trim_tensorboard(tmp_path, last_iteration=6)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert read_events(tmp_path) == scalars_up_to(6)
+
+
+def test_without_event_files_nothing_is_made(tmp_path: Path) -> None:
+    trim_tensorboard(tmp_path / 'tb_logger', last_iteration=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- both
+
+
+def record_run(folder: Path, first: int, last: int) -> None:
+    recorder = Recorder(folder, use_tensorboard=True, resume_iteration=first - 1)
+    if first == 1:
+        recorder.text('options', 'name: a\ntrain:\n  lr: 1', 0)
+    for iteration in range(first, last + 1):
+        values = {'G_loss_pixel': iteration / 7, 'lr_g': 1e-4}
+        recorder.scalars(iteration, 1 + iteration // 4, 'train', values, seconds_per_iter=0.123456)
+        recorder.picture('val/input_restored_sharp', torch.full((3, 4, 12), iteration, dtype=torch.uint8), iteration)
+    recorder.close()
+
+
+def records_of(folder: Path) -> tuple[list[dict[str, Any]], list[tuple[str, int, Any]]]:
+    events = [
+        (value.tag, event.step, value.SerializeToString())
+        for path in sorted((folder / 'tb_logger').iterdir())
+        for event in LegacyEventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    ]
+    return read_metrics(folder / 'metrics.jsonl'), sorted(events)
+
+
+def test_a_continued_run_has_the_records_of_an_unbroken_one(tmp_path: Path) -> None:
+    for folder, spans in {'unbroken': [(1, 8)], 'continued': [(1, 5), (4, 6), (3, 8)]}.items():
+        (tmp_path / folder).mkdir()
+        for first, last in spans:
+            record_run(tmp_path / folder, first, last)
+    assert records_of(tmp_path / 'continued') == records_of(tmp_path / 'unbroken')
+
+
+def test_the_same_numbers_go_to_both_places_times_only_to_the_file(tmp_path: Path) -> None:
+    record_run(tmp_path, 1, 2)
+    lines, events = records_of(tmp_path)
+    assert lines[0] == {
+        **{'iter': 1, 'epoch': 1, 'phase': 'train'},
+        **{'G_loss_pixel': 1 / 7, 'lr_g': 1e-4, 'seconds_per_iter': 0.1235},
+    }
+    tags = {(tag, step) for tag, step, _ in events}
+    assert {tag for tag, _ in tags} == {'options/text_summary', 'G_loss_pixel', 'lr_g', 'val/input_restored_sharp'}
+    assert ('G_loss_pixel', 2) in tags
+    assert ('options/text_summary', 0) in tags
+
+
+def test_the_option_file_stands_in_tensorboard_line_by_line(tmp_path: Path) -> None:
+    record_run(tmp_path, 1, 1)
+    (path,) = (tmp_path / 'tb_logger').iterdir()
+    (text,) = (
+        value.tensor.string_val[0].decode()
+        for event in LegacyEventFileLoader(str(path)).Load()
+        for value in event.summary.value
+        if value.tag == 'options/text_summary'
+    )
+    assert text == '    name: a\n    train:\n      lr: 1'
+
+
+def test_without_tensorboard_only_the_file_is_written(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, use_tensorboard=False)
+    recorder.text('options', 'name: a', 0)
+    recorder.picture('val/input_restored_sharp', torch.zeros(3, 4, 4, dtype=torch.uint8), 1)
+    recorder.scalars(1, 1, 'val', {'val/psnr': 20.0})
+    recorder.flush()
+    assert read_metrics(tmp_path / 'metrics.jsonl') == [{'iter': 1, 'epoch': 1, 'phase': 'val', 'val/psnr': 20.0}]
+    recorder.close()
+    assert [path.name for path in tmp_path.iterdir()] == ['metrics.jsonl']
+
+
+def test_a_record_is_in_the_file_as_soon_as_it_is_made(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, use_tensorboard=False)
+    recorder.scalars(1, 1, 'train', {'lr_g': 1.0})
+    assert len(read_metrics(tmp_path / 'metrics.jsonl')) == 1
+    recorder.close()
+
+
+def test_a_picture_file_holds_the_same_pixels(tmp_path: Path) -> None:
+    sheet = torch.randint(0, 256, (3, 8, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    recorder = Recorder(tmp_path, use_tensorboard=False)
+    recorder.picture_file(sheet, 12)
+    recorder.close()
+    written = to_uint8(read_image(tmp_path / 'visualization' / '12.png'))
+    assert torch.equal(torch.from_numpy(written), sheet.permute(1, 2, 0))
+
+
+def test_the_stopwatch_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, 'perf_counter', lambda: now)
+    watch = Stopwatch()
+    for seconds in (1.0, 3.0):
+        now += seconds
+        watch.step()
+    now += 50.0
+    watch.pause()
+    now += 2.0
+    watch.step()
+    assert watch.read() == 2.0
+    now += 4.0
+    watch.step()
+    assert watch.read() == 4.0
