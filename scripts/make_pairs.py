@@ -133,7 +133,7 @@ def write_pairs(folder: Path, files: dict[str, list[Path]], args: argparse.Names
         print(f'{len(names["train"])} + {len(names["val"])} pairs are already there: {folder}')
         return
     enlarged = 0
-    with tqdm(desc='pairs', total=sum(map(len, names.values())), unit='pair') as bar:
+    with tqdm(desc='pairs', total=sum(map(len, names.values())), unit='pair', disable=None) as bar:
         for split_id, split in enumerate(names):
             for index, path in enumerate(files[split]):
                 image = read_image(path)

@@ -97,7 +97,7 @@ def make_portraits(args: argparse.Namespace) -> int:
         return 0
     tasks = [(split, index) for split, count in counts.items() for index in range(count)]
     pairs = render_pairs(args.seed, args.size, tasks, args.workers)
-    for (split, index), (sharp, blurry) in tqdm(pairs, 'portraits', len(tasks), unit='pair'):
+    for (split, index), (sharp, blurry) in tqdm(pairs, 'portraits', len(tasks), unit='pair', disable=None):
         paired.write(split, f'{index:04d}', sharp, blurry)
     paired.finish()
     for split, count in counts.items():

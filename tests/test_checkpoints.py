@@ -68,6 +68,15 @@ def test_the_last_checkpoints_are_kept_by_number_not_by_name_or_date(tmp_path: P
     ]
 
 
+def test_the_newest_checkpoint_from_before_steps_that_were_not_finite_is_kept_too(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=2)
+    for iteration, good_until in ((2, 2), (4, 4), (6, 5), (8, 5), (10, 5)):
+        store.save(iteration, networks(0.0), {}, None, good_until)
+    assert store.iterations() == [4, 8, 10]
+    save(store, 12)
+    assert store.iterations() == [10, 12]
+
+
 def test_latest_and_best_survive_the_removal_of_the_numbered_files(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep_last=1)
     save(store, 1, best=1)

@@ -180,6 +180,20 @@ def test_without_event_files_nothing_is_made(tmp_path: Path) -> None:
 # --- both
 
 
+def test_the_records_of_a_validation_that_will_be_done_again_are_removed(tmp_path: Path) -> None:
+    (tmp_path / 'run').mkdir()
+    for due in (False, True):
+        recorder = Recorder(tmp_path / 'run', use_tensorboard=True, resume_iteration=4, validation_is_due=due)
+        recorder.scalars(4, 1, 'val', {'val/psnr': 20.0})
+        if not due:
+            recorder.scalars(3, 1, 'val', {'val/psnr': 19.0})
+            recorder.scalars(4, 1, 'train', {'lr_g': 1.0})
+        recorder.close()
+    lines, events = records_of(tmp_path / 'run')
+    assert sorted((line['iter'], line['phase']) for line in lines) == [(3, 'val'), (4, 'train'), (4, 'val')]
+    assert sorted((tag, step) for tag, step, _ in events) == [('lr_g', 4), ('val/psnr', 3), ('val/psnr', 4)]
+
+
 def record_run(folder: Path, first: int, last: int) -> None:
     recorder = Recorder(folder, use_tensorboard=True, resume_iteration=first - 1)
     if first == 1:

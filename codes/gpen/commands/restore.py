@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source, output = Path(args.input), Path(args.output)
         with (
             tqdm(total=len(list_images(source)), unit='face', disable=None) as bar,
-            explain_out_of_memory(args.batch_size),
+            explain_out_of_memory(args.batch_size, '--batch_size'),
         ):
             done, failures = restore_folder(
                 restorer, source, output, args.batch_size, lambda chunk: bar.update(len(chunk))

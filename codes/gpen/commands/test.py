@@ -30,11 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         options = parse_options(args.opt, args.force_yml, training=False).options
         from gpen.evaluation.score import find_weights, format_table, score, write_results
-        from gpen.training.device import select_device
+        from gpen.training.device import explain_out_of_memory, select_device
 
         device, _ = select_device(options.num_gpu)
         weights = find_weights(options, args.model)
-        scores = score(options, weights, device)
+        batch_size = options.datasets.val.batch_size_per_gpu if options.datasets.val is not None else 1
+        with explain_out_of_memory(batch_size, 'datasets.val.batch_size_per_gpu'):
+            scores = score(options, weights, device)
         folder = Path(args.output) if args.output else options.experiment_folder / 'results'
         sheet = write_results(scores, weights, folder)
         print(f'Weights: {weights}\n\n{format_table(scores)}\n')

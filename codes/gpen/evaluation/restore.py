@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import infer_gpen_config, load_weights
+from gpen.archs.checkpoints import infer_gpen_config
 from gpen.data.image_io import read_image, resize, to_tensor, write_image
 from gpen.errors import UserError
+from gpen.utils.weight_files import load_weights
 
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff'}
 

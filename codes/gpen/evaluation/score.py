@@ -21,6 +21,8 @@ from gpen.training.parts import build_validation
 from gpen.training.validation import ValidationResult, validate
 from gpen.utils.files import write_text
 
+SHOWN_WIDTH = 768  # small pictures are enlarged towards this width, by whole pixels
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -109,7 +111,9 @@ def write_results(scores: Scores, weights: Path, folder: Path) -> Path | None:
     if sheet is None:
         return None
     path = folder / 'input_restored_sharp.png'
-    write_image(path, sheet.permute(1, 2, 0).numpy().astype('float32') / 127.5 - 1)
+    factor = max(1, SHOWN_WIDTH // sheet.shape[-1])
+    enlarged = sheet.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+    write_image(path, enlarged.permute(1, 2, 0).numpy().astype('float32') / 127.5 - 1)
     return path
 
 

@@ -13,7 +13,8 @@ from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
-from gpen.utils.weights import find_weights, load_weights
+from gpen.utils.weight_files import load_weights
+from gpen.utils.weights import find_weights
 
 FILENAME = 'recognition_arcface_ir_se50.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'

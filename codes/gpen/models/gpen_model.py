@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_network
+from gpen.archs.checkpoints import load_network
 from gpen.losses import build_loss
 from gpen.losses.gan import r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
@@ -21,6 +21,7 @@ from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path
 from gpen.utils.seeds import derive_seed
+from gpen.utils.weight_files import DISCRIMINATOR_WRAPPERS, WRAPPERS
 
 LOGGER = logging.getLogger('gpen')
 

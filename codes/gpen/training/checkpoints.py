@@ -16,6 +16,7 @@ import torch
 
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path, link_or_copy
+from gpen.utils.weight_files import read_torch_file
 
 
 @dataclass(frozen=True)
@@ -160,19 +161,18 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint file, after checking every byte against the checksums it carries."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-        if damaged is not None:
-            raise UserError(f'{path} is damaged (in {damaged}).')
-        content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f'{path} is missing.') from error
-    except (UserError, MemoryError):
-        raise
     except Exception as error:  # damaged bytes end in almost any exception
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f'{path} is damaged ({reason}).') from error
+    if damaged is not None:
+        raise UserError(f'{path} is damaged (in {damaged}).')
+    content = read_torch_file(path)
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a checkpoint of this program.')
     return content

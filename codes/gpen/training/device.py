@@ -41,9 +41,17 @@ def peak_memory(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
+# How PyTorch words it on a CPU (Linux and macOS; Windows) and in libraries of the GPU.
+OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'cublas_status_alloc_failed')
+
+
 @contextmanager
-def explain_out_of_memory(batch_size: int) -> Iterator[None]:
+def explain_out_of_memory(batch_size: int, option: str = 'datasets.train.batch_size_per_gpu') -> Iterator[None]:
     """Turn an allocation that failed, on a GPU or a CPU, into one sentence with what to lower.
+
+    Args:
+        batch_size: images at a time.
+        option: how the user sets it.
 
     Raises:
         UserError: memory ran out.
@@ -53,9 +61,9 @@ def explain_out_of_memory(batch_size: int) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
             text = str(error)
-            if "can't allocate memory" not in text and 'out of memory' not in text.lower():
+            if not any(words in text.lower() for words in OUT_OF_MEMORY):
                 raise
         raise UserError(
-            f'Out of memory. Lower datasets.train.batch_size_per_gpu (now {batch_size}), network_g.narrow and '
-            'network_d.narrow, or the size of both networks.'
+            f'Out of memory. Lower {option} (now {batch_size}), network_g.narrow and network_d.narrow, or the size of '
+            'both networks.'
         ) from error

@@ -11,7 +11,6 @@ from gpen import __version__
 from gpen.data.loader import build_train_loader
 from gpen.errors import UserError
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
-from gpen.training.device import explain_out_of_memory
 from gpen.training.experiment import LOGGER
 from gpen.training.parts import Parts
 from gpen.training.recorder import Recorder, Stopwatch
@@ -39,7 +38,7 @@ def train(run: Run) -> str:
     Per epoch: set the learning rates, train, validate the EMA generator, save.
 
     Raises:
-        UserError: the loss was not finite too often, memory ran out, or a file could not be read or written.
+        UserError: the loss was not finite too often, or a file could not be read or written.
     """
     parts, model = run.parts, run.parts.model
     train_options = parts.options.datasets.train
@@ -60,7 +59,7 @@ def train(run: Run) -> str:
         prefetch_factor=train_options.prefetch_factor,
     )
     bar = tqdm(total=parts.total_iterations, initial=run.iteration, unit='it', dynamic_ncols=True, disable=None)
-    with bar, explain_out_of_memory(train_options.batch_size_per_gpu):
+    with bar:
         for batch in loader:
             run.iteration += 1
             model.set_learning_rates(parts.rates.at(run.iteration))

@@ -23,16 +23,19 @@ class Recorder:
         folder: the experiment folder.
         use_tensorboard: write TensorBoard files.
         resume_iteration: records of later iterations, which an interrupted run left behind, are removed first.
+        validation_is_due: the validation of this iteration will be done (again), so its records are removed, too.
     """
 
-    def __init__(self, folder: Path, use_tensorboard: bool, resume_iteration: int = 0) -> None:
+    def __init__(
+        self, folder: Path, use_tensorboard: bool, resume_iteration: int = 0, validation_is_due: bool = False
+    ) -> None:
         self._path = folder / METRICS_FILE
         self._writer: Any = None
-        trim_metrics(self._path, resume_iteration)
+        trim_metrics(self._path, resume_iteration, validation_is_due)
         if use_tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration)
+            trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration, validation_is_due)
             self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
         self._stream = self._path.open('a', encoding='utf-8')
 
@@ -76,24 +79,29 @@ class Recorder:
             self._writer.close()
 
 
-def trim_metrics(path: Path, last_iteration: int) -> None:
-    """Remove the records after ``last_iteration`` and a half-written last line."""
+def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = False) -> None:
+    """Remove the records after ``last_iteration``, those of its validation where it is due, and a half-written line."""
     if not path.exists():
         return
     text = path.read_text(encoding='utf-8')
     kept = []
     for line in text.splitlines():
         try:
-            if json.loads(line)['iter'] <= last_iteration:
+            record = json.loads(line)
+            is_due = validation_is_due and record.get('phase') == 'val'
+            if record['iter'] <= last_iteration - is_due:
                 kept.append(line + '\n')
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             continue
     if ''.join(kept) != text:
         write_text(path, ''.join(kept))
 
 
-def trim_tensorboard(folder: Path, last_iteration: int) -> None:
-    """Merge the event files of earlier runs into one that ends with ``last_iteration``, each record once."""
+def trim_tensorboard(folder: Path, last_iteration: int, validation_is_due: bool = False) -> None:
+    """Merge the event files of earlier runs into one that ends with ``last_iteration``, each record once.
+
+    Where the validation of that iteration is due, its records are removed.
+    """
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
     from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -111,7 +119,8 @@ def trim_tensorboard(folder: Path, last_iteration: int) -> None:
         for path in files:
             for event in LegacyEventFileLoader(str(path)).Load():
                 keys = {(value.tag, event.step) for value in event.summary.value} or {('', event.step)}
-                if event.step <= last_iteration and not keys <= seen:
+                is_due = validation_is_due and any(tag.startswith('val/') for tag, _ in keys)
+                if event.step <= last_iteration - is_due and not keys <= seen:
                     seen |= keys
                     writer.write(event.SerializeToString())
         writer.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -43,9 +44,10 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         device, sentence = select_device(options.num_gpu)
         LOGGER.info(sentence)
         checkpoint = _find_checkpoint(options, store, auto_resume)
-        parts = build_parts(options, device)
-        if checkpoint is not None:
-            _continue_from(checkpoint, parts)
+        with explain_out_of_memory(_batch_size(options)):
+            parts = build_parts(options, device)
+            if checkpoint is not None:
+                _continue_from(checkpoint, parts)
         if checkpoint is None or folder not in checkpoint.path.parents:
             moved = move_aside(folder)
             if moved is not None:
@@ -94,7 +96,7 @@ def _open_run(parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | Non
         best = parts.early_stopping.best_iteration if parts.early_stopping is not None else None
         if checkpoint.path.parent == store.states:
             store.link(start, list(checkpoint.networks), best)
-    recorder = Recorder(store.models.parent, parts.options.logger.use_tb_logger, start)
+    recorder = Recorder(store.models.parent, parts.options.logger.use_tb_logger, start, due)
     return Run(parts, store, recorder, stop, iteration=start, saved_iteration=start, validation_is_due=due)
 
 
@@ -103,10 +105,13 @@ def _train_and_report(run: Run) -> int:
     LOGGER.info(describe_run(run.parts))
     started = time.perf_counter()
     try:
-        reason = train(run)
+        with explain_out_of_memory(_batch_size(run.parts.options)):
+            reason = train(run)
     except UserError as error:
         LOGGER.error('%s', error)
         error.is_logged = True  # type: ignore[attr-defined]
+        if run.parts.model.guard.gave_up:
+            _go_back_to_good_checkpoint(run)
         raise
     LOGGER.info('%s Time: %s.', reason, format_duration(time.perf_counter() - started))
     early = run.parts.early_stopping
@@ -118,6 +123,24 @@ def _train_and_report(run: Run) -> int:
         return 0
     LOGGER.info('Continue with the same command and --auto_resume.')
     return run.stop.exit_status
+
+
+def _go_back_to_good_checkpoint(run: Run) -> None:
+    """Make the newest checkpoint from before the steps that were not finite the latest, and move later ones aside.
+
+    Weights that give no finite loss any more may have been saved while training still tried to go on.
+    """
+    good = [n for n in run.store.iterations() if n <= run.iteration - run.parts.model.guard.in_a_row]
+    if good:
+        moved = run.store.clean_up(good[-1])
+        run.store.link(good[-1], list(run.parts.model.network_states()), None)
+        LOGGER.info('Last good checkpoint: %s', run.store.states / f'{good[-1]}.state')
+        if moved:
+            LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
+
+
+def _batch_size(options: Options) -> int:
+    return options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
 
 
 def describe_run(parts: Parts) -> str:
@@ -164,14 +187,13 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     """
     options = parsed.options
     device, sentence = select_device(options.num_gpu)
-    parts = build_parts(options, device)
-    lines = [*parsed.warnings, sentence, describe_run(parts), describe_schedule(parts)]
-    assert options.datasets.train is not None
-    batch_size = options.datasets.train.batch_size_per_gpu
-    loader = build_train_loader(parts.train_set, batch_size, 0, options.seed, start_iteration=0, end_iteration=2)
+    batch_size = _batch_size(options)
     seconds: list[float] = []
     with explain_out_of_memory(batch_size):
-        for iteration, batch in enumerate(loader, start=1):
+        parts = build_parts(options, device)
+        lines = [*parsed.warnings, sentence, describe_run(parts), describe_schedule(parts)]
+        loader = build_train_loader(parts.train_set, batch_size, 0, options.seed, end_iteration=2)
+        for iteration, batch in zip(_iterations_to_try(options), loader, strict=True):
             started = time.perf_counter()
             parts.model.set_learning_rates(parts.rates.at(iteration))
             parts.model.train_step(batch, iteration)
@@ -190,6 +212,14 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     lines.append(f'Peak memory: {peak_memory(device):,.0f} MiB')
     lines.append('The options are good. Nothing was written.')
     return lines
+
+
+def _iterations_to_try(options: Options) -> tuple[int, int]:
+    """Return two iterations in which the generator learns; the first also has R1, which needs the most memory."""
+    train = options.train
+    interval = math.lcm(train.net_d_iters, train.net_d_reg_every)
+    first = (train.net_d_init_iters // interval + 1) * interval
+    return first, first + train.net_d_iters
 
 
 def _validate_one_batch(parts: Parts) -> str:

@@ -1,23 +1,18 @@
-"""Weight files of published networks: found on disk or downloaded, and loaded safely."""
+"""Weight files of published networks: found on disk, or downloaded and checked."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
 import logging
-import pickle
-import struct
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path, project_root, resolve_path
-
-if TYPE_CHECKING:
-    import torch
+from gpen.utils.weight_files import load_weights
 
 TIMEOUT = 10.0  # seconds without a byte from the server
 CHUNK = 1 << 20
@@ -66,37 +61,6 @@ def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str 
             f'Put the file at {target}, or set {option} to where it lies.'
         ) from error
     return target
-
-
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a PyTorch weight file by name, on the CPU. Nothing in the file is executed.
-
-    Raises:
-        UserError: the file cannot be read, is damaged, or holds something else than a dict of tensors.
-    """
-    import torch
-
-    problem = f'{path} is not a readable file of PyTorch weights'
-    advice = 'Remove it or replace it by the right file.'
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        EOFError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        OverflowError,
-        struct.error,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f'{problem} ({reason}). {advice}') from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f'{problem} (it is no dict of tensors). {advice}')
-    return dict(state)
 
 
 class _DownloadError(Exception):
