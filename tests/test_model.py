@@ -3,59 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from conftest import tiny_options
 from gpen.errors import UserError
-from gpen.models import build_model, gpen_model
 from gpen.models.ema import ema_decay_at
 from gpen.models.gpen_model import GPENModel
-from gpen.models.optimizers import step_unless_found_inf
 from gpen.options import Options
-
-CPU = torch.device('cpu')
-
-
-def build(**changes: Any) -> GPENModel:
-    """The tiny model; ``changes`` are blocks of options to add to, such as ``train={'net_d_iters': 2}``."""
-    options = tiny_options(Path('data'), Path('results'))
-    for block, values in changes.items():
-        options[block] = {**options[block], **values} if isinstance(values, dict) else values
-    model: GPENModel = build_model(Options.model_validate(options), CPU)
-    return model
-
-
-def batch_of(iteration: int, size: int = 16) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(iteration)
-    gt = torch.rand(2, 3, size, size, generator=generator) * 2 - 1
-    return {'lq': gt * 0.5, 'gt': gt, 'gt_path': [f'{iteration}a.png', f'{iteration}b.png']}
-
-
-def bad_batch() -> dict[str, Any]:
-    batch = batch_of(99)
-    batch['gt'][0, 0, 0, 0] = math.nan
-    return {**batch, 'gt_path': ['bad.png', 'good.png']}
-
-
-def weights_of(network: nn.Module | None) -> list[Tensor]:
-    assert network is not None
-    return [parameter.detach().clone() for parameter in network.parameters()]
-
-
-def equal(one: list[Tensor], other: list[Tensor]) -> bool:
-    return all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
-
-
-def logged(model: GPENModel) -> dict[str, float]:
-    return model.means.read()
-
+from tiny_model import CPU, batch_of, build, equal, logged, optimizer_states, weights_of
 
 # --- one step
 
@@ -259,111 +220,6 @@ def test_further_losses_are_logged_by_their_names_with_their_weights() -> None:
     values = logged(model)
     assert values['G_loss_char'] == pytest.approx(2 * float((difference**2 + 1e-12).sqrt().mean()), rel=1e-5)
     assert values['G_loss_squares'] == pytest.approx(float((difference**2).mean()), rel=1e-5)
-
-
-# --- losses that are not finite
-
-
-def step_on_device(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
-    step_unless_found_inf(optimizer, is_finite)
-
-
-@pytest.fixture(params=['host decides', 'device decides'])
-def _where_the_step_is_decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``step_if`` on a CPU asks on the host; the way of a GPU is used here on the CPU."""
-    if request.param == 'device decides':
-        monkeypatch.setattr(gpen_model, 'step_if', step_on_device)
-
-
-def optimizer_states(model: GPENModel) -> list[Tensor]:
-    """All tensors of both optimizers."""
-    states = [model.optimizer_g.state, model.optimizer_d.state if model.optimizer_d is not None else {}]
-    return [value.clone() for state in states for entry in state.values() for value in entry.values()]
-
-
-@pytest.mark.usefixtures('_where_the_step_is_decided')
-@pytest.mark.parametrize('bad_iteration', [2, 3], ids=['plain', 'with R1'])
-def test_a_step_that_is_not_finite_leaves_weights_and_optimizers_exactly_as_they_were(bad_iteration: int) -> None:
-    model = build(train={'use_grad_norm': True, 'grad_norm_clip': 0.5})
-    model.train_step(batch_of(1), 1)
-    networks = weights_of(model.net_g), weights_of(model.net_d)
-    optimizers = optimizer_states(model)
-    model.guard.review()
-    logged(model)
-    model.train_step(bad_batch(), bad_iteration)
-    assert equal(networks[0], weights_of(model.net_g))
-    assert equal(networks[1], weights_of(model.net_d))
-    assert equal(optimizers, optimizer_states(model))
-    (message,) = model.guard.review()
-    assert 'D_loss_real' in message
-    assert 'G_loss_pixel' in message
-    assert 'Files of the batch: bad.png, good.png.' in message
-    assert all(math.isfinite(value) for value in logged(model).values())
-    assert all(torch.isfinite(weight).all() for weight in weights_of(model.net_g_ema))
-
-
-@pytest.mark.usefixtures('_where_the_step_is_decided')
-def test_training_goes_on_after_a_skipped_step_as_if_it_had_not_been(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpen_model, 'ema_decay_at', lambda *_: 0.9)
-    unbroken, skipping = build(), build()
-    skipping.train_step(bad_batch(), 1)  # the very first
-    for iteration in (2, 4, 5):
-        for model in (unbroken, skipping):
-            model.train_step(batch_of(iteration), iteration)
-        skipping.train_step(bad_batch(), 3)
-    for name in ('net_g', 'net_d'):
-        assert equal(weights_of(getattr(unbroken, name)), weights_of(getattr(skipping, name)))
-    assert equal(optimizer_states(unbroken), optimizer_states(skipping))
-
-
-def test_both_ways_to_decide_a_step_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_host, on_device = build(), build()
-    for iteration in range(1, 5):
-        on_host.train_step(batch_of(iteration), iteration)
-    monkeypatch.setattr(gpen_model, 'step_if', step_on_device)
-    for iteration in range(1, 5):
-        on_device.train_step(batch_of(iteration), iteration)
-    assert equal(weights_of(on_host.net_g), weights_of(on_device.net_g))
-    assert equal(optimizer_states(on_host), optimizer_states(on_device))
-
-
-def test_a_gradient_that_is_not_finite_skips_the_step_of_its_network_alone() -> None:
-    model = build()
-    parameter = next(model.net_g.parameters())
-    parameter.register_hook(lambda gradient: gradient * math.inf)
-    generator, discriminator = weights_of(model.net_g), weights_of(model.net_d)
-    model.train_step(batch_of(1), 1)
-    assert equal(generator, weights_of(model.net_g))
-    assert not equal(discriminator, weights_of(model.net_d))
-    (message,) = model.guard.review()
-    assert message.startswith('Iteration 1: grad_norm_g not finite')
-
-
-# --- gradient clipping
-
-
-def test_the_logged_gradient_norm_is_that_before_clipping() -> None:
-    free, clipped = build(), build(train={'use_grad_norm': True, 'grad_norm_clip': 1e-3})
-    for model in (free, clipped):
-        model.train_step(batch_of(1), 1)
-    values, expected = logged(clipped), logged(free)
-    for name in ('grad_norm_d', 'grad_norm_g'):
-        assert values[name] > 1e-3
-    assert values['grad_norm_d'] == expected['grad_norm_d']
-
-
-@pytest.mark.parametrize('use', [True, False])
-def test_clipping_limits_the_step_of_each_network_only_when_it_is_switched_on(use: bool) -> None:
-    optimizer = {'type': 'SGD', 'lr': 0.1}
-    clip = {'use_grad_norm': use, 'grad_norm_clip': 1e-3}
-    model = build(train={'optim_g': optimizer, 'optim_d': optimizer, **clip})
-    before = weights_of(model.net_g), weights_of(model.net_d)
-    model.train_step(batch_of(1), 1)
-    values = logged(model)
-    for letter, old, network in (('g', before[0], model.net_g), ('d', before[1], model.net_d)):
-        moved = [new - start for new, start in zip(weights_of(network), old, strict=True)]
-        length = float(torch.linalg.vector_norm(torch.cat([part.flatten() for part in moved])))
-        assert length == pytest.approx(0.1 * (1e-3 if use else values[f'grad_norm_{letter}']), rel=1e-2)
 
 
 # --- weights at the start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,10 @@ def load_restorer(path: Path, device: torch.device) -> Restorer:
         UserError: no such file, or not a GPEN generator.
     """
     state = load_weights(path)
-    config = infer_gpen_config(state)
+    try:
+        config = infer_gpen_config(state)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
     network = build_network({'type': 'GPEN', **config})
     network.load_state_dict(state)
     network.to(device).eval().requires_grad_(False)
@@ -71,6 +75,18 @@ def list_images(source: Path) -> list[Path]:
     return images
 
 
+def name_targets(images: list[Path], root: Path, output: Path) -> dict[Path, Path]:
+    """Return where each image goes: its name with the suffix ``.png``, added to the old one where two would meet."""
+    count = Counter(image.with_suffix('') for image in images)
+    return {
+        image: output
+        / image.relative_to(root).with_name(
+            f'{image.stem}.png' if count[image.with_suffix('')] == 1 else f'{image.name}.png'
+        )
+        for image in images
+    }
+
+
 def restore_folder(
     restorer: Restorer,
     source: Path,
@@ -92,6 +108,7 @@ def restore_folder(
     """
     root = source if source.is_dir() else source.parent
     images = list_images(source)
+    targets = name_targets(images, root, output)
     failures: list[str] = []
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]
@@ -104,6 +121,6 @@ def restore_folder(
         if faces:
             restored = restorer(torch.stack([face for _, face in faces]))
             for (path, _), image in zip(faces, restored, strict=True):
-                write_image((output / path.relative_to(root)).with_suffix('.png'), image.permute(1, 2, 0).numpy())
+                write_image(targets[path], image.permute(1, 2, 0).numpy())
         progress(chunk)
     return len(images) - len(failures), failures

@@ -20,6 +20,7 @@ def select_device(num_gpu: Any) -> tuple[torch.device, str]:
         torch.set_num_threads(cpu_threads())
     available = torch.cuda.is_available()
     if num_gpu != 0 and available:
+        torch.backends.cudnn.benchmark = True  # all batches have one size
         device = torch.device('cuda', torch.cuda.current_device())
         return device, f'Training on {torch.cuda.get_device_name(device)}.'
     threads = torch.get_num_threads()

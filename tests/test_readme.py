@@ -1,0 +1,83 @@
+"""What the README tells users to do works."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import yaml
+
+from conftest import ROOT, tiny_options, write_options
+
+FENCE = re.compile(r'^ *```(\w+)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
+EXAMPLE = re.compile(r'`codes/(gpen/\w+/\w+\.py)`.*?```python\n(.*?)```', re.DOTALL)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding='utf-8')
+
+
+def test_a_network_a_loss_and_a_data_set_added_as_the_readme_says_can_be_trained(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    examples = dict(EXAMPLE.findall(read('README.md')))
+    assert len(examples) == 3
+    codes = tmp_path / 'codes'
+    shutil.copytree(ROOT / 'codes', codes, ignore=shutil.ignore_patterns('__pycache__'))
+    for name, code in examples.items():
+        (codes / name).write_text(code, encoding='utf-8')
+    options = tiny_options(tiny_data, tmp_path)
+    options['network_g'] = {'type': 'PlainNet', 'size': 16, 'channels': 4}
+    options['train']['losses'] = {'edges': {'type': 'EdgeLoss', 'loss_weight': 0.1}}
+    options['datasets']['train'] = {'type': 'NoisyFaces', 'folder': str(tiny_data / 'train' / 'sharp'), 'size': 16}
+    option_file = write_options(tmp_path / 'own.yml', options)
+    command = [sys.executable, str(codes / 'train.py'), '-opt', str(option_file)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={'OMP_NUM_THREADS': '1'})
+    assert result.returncode == 0, result.stderr
+    metrics = (tmp_path / 'experiments' / 'tiny' / 'metrics.jsonl').read_text()
+    assert 'G_loss_edges' in metrics
+    weights = torch.load(tmp_path / 'experiments' / 'tiny' / 'models' / 'net_g_best.pth', weights_only=True)
+    assert weights['params_ema']['layers.0.weight'].shape == (4, 3, 3, 3)
+
+
+def test_both_readmes_show_the_same_code() -> None:
+    english, chinese = (FENCE.findall(read(name)) for name in ('README.md', 'README_zh.md'))
+
+    def without_comments(blocks: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [(language, re.sub(r'\s*#.*', '', code)) for language, code in blocks]
+
+    assert without_comments(english) == without_comments(chinese)
+    assert len(english) >= 7
+
+
+def test_every_file_that_the_readmes_link_to_exists() -> None:
+    for name in ('README.md', 'README_zh.md'):
+        links = re.findall(r'\]\(([^)#]+)\)', read(name))
+        assert links
+        missing = [link for link in links if not link.startswith('http') and not (ROOT / link).exists()]
+        assert missing == []
+
+
+def test_the_defaults_in_the_options_table_are_those_of_the_program(tiny_data: Path, tmp_path: Path) -> None:
+    from gpen.options import parse_options
+
+    options = tiny_options(tiny_data, tmp_path)
+    for section in ('val', 'logger'):
+        del options[section]
+    for name in ('optim_g', 'optim_d', 'scheduler', 'ema_decay', 'ema_scheduler', 'net_d_reg_every', 'base_lr'):
+        del options['train'][name]
+    path = tmp_path / 'defaults.yml'
+    path.write_text(yaml.safe_dump(options))
+    parsed = parse_options(path).options
+    train, logger = parsed.train, parsed.logger
+    assert (train.optim_g.type, train.optim_g.lr, train.optim_d.lr, train.base_lr) == ('Adam', 1e-4, 4e-4, 1e-5)
+    assert (round(train.ema_decay, 4), train.ema_scheduler.total_iter, train.use_grad_norm) == (0.9978, 0, False)
+    assert (train.r1_reg_weight, train.net_d_reg_every, train.net_d_iters, train.net_d_init_iters) == (10, 16, 1, 0)
+    early = train.early_stopping
+    assert (early.metric, early.patience, early.min_delta, early.enabled) == ('psnr', 10, 0, True)
+    assert (list(parsed.val.metrics), parsed.val.num_pictures, parsed.val.save_img) == (['psnr', 'ssim'], 4, False)
+    assert (logger.print_freq, logger.keep_last, logger.use_tb_logger) == (100, 3, True)

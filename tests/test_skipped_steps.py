@@ -1,0 +1,111 @@
+"""A step that is not finite is skipped, and gradients are clipped."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gpen.models import gpen_model
+from gpen.models.optimizers import step_unless_found_inf
+from tiny_model import bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
+
+# --- losses that are not finite
+
+
+def step_on_device(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
+    step_unless_found_inf(optimizer, is_finite)
+
+
+@pytest.fixture(params=['host decides', 'device decides'])
+def _where_the_step_is_decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``step_if`` on a CPU asks on the host; the way of a GPU is used here on the CPU."""
+    if request.param == 'device decides':
+        monkeypatch.setattr(gpen_model, 'step_if', step_on_device)
+
+
+@pytest.mark.usefixtures('_where_the_step_is_decided')
+@pytest.mark.parametrize('bad_iteration', [2, 3], ids=['plain', 'with R1'])
+def test_a_step_that_is_not_finite_leaves_weights_and_optimizers_exactly_as_they_were(bad_iteration: int) -> None:
+    model = build(train={'use_grad_norm': True, 'grad_norm_clip': 0.5})
+    model.train_step(batch_of(1), 1)
+    networks = weights_of(model.net_g), weights_of(model.net_d)
+    optimizers = optimizer_states(model)
+    model.guard.review()
+    logged(model)
+    model.train_step(bad_batch(), bad_iteration)
+    assert equal(networks[0], weights_of(model.net_g))
+    assert equal(networks[1], weights_of(model.net_d))
+    assert equal(optimizers, optimizer_states(model))
+    (message,) = model.guard.review()
+    assert 'D_loss_real' in message
+    assert 'G_loss_pixel' in message
+    assert 'Files of the batch: bad.png, good.png.' in message
+    assert all(math.isfinite(value) for value in logged(model).values())
+    assert all(torch.isfinite(weight).all() for weight in weights_of(model.net_g_ema))
+
+
+@pytest.mark.usefixtures('_where_the_step_is_decided')
+def test_training_goes_on_after_a_skipped_step_as_if_it_had_not_been(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpen_model, 'ema_decay_at', lambda *_: 0.9)
+    unbroken, skipping = build(), build()
+    skipping.train_step(bad_batch(), 1)  # the very first
+    for iteration in (2, 4, 5):
+        for model in (unbroken, skipping):
+            model.train_step(batch_of(iteration), iteration)
+        skipping.train_step(bad_batch(), 3)
+    for name in ('net_g', 'net_d'):
+        assert equal(weights_of(getattr(unbroken, name)), weights_of(getattr(skipping, name)))
+    assert equal(optimizer_states(unbroken), optimizer_states(skipping))
+
+
+def test_both_ways_to_decide_a_step_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_host, on_device = build(), build()
+    for iteration in range(1, 5):
+        on_host.train_step(batch_of(iteration), iteration)
+    monkeypatch.setattr(gpen_model, 'step_if', step_on_device)
+    for iteration in range(1, 5):
+        on_device.train_step(batch_of(iteration), iteration)
+    assert equal(weights_of(on_host.net_g), weights_of(on_device.net_g))
+    assert equal(optimizer_states(on_host), optimizer_states(on_device))
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_of_its_network_alone() -> None:
+    model = build()
+    parameter = next(model.net_g.parameters())
+    parameter.register_hook(lambda gradient: gradient * math.inf)
+    generator, discriminator = weights_of(model.net_g), weights_of(model.net_d)
+    model.train_step(batch_of(1), 1)
+    assert equal(generator, weights_of(model.net_g))
+    assert not equal(discriminator, weights_of(model.net_d))
+    (message,) = model.guard.review()
+    assert message.startswith('Iteration 1: grad_norm_g not finite')
+
+
+# --- gradient clipping
+
+
+def test_the_logged_gradient_norm_is_that_before_clipping() -> None:
+    free, clipped = build(), build(train={'use_grad_norm': True, 'grad_norm_clip': 1e-3})
+    for model in (free, clipped):
+        model.train_step(batch_of(1), 1)
+    values, expected = logged(clipped), logged(free)
+    for name in ('grad_norm_d', 'grad_norm_g'):
+        assert values[name] > 1e-3
+    assert values['grad_norm_d'] == expected['grad_norm_d']
+
+
+@pytest.mark.parametrize('use', [True, False])
+def test_clipping_limits_the_step_of_each_network_only_when_it_is_switched_on(use: bool) -> None:
+    optimizer = {'type': 'SGD', 'lr': 0.1}
+    clip = {'use_grad_norm': use, 'grad_norm_clip': 1e-3}
+    model = build(train={'optim_g': optimizer, 'optim_d': optimizer, **clip})
+    before = weights_of(model.net_g), weights_of(model.net_d)
+    model.train_step(batch_of(1), 1)
+    values = logged(model)
+    for letter, old, network in (('g', before[0], model.net_g), ('d', before[1], model.net_d)):
+        moved = [new - start for new, start in zip(weights_of(network), old, strict=True)]
+        length = float(torch.linalg.vector_norm(torch.cat([part.flatten() for part in moved])))
+        assert length == pytest.approx(0.1 * (1e-3 if use else values[f'grad_norm_{letter}']), rel=1e-2)

@@ -1,0 +1,57 @@
+"""A model of tiny networks, and what tests ask of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conftest import tiny_options
+from gpen.models import build_model
+from gpen.models.gpen_model import GPENModel
+from gpen.options import Options
+
+CPU = torch.device('cpu')
+
+
+def build(**changes: Any) -> GPENModel:
+    """The tiny model; ``changes`` are blocks of options to add to, such as ``train={'net_d_iters': 2}``."""
+    options = tiny_options(Path('data'), Path('results'))
+    for block, values in changes.items():
+        options[block] = {**options[block], **values} if isinstance(values, dict) else values
+    model: GPENModel = build_model(Options.model_validate(options), CPU)
+    return model
+
+
+def batch_of(iteration: int, size: int = 16) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(iteration)
+    gt = torch.rand(2, 3, size, size, generator=generator) * 2 - 1
+    return {'lq': gt * 0.5, 'gt': gt, 'gt_path': [f'{iteration}a.png', f'{iteration}b.png']}
+
+
+def bad_batch() -> dict[str, Any]:
+    batch = batch_of(99)
+    batch['gt'][0, 0, 0, 0] = math.nan
+    return {**batch, 'gt_path': ['bad.png', 'good.png']}
+
+
+def weights_of(network: nn.Module | None) -> list[Tensor]:
+    assert network is not None
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
+
+
+def logged(model: GPENModel) -> dict[str, float]:
+    return model.means.read()
+
+
+def optimizer_states(model: GPENModel) -> list[Tensor]:
+    """All tensors of both optimizers."""
+    states = [model.optimizer_g.state, model.optimizer_d.state if model.optimizer_d is not None else {}]
+    return [value.clone() for state in states for entry in state.values() for value in entry.values()]
