@@ -8,12 +8,13 @@ HERE = Path(__file__).parent
 
 
 def read_requirements() -> list[str]:
-    """Return requirements.txt without comments; BasicSR and facexlib are extras, since everything else works without."""
+    """Return the lines of requirements.txt without comments."""
     lines = (HERE / 'requirements.txt').read_text(encoding='utf-8').splitlines()
     return [text for text in (line.split('#')[0].strip() for line in lines) if text]
 
 
 def is_optional(requirement: str) -> bool:
+    """Whether everything else works without it."""
     return requirement.startswith(('basicsr', 'facexlib'))
 
 

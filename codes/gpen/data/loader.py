@@ -54,7 +54,8 @@ def build_train_loader(
         dataset: gives a dict for ``dataset[index]``; one with a true attribute ``takes_epoch`` is asked for
             ``dataset[epoch, index]``, so that its augmentation can change from epoch to epoch.
         batch_size: samples per batch of this process.
-        num_workers: processes that read; 0: the caller's own. The samples do not depend on it.
+        num_workers: processes that read, no more than there are CPUs; 0: the caller's own. The samples do not depend
+            on it.
         manual_seed: the run's seed.
         start_iteration: first iteration, counted from 0.
         end_iteration: first iteration not to give; None: go on for ever.
@@ -151,6 +152,11 @@ def cpu_threads() -> int:
     return max(1, min([len(cores), *_read_cpu_quota()]))
 
 
+def _count_cpus() -> int:
+    """Return how many logical CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def _siblings_of(cpu: int) -> str:
     """Return the hardware threads of a logical CPU's core, as a text such as ``0,64``."""
     try:
@@ -203,6 +209,7 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _worker_arguments(num_workers: int, prefetch_factor: int, start_method: str | None) -> dict[str, Any]:
+    num_workers = min(num_workers, _count_cpus())  # more would only slow each other down
     arguments: dict[str, Any] = {'num_workers': num_workers, 'collate_fn': _collate}
     if num_workers > 0:
         arguments |= {
