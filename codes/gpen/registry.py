@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -145,7 +145,6 @@ class Registry:
         return isinstance(node, ast.Attribute) and ast.unparse(node) == f'{self.variable}.register'
 
 
-@cache
 def _basicsr_defines(name: str) -> bool:
     """Whether BasicSR is installed and its source defines ``name``; spares its import, which takes seconds."""
     spec = importlib.util.find_spec('basicsr')
