@@ -16,14 +16,21 @@ find_python() {
     return 1
 }
 
-install_basicsr() {
-    # Optional: only networks and losses named from BasicSR need it. Without its dependency tb-nightly, which would
-    # overwrite files of tensorboard, and built with the torch that is already there.
+pip_install() {
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
+install_optional() {
+    # Only the identity loss needs facexlib, and only networks and losses named from BasicSR need basicsr. The latter
+    # comes without its dependency tb-nightly, which would overwrite files of tensorboard, and is built with the torch
+    # that is already there.
     local line
+    pip_install "$(sed -n 's/^\(facexlib[^ ]*\).*/\1/p' requirements.txt)" \
+        || echo 'Note: facexlib could not be installed. Everything works without it, except IdentityLoss.' >&2
     line=$(sed -n 's/^\(basicsr[^;]*\);.*/\1/p' requirements.txt)
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || return 0
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check cython wheel future requests scikit-image scipy yapf \
-        && "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps "$line" \
+    pip_install cython wheel future requests scikit-image scipy yapf \
+        && pip_install --no-build-isolation --no-deps "$line" \
         || echo 'Note: BasicSR could not be installed. Everything works without it, except naming its networks and losses.' >&2
 }
 
@@ -36,15 +43,33 @@ install() {
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
     echo "Installing into $VENV (once; some minutes, several GB) ..." >&2
     filtered=$(mktemp)
-    cat "$@" | grep -v '^basicsr' >"$filtered"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$filtered" || { rm -f "$filtered"; exit 1; }
+    cat "$@" | grep -v -e '^basicsr' -e '^facexlib' >"$filtered"
+    pip_install -r "$filtered" || { rm -f "$filtered"; exit 1; }
     rm -f "$filtered"
-    install_basicsr
+    install_optional
+    if ! "$PYTHON" -c 'import cv2' 2>/dev/null; then # servers without libGL
+        "$PYTHON" -m pip uninstall --quiet --yes opencv-python
+        pip_install opencv-python-headless || exit 1
+    fi
     echo "$wanted" >"$stamp"
 }
 
-if [ ! -x "$VENV/bin/python" ]; then
+find_environment() {
+    local path
+    for path in "$VENV/bin/python" "$VENV/Scripts/python.exe"; do
+        if [ -x "$path" ] && "$path" -m pip --version >/dev/null 2>&1; then
+            PYTHON="$path"
+            return
+        fi
+    done
+    return 1
+}
+
+if ! find_environment; then
     base=$(find_python) || exit 1
-    "$base" -m venv "$VENV" || exit 1
+    if ! "$base" -m venv "$VENV" || ! find_environment; then
+        rm -rf "$VENV"
+        echo "Error: $base cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv." >&2
+        exit 1
+    fi
 fi
-PYTHON="$VENV/bin/python"

@@ -30,22 +30,36 @@ class Command:
         return self.process.exitcode, self.log.read_text(encoding='utf-8')
 
 
-def start(log: Path, *arguments: object, command: str = 'train', kill_at: tuple[str, int] | None = None) -> Command:
-    """Start ``gpen-COMMAND`` with arguments; ``kill_at`` kills it when it passes a place for the n-th time."""
+def start(
+    log: Path,
+    *arguments: object,
+    command: str = 'train',
+    kill_at: tuple[str, int] | None = None,
+    signal_at: tuple[str, signal.Signals] | None = None,
+) -> Command:
+    """Start ``gpen-COMMAND`` with arguments.
+
+    ``kill_at`` kills it when it passes a place for the n-th time; ``signal_at``, such as ``('validation 2', SIGTERM)``,
+    sends it a signal when its second validation begins.
+    """
     words = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at))
+    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at, signal_at))
     process.start()
     return Command(process, log)
 
 
-def run(
-    log: Path, *arguments: object, command: str = 'train', kill_at: tuple[str, int] | None = None
-) -> tuple[int, str]:
-    """Run ``gpen-COMMAND`` to its end; return its exit status and what it printed."""
-    return start(log, *arguments, command=command, kill_at=kill_at).wait()
+def run(log: Path, *arguments: object, **settings: Any) -> tuple[int, str]:
+    """Run ``gpen-COMMAND`` to its end, see :func:`start`; return its exit status and what it printed."""
+    return start(log, *arguments, **settings).wait()
 
 
-def _run(log: Path, command: str, arguments: list[str], kill_at: tuple[str, int] | None) -> None:
+def _run(
+    log: Path,
+    command: str,
+    arguments: list[str],
+    kill_at: tuple[str, int] | None,
+    signal_at: tuple[str, signal.Signals] | None,
+) -> None:
     with log.open('w', encoding='utf-8') as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)
@@ -53,12 +67,31 @@ def _run(log: Path, command: str, arguments: list[str], kill_at: tuple[str, int]
     sys.stderr = os.fdopen(2, 'w', encoding='utf-8', buffering=1)
     if kill_at is not None:
         install_kill(*kill_at)
+    if signal_at is not None:
+        install_signal(int(signal_at[0].rpartition(' ')[2]), signal_at[1])
     sys.exit(importlib.import_module(f'gpen.commands.{command}').main(arguments))
 
 
 def kill() -> None:
     """End this process as ``kill -9`` does."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install_signal(count: int, number: signal.Signals) -> None:
+    """Send this process a signal when its ``count``-th validation begins."""
+    from gpen.training import loop
+
+    begun = 0
+    real = loop.validate
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun == count:
+            os.kill(os.getpid(), number)
+        return real(*args, **kwargs)
+
+    loop.validate = wrapper
 
 
 def install_kill(place: str, count: int) -> None:

@@ -132,6 +132,46 @@ def test_a_wrong_value_is_explained(option_file: Path, override: str, message: s
     assert any(message in line for line in lines[1:]), lines
 
 
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('train:gan_opt={type: L1Loss}', 'train.gan_opt.type: L1Loss is no adversarial loss'),
+        ('train:pixel_opt={type: GANLoss}', 'train.pixel_opt.type: GANLoss is an adversarial loss'),
+        ('train:losses={x: {type: FeatureMatchingLoss}}', 'FeatureMatchingLoss compares features'),
+        ('train:feature_matching_opt={type: L1Loss}', 'L1Loss does not compare features'),
+    ],
+)
+def test_a_loss_in_the_wrong_place_is_refused(option_file: Path, override: str, message: str) -> None:
+    assert any(message in line for line in errors_of(option_file, override))
+
+
+def test_a_new_type_keeps_the_options_that_do_not_depend_on_it(option_file: Path) -> None:
+    options = parse(option_file, 'train:optim_g:lr=0.05', 'train:optim_g:type=SGD')
+    assert options.train.optim_g.arguments == {'lr': 0.05}
+    assert parse(option_file, 'train:optim_g:type=SGD').train.optim_g.lr == 2e-3
+
+
+def test_whole_floats_as_in_basicsr_files_are_whole_numbers(option_file: Path) -> None:
+    assert parse(option_file, 'logger:print_freq=!!float 5000').logger.print_freq == 5000
+
+
+def test_merge_keys_of_yaml_are_overridden_by_own_keys(tmp_path: Path, option_file: Path) -> None:
+    path = tmp_path / 'merged.yml'
+    text = 'x: &a {type: Adam, lr: 1e-3}\ntrain: {optim_g: {<<: *a, lr: 1e-4}}\n'
+    path.write_text(f'_base_: {option_file.name}\n' + text)
+    lines = errors_of(path)
+    assert len(lines) == 2
+    assert 'x: there is no such option' in lines[1]
+    path.write_text(path.read_text().replace('x: &a {', 'train: {optim_d: &a {').replace('1e-3}\ntrain: {', '1e-3}, '))
+    options = parse(path)
+    assert (options.train.optim_d.lr, options.train.optim_g.lr) == (1e-3, 1e-4)
+
+
+def test_scoring_does_not_ask_for_training_files(option_file: Path) -> None:
+    missing = ['datasets:train:dataroot_gt=nowhere', 'path:pretrain_network_g=nothing.pth']
+    assert parse_options(option_file, missing, training=False).options.datasets.val is not None
+
+
 def test_run_options_are_accepted_under_train_and_must_agree(tiny_data: Path, tmp_path: Path) -> None:
     options = tiny_options(tiny_data, tmp_path)
     del options['num_gpu'], options['manual_seed']

@@ -157,10 +157,76 @@ def test_a_signal_saves_and_the_run_continues_bit_for_bit(
     assert 'Traceback' not in printed
     assert 'Continue with the same command and --auto_resume' in printed
     train(option_file, '--auto_resume')
-    records = read_records(folder)
-    assert records == read_records(unbroken)
+    assert_same_run(folder, unbroken)
+
+
+@pytest.mark.parametrize('validation', [2, 4])
+def test_signals_during_validations_leave_none_out(
+    validation: int, option_file: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    stopped = (f'validation {validation}', signal.SIGTERM)
+    for _ in range(2):  # the second one comes while the validation that the first one cut off is made up for
+        status, printed = processes.run(tmp_path / 'log', '-opt', option_file, '--auto_resume', signal_at=stopped)
+        assert status == 143, printed
+        stopped = ('validation 1', signal.SIGTERM)
+    train(option_file, '--auto_resume')
+    assert_same_run(option_file.parent / 'experiments' / 'tiny', unbroken)
+
+
+def test_auto_resume_prefers_the_newest_state_to_resume_state(option_file: Path, unbroken: Path) -> None:
+    folder = option_file.parent / 'experiments' / 'tiny'
+    run_killed('step', 7, '-opt', option_file, '--auto_resume')
+    given = folder.parent / 'given' / 'training_states' / '4.state'
+    shutil.copytree(folder, folder.parent / 'given')
+    printed = train(option_file, '--auto_resume', '--force_yml', f'path:resume_state={given}')
+    assert f'Continuing from {folder / "training_states" / "4.state"}' in printed
+    assert read_records(folder) == read_records(unbroken)
+
+
+def test_a_state_from_elsewhere_starts_a_run_with_its_weights(option_file: Path) -> None:
+    train(option_file, '--force_yml', 'train:total_epochs=2')
+    folder = option_file.parent / 'experiments' / 'tiny'
+    given = f'path:resume_state={folder / "training_states" / "8.state"}'
+    train(option_file, '--force_yml', 'train:total_epochs=2', 'name=other', given)
     for name in ('net_g_latest.pth', 'net_g_best.pth', 'net_d_latest.pth'):
-        assert_same(*(torch.load(root / 'models' / name, weights_only=True) for root in (folder, unbroken)), name)
+        weights = [torch.load(root / 'models' / name, weights_only=True) for root in (folder, folder.parent / 'other')]
+        assert_same(*weights, name)
+
+
+def test_changed_optimizer_options_hold_and_are_said(option_file: Path) -> None:
+    train(option_file, '--force_yml', 'train:total_epochs=1')
+    change = 'train:optim_g:betas=[0.5, 0.9]'
+    printed = train(option_file, '--auto_resume', '--force_yml', 'train:total_epochs=2', change)
+    assert 'Changed since then: train.optim_g.betas: [0.9, 0.99] -> [0.5, 0.9]' in printed
+    folder = option_file.parent / 'experiments' / 'tiny'
+    state = torch.load(folder / 'training_states' / '8.state', weights_only=True)
+    assert state['model']['optimizer_g']['param_groups'][0]['betas'] == (0.5, 0.9)
+
+
+def test_a_default_that_is_written_out_is_no_change(option_file: Path) -> None:
+    train(option_file, '--force_yml', 'train:total_epochs=1')
+    options = ('train:total_epochs=2', 'network_g:isconcat=true')
+    printed = train(option_file, '--auto_resume', '--force_yml', *options)
+    assert 'isconcat' not in printed
+
+
+def test_early_stopping_on_another_metric_starts_anew(option_file: Path) -> None:
+    train(option_file, '--force_yml', 'train:total_epochs=1')
+    options = ('train:total_epochs=2', 'train:early_stopping:metric=ssim')
+    printed = train(option_file, '--auto_resume', '--force_yml', *options)
+    assert 'Early stopping starts anew: it follows ssim now.' in printed
+    assert 'Best ssim: 0.' in printed
+
+
+def test_going_back_makes_the_best_file_that_of_the_course_followed(option_file: Path) -> None:
+    train(option_file)
+    folder = option_file.parent / 'experiments' / 'tiny'
+    best = folder / 'models' / 'net_g_best.pth'
+    assert best.samefile(folder / 'models' / 'net_g_16.pth')
+    options = (f'path:resume_state={folder / "training_states" / "12.state"}', 'train:total_iter=12')
+    printed = train(option_file, '--force_yml', *options, 'train:total_epochs=~')
+    assert 'Moved to superseded/' in printed
+    assert best.samefile(folder / 'models' / 'net_g_12.pth')
 
 
 @pytest.mark.parametrize('damage', ['truncated state', 'flipped bit', 'missing model', 'empty state'])

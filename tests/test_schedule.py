@@ -120,8 +120,8 @@ def test_the_cosine_starts_again_at_each_cycle_with_its_weight() -> None:
     schedule = CosineAnnealingRestartLR([4, 8], [1.0, 0.5], eta_min=0.1)
     assert schedule.rate(1.0, 0) == pytest.approx(1.0)
     assert schedule.rate(1.0, 3) == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 3 / 4)))
-    assert schedule.rate(1.0, 4) == pytest.approx(0.5)
-    assert schedule.rate(1.0, 8) == pytest.approx(0.3)
+    assert schedule.rate(1.0, 4) == pytest.approx(0.1 + 0.5 * 0.9)
+    assert schedule.rate(1.0, 8) == pytest.approx(0.1 + 0.5 * 0.45)
     assert schedule.rate(1.0, 12) == schedule.rate(1.0, 500) == pytest.approx(0.1)
 
 

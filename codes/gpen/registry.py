@@ -18,7 +18,7 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -41,13 +41,22 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Definition:
-    """Where a registered name is defined, and its arguments (``self`` and positional data arguments left out)."""
+    """Where a registered name is defined and what it takes, as its source states it.
+
+    Attributes:
+        parameters: its arguments (``self`` and what the program passes itself left out).
+        open_ended: it takes any further argument, or has a constructor that could not be found.
+        methods: names of the methods that a class or its bases define.
+        inputs: arguments of the ``forward`` of a class.
+    """
 
     name: str
     module: str
     attribute: str
     parameters: tuple[Parameter, ...]
     open_ended: bool
+    methods: frozenset[str] = frozenset()
+    inputs: tuple[str, ...] = ()
 
 
 class Registry:
@@ -77,6 +86,7 @@ class Registry:
     def definitions(self) -> dict[str, Definition]:
         """All names that our package defines, found in its source files."""
         found: dict[str, Definition] = {}
+        inherited: dict[str, str] = {}
         spec = importlib.util.find_spec(self.package)
         locations = spec.submodule_search_locations if spec else None
         for folder in locations or []:
@@ -85,8 +95,16 @@ class Registry:
                 module = '.'.join([self.package, *relative.parts]).removesuffix('.__init__')
                 source = path.read_text(encoding='utf-8')
                 if f'@{self.variable}.register' in source:
-                    for definition in self._read(ast.parse(source, str(path)), module):
+                    for definition, base in self._read(ast.parse(source, str(path)), module):
                         found[definition.name] = definition
+                        inherited |= {definition.name: base} if base else {}
+        for name, base in inherited.items():
+            if base in found:
+                own, above = found[name], found[base]
+                methods, inputs = own.methods | above.methods, own.inputs or above.inputs
+                found[name] = replace(
+                    above, name=name, module=own.module, attribute=name, methods=methods, inputs=inputs
+                )
         return found
 
     def find(self, name: str) -> Definition | None:
@@ -127,7 +145,8 @@ class Registry:
         bridge = importlib.import_module('gpen.utils.basicsr_bridge')
         return bridge.find(self.basicsr, name)
 
-    def _read(self, tree: ast.Module, module: str) -> list[Definition]:
+    def _read(self, tree: ast.Module, module: str) -> list[tuple[Definition, str | None]]:
+        """Return the definitions of a module; beside each, the base class elsewhere that its constructor comes from."""
         classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
         found = []
         for node in tree.body:
@@ -135,10 +154,18 @@ class Registry:
                 continue
             if not any(self._is_decorator(decorator) for decorator in node.decorator_list):
                 continue
-            function = node if isinstance(node, ast.FunctionDef) else _find_init(node, classes)
+            family = [] if isinstance(node, ast.FunctionDef) else _list_family(node, classes)
+            methods = {
+                item.name: item for kin in reversed(family) for item in kin.body if isinstance(item, ast.FunctionDef)
+            }
+            function = node if isinstance(node, ast.FunctionDef) else methods.get('__init__')
             skip = self.given + isinstance(node, ast.ClassDef)
-            parameters, open_ended = _read_parameters(function, skip) if function else ((), False)
-            found.append(Definition(node.name, module, node.name, parameters, open_ended))
+            elsewhere = _find_base_elsewhere(family, classes) if function is None else None
+            parameters, open_ended = _read_parameters(function, skip) if function else ((), elsewhere is not None)
+            forward = methods.get('forward')
+            inputs = tuple(argument.arg for argument in forward.args.args[1:]) if forward else ()
+            definition = Definition(node.name, module, node.name, parameters, open_ended, frozenset(methods), inputs)
+            found.append((definition, elsewhere))
         return found
 
     def _is_decorator(self, node: ast.expr) -> bool:
@@ -156,15 +183,20 @@ def _basicsr_defines(name: str) -> bool:
     )
 
 
-def _find_init(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> ast.FunctionDef | None:
-    """Return the ``__init__`` of a class, its own or that of a base class in the same file."""
-    for item in node.body:
-        if isinstance(item, ast.FunctionDef) and item.name == '__init__':
-            return item
+def _list_family(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
+    """Return a class and its bases in the same file, nearest first."""
+    family = [node]
     for base in node.bases:
         if isinstance(base, ast.Name) and base.id in classes:
-            return _find_init(classes[base.id], classes)
-    return None
+            family += _list_family(classes[base.id], classes)
+    return family
+
+
+def _find_base_elsewhere(family: list[ast.ClassDef], classes: dict[str, ast.ClassDef]) -> str | None:
+    """Return the first base class that another file defines and that may have a constructor with arguments."""
+    names = [ast.unparse(base).rpartition('.')[2] for kin in family for base in kin.bases]
+    plain = {'Module', 'Dataset', 'object', 'ABC', 'Protocol', *classes}
+    return next((name.partition('[')[0] for name in names if name.partition('[')[0] not in plain), None)
 
 
 def _read_parameters(function: ast.FunctionDef, skip: int) -> tuple[tuple[Parameter, ...], bool]:

@@ -16,9 +16,12 @@ def run_command(body: Callable[[], int]) -> int:
         if not getattr(error, 'is_logged', False):
             print(f'Error: {error}', file=sys.stderr)
         return 2
+    except OSError as error:  # a full disk, a file that may not be written
+        if isinstance(error, BrokenPipeError):
+            sys.stderr.close()
+            return 141
+        print(f'Error: {error}. Free some space, or choose another folder; checkpoints are whole.', file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print('Interrupted.', file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 141

@@ -81,7 +81,12 @@ def build_train_loader(
 
 
 def build_val_loader(
-    dataset: Any, batch_size: int, num_workers: int, start_method: str | None = None, pin_memory: bool = False
+    dataset: Any,
+    batch_size: int,
+    num_workers: int,
+    start_method: str | None = None,
+    pin_memory: bool = False,
+    prefetch_factor: int = 2,
 ) -> BatchLoader:
     """Return a loader of all samples once, in order; the last batch may be smaller.  Workers wait between uses."""
     return BatchLoader(
@@ -91,7 +96,7 @@ def build_val_loader(
             pin_memory=pin_memory and torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(0),
-            **_worker_arguments(num_workers, 2, start_method),
+            **_worker_arguments(num_workers, prefetch_factor, start_method),
         )
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import infer_gpen_config
+from gpen.archs.checkpoints import infer_gpen_config, load_network
 from gpen.data.image_io import read_image, resize, to_tensor, write_image
 from gpen.errors import UserError
 from gpen.utils.weight_files import load_weights
@@ -53,7 +53,7 @@ def load_restorer(path: Path, device: torch.device) -> Restorer:
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     network = build_network({'type': 'GPEN', **config})
-    network.load_state_dict(state)
+    load_network(network, path)
     network.to(device).eval().requires_grad_(False)
     size = int(config['size'])
     return Restorer(network, size, int(config.get('in_size') or size), device)

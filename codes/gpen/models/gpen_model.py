@@ -15,7 +15,7 @@ from gpen.archs.checkpoints import load_network
 from gpen.losses import build_loss
 from gpen.losses.gan import r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
-from gpen.models.optimizers import build_optimizer, set_learning_rate, step_if
+from gpen.models.optimizers import build_optimizer, load_optimizer_state, set_learning_rate, step_if
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
@@ -177,9 +177,9 @@ class GPENModel:
 
     def network_states(self) -> dict[str, dict[str, Any]]:
         """Return the content of the model files, by file stem: ``net_g`` (``params``, ``params_ema``), ``net_d``."""
-        states = {'net_g': {'params': self.net_g.state_dict(), 'params_ema': self.net_g_ema.state_dict()}}
+        states = {'net_g': {'params': _to_cpu(self.net_g), 'params_ema': _to_cpu(self.net_g_ema)}}
         if self.net_d is not None:
-            states['net_d'] = {'params': self.net_d.state_dict()}
+            states['net_d'] = {'params': _to_cpu(self.net_d)}
         return states
 
     def load_network_states(self, states: dict[str, dict[str, Any]]) -> None:
@@ -197,15 +197,22 @@ class GPENModel:
             'optimizer_d': optimizer_d,
             'means': self.means.state_dict(),
             'not_finite_in_a_row': self.guard.in_a_row,
+            'last_finite_iteration': self.guard.last_finite_iteration,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what :meth:`state_dict` returned."""
-        self.optimizer_g.load_state_dict(state['optimizer_g'])
+        load_optimizer_state(self.optimizer_g, state['optimizer_g'])
         if self.optimizer_d is not None:
-            self.optimizer_d.load_state_dict(state['optimizer_d'])
+            load_optimizer_state(self.optimizer_d, state['optimizer_d'])
         self.means.load_state_dict(state['means'])
         self.guard.in_a_row = state['not_finite_in_a_row']
+        self.guard.last_finite_iteration = state['last_finite_iteration']
+
+
+def _to_cpu(network: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict on the CPU, so that files made on a GPU load anywhere."""
+    return {name: value.cpu() for name, value in network.state_dict().items()}
 
 
 def _total(losses: dict[str, Tensor]) -> Tensor:

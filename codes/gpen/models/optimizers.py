@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -55,6 +56,20 @@ def build_optimizer(options: dict[str, object], params: Parameters) -> torch.opt
     arguments = dict(options)
     optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.get(str(arguments.pop('type')))(params, **arguments)
     return optimizer
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a saved state, but keep the options that the optimizer was built with (betas, weight decay, ...).
+
+    The learning rate is the schedule's, set before each step.
+    """
+    options = [
+        {name: value for name, value in group.items() if name not in {'params', 'lr'}}
+        for group in optimizer.param_groups
+    ]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, options, strict=True):
+        group.update(values)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -64,6 +64,7 @@ class FiniteGuard:
 
     def __init__(self) -> None:
         self.in_a_row = 0
+        self.last_finite_iteration = 0
         self._pending: list[tuple[int, list[str], torch.Tensor, list[str]]] = []
 
     def record(self, iteration: int, values: dict[str, torch.Tensor], files: list[str]) -> None:
@@ -86,6 +87,8 @@ class FiniteGuard:
         for iteration, names, values, files in self._pending:
             wrong = [name for name, value in zip(names, values.tolist(), strict=True) if not _is_finite(value)]
             self.in_a_row = self.in_a_row + 1 if wrong else 0
+            if not wrong:
+                self.last_finite_iteration = iteration
             if wrong:
                 messages.append(
                     f'Iteration {iteration}: {", ".join(wrong)} not finite; this step was skipped. '

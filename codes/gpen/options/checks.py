@@ -62,7 +62,9 @@ def find_errors(options: Options, training: bool = True) -> Iterator[Problem]:
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
     yield from _check_networks(options)
-    yield from _check_folders(options)
+    yield from _check_folders(options, ('train', 'val') if training else ('val',))
+    if training:
+        yield from _check_files(options)
 
 
 def _check_length(options: Options) -> Iterator[Problem]:
@@ -111,8 +113,8 @@ def _check_networks(options: Options) -> Iterator[Problem]:
             yield Problem(('network_d', 'size'), message)
 
 
-def _check_folders(options: Options) -> Iterator[Problem]:
-    for phase in ('train', 'val'):
+def _check_folders(options: Options, phases: tuple[str, ...]) -> Iterator[Problem]:
+    for phase in phases:
         dataset: Dataset | None = getattr(options.datasets, phase)
         for name, value in dataset.arguments.items() if dataset else ():
             if not name.startswith('dataroot') or not isinstance(value, str):
@@ -121,6 +123,9 @@ def _check_folders(options: Options) -> Iterator[Problem]:
             if not folder.is_dir():
                 message = f'there is no folder {folder}. Put the images there, or change this line.'
                 yield Problem(('datasets', phase, name), message)
+
+
+def _check_files(options: Options) -> Iterator[Problem]:
     paths = options.path
     for name in ('pretrain_network_g', 'pretrain_network_d', 'resume_state'):
         value = getattr(paths, name)
@@ -146,6 +151,8 @@ def find_warnings(options: Options) -> Iterator[Problem]:
         yield Problem(('datasets',), 'no val set: no validation, no best file, no early stopping')
     if isinstance(options.num_gpu, int) and options.num_gpu > 1:
         yield Problem(('num_gpu',), f'is {options.num_gpu}, but a run trains on one device')
+    if 'dist_params' in options.model_fields_set:
+        yield Problem(('dist_params',), 'has no effect: a run trains on one device')
     if options.network_d is not None and (train.gan_opt is None or not train.gan_opt.is_on):
         yield Problem(('network_d',), 'is not trained, since train.gan_opt is off')
     if train.net_d_init_iters and train.total_iter and train.net_d_init_iters >= train.total_iter:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from gpen.options import types
 from gpen.options.schema import Component, Options
 from gpen.options.yaml_reader import Key
 from gpen.registry import (
@@ -55,11 +58,41 @@ def signature_model(definition: Definition) -> type[BaseModel]:
     Annotations are the names of :mod:`gpen.options.types` and builtins, resolved there.
     """
     fields: dict[str, Any] = {
-        parameter.name: (parameter.annotation or 'Any', Field() if parameter.required else Field(parameter.default))
+        parameter.name: (
+            _known_annotation(parameter.annotation),
+            Field() if parameter.required else Field(parameter.default),
+        )
         for parameter in definition.parameters
     }
     config = ConfigDict(extra='allow' if definition.open_ended else 'forbid', strict=True)
     return create_model(definition.name, __config__=config, __module__='gpen.options.types', **fields)
+
+
+def _known_annotation(annotation: str | None) -> str:
+    """Return an annotation that can be resolved without importing its file; anything else allows any value."""
+    if annotation is None:
+        return 'Any'
+    nodes = list(ast.walk(ast.parse(annotation, mode='eval')))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    known = {*vars(types), *vars(builtins)}
+    return annotation if names <= known and not any(isinstance(node, ast.Attribute) for node in nodes) else 'Any'
+
+
+def check_role(key: Key, definition: Definition) -> str | None:
+    """Return what is wrong with using a loss at an option, or None: losses take images, logits or features."""
+    if key[0] != 'train' or not (key[1] in LOSS_KEYS or key[1] == 'losses'):
+        return None
+    adversarial = 'discriminator' in definition.methods
+    matching = definition.inputs[:1] == ('fake_features',)
+    if key[1] == 'gan_opt':
+        return None if adversarial else f'{definition.name} is no adversarial loss; use one such as GANLoss here'
+    if key[1] == 'feature_matching_opt':
+        return None if matching else f'{definition.name} does not compare features; use FeatureMatchingLoss here'
+    if adversarial:
+        return f'{definition.name} is an adversarial loss; it belongs to train.gan_opt'
+    if matching:
+        return f'{definition.name} compares features; it belongs to train.feature_matching_opt'
+    return None
 
 
 def parameter_names(component: Component, registry: Registry) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpen.options import checks
-from gpen.options.components import check_foreign_arguments, list_components, signature_model
+from gpen.options.components import check_foreign_arguments, check_role, list_components, signature_model
 from gpen.options.problems import Problem, describe, from_pydantic, to_user_error
 from gpen.options.schema import Component, Options
 from gpen.options.yaml_reader import Document, Key, apply_overrides, find_option_file, read_yaml
@@ -73,6 +73,9 @@ def _check_names_and_arguments(options: Options, document: Document) -> list[Pro
 def _check_component(key: Key, component: Component, registry: Registry) -> list[Problem]:
     definition = registry.find(component.type)
     if definition is not None:
+        wrong_role = check_role(key, definition)
+        if wrong_role is not None:
+            return [Problem((*key, 'type'), wrong_role)]
         model = signature_model(definition)
         try:
             model.model_validate(component.arguments)

@@ -7,7 +7,7 @@ the option parser checks YAML values against them without importing torch.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, Field
 
@@ -38,7 +38,9 @@ __all__ = [
     'Literal',
     'NonNegativeFloat',
     'NonNegativeInt',
+    'Optional',
     'PositiveFloat',
     'PositiveInt',
     'Probability',
+    'Union',
 ]

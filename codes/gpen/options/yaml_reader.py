@@ -21,7 +21,8 @@ from gpen.utils.files import project_root
 Key = tuple[str | int, ...]
 MAX_VALUES = 20_000
 FLOAT = re.compile(r'^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$')
-WHOLE_WITH_EXPONENT = re.compile(r'^[-+]?\d+[eE]\+?\d+$')
+WHOLE_NUMBER = re.compile(r'^[-+]?\d+([eE]\+?\d+)?$')  # as a float: 5e3, or BasicSR's !!float 5000
+KEPT_KEYS = ('name', 'lr', 'unit', 'batch_size_per_gpu', 'num_worker_per_gpu', 'prefetch_factor', 'pin_memory')
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def find_option_file(path: str | Path) -> Path:
 def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:
     """Read an option file, and those it names under ``_base_`` (relative to itself, later ones win, it wins over all).
 
-    A block that names another ``type`` than its base replaces the base's block; all other blocks are merged key by key.
+    A block that names another ``type`` than its base replaces the arguments in the base's block; all other blocks are
+    merged key by key.
 
     Raises:
         UserError: not readable, not YAML, an unsafe tag, a key twice, or files that inherit from each other in a ring.
@@ -103,6 +105,7 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
     Raises:
         UserError: a setting is not of that form.
     """
+    changes = Document({}, {}, document.file)
     for setting in overrides:
         name, equals, text = setting.partition('=')
         keys = [part for part in name.strip().split(':') if part]
@@ -113,7 +116,8 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
         for key in reversed(keys):
             data = {key: data}
         places = {tuple(keys[: n + 1]): Place(f'--force_yml {name}') for n in range(len(keys))}
-        _merge_into(document, Document(data, cast('dict[Key, Place]', places), document.file))
+        _merge_into(changes, Document(data, cast('dict[Key, Place]', places), document.file))
+    _merge_into(document, changes)
 
 
 def _parse(text: str, file: str, top_level_mapping: bool = True) -> Document:
@@ -129,7 +133,7 @@ def _parse(text: str, file: str, top_level_mapping: bool = True) -> Document:
         mark = error.problem_mark or error.context_mark
         where = Place(file, mark.line + 1 if mark else None)
         raise UserError(f'{where}: not valid YAML: {error.problem or error.context}.') from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f'{file}: not valid YAML: {error}.') from error
     if not top_level_mapping:
         return Document({'value': value}, {}, file)
@@ -145,31 +149,42 @@ def _build(loader: _Loader, node: yaml.Node, key: Key, file: str, places: dict[K
     if len(places) > MAX_VALUES:
         raise UserError(f'{file}: more than {MAX_VALUES} values; this is no option file.')
     if isinstance(node, yaml.MappingNode) and node.tag == 'tag:yaml.org,2002:map':
-        loader.flatten_mapping(node)
+        _check_keys(loader, node, key, file)
+        loader.flatten_mapping(node)  # keys merged by << come first, so that own keys win
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             name = loader.construct_object(key_node)
-            line = key_node.start_mark.line + 1
-            if not isinstance(name, str):
-                raise UserError(f'{file}:{line}: the key {name!r} is not text. Put it in quotes if it is meant so.')
-            if name in result:
-                raise UserError(
-                    f'{file}:{line}: {".".join(map(str, (*key, name)))} is given twice. Remove one of them.'
-                )
-            places[(*key, name)] = Place(file, line)
+            places[(*key, name)] = Place(file, key_node.start_mark.line + 1)
             result[name] = _build(loader, value_node, (*key, name), file, places)
         return result
     if isinstance(node, yaml.SequenceNode) and node.tag == 'tag:yaml.org,2002:seq':
         return [_build(loader, item, (*key, n), file, places) for n, item in enumerate(node.value)]
-    if node.tag == 'tag:yaml.org,2002:float' and WHOLE_WITH_EXPONENT.match(node.value):
+    if node.tag == 'tag:yaml.org,2002:float' and WHOLE_NUMBER.match(node.value):
         return int(float(node.value))
     return loader.construct_object(node)
+
+
+def _check_keys(loader: _Loader, node: yaml.MappingNode, key: Key, file: str) -> None:
+    """Refuse keys that are not text, and a key that stands twice in one block."""
+    seen = set()
+    for key_node, _ in node.value:
+        if key_node.tag == 'tag:yaml.org,2002:merge':
+            continue
+        name = loader.construct_object(key_node)
+        line = key_node.start_mark.line + 1
+        if not isinstance(name, str):
+            raise UserError(f'{file}:{line}: the key {name!r} is not text. Put it in quotes if it is meant so.')
+        if name in seen:
+            raise UserError(f'{file}:{line}: {".".join(map(str, (*key, name)))} is given twice. Remove one of them.')
+        seen.add(name)
 
 
 def _merge_into(base: Document, child: Document) -> None:
     replaced = _drop_replaced_types(base.data, child.data, ())
     for key in replaced:
-        base.places = {place: where for place, where in base.places.items() if place[: len(key)] != key}
+        base.places = {
+            place: where for place, where in base.places.items() if place[: len(key)] != key or place[-1] in KEPT_KEYS
+        }
     merged = Dict(base.data)
     merged.update(child.data)
     base.data = merged.to_dict()
@@ -177,14 +192,17 @@ def _merge_into(base: Document, child: Document) -> None:
 
 
 def _drop_replaced_types(base: dict[str, Any], child: dict[str, Any], key: Key) -> list[Key]:
-    """Empty the blocks of ``base`` for which ``child`` names another ``type``; return their key paths."""
+    """Empty the blocks of ``base`` for which ``child`` names another ``type``; return their key paths.
+
+    Options that do not depend on the type stay.
+    """
     dropped: list[Key] = []
     for name, value in child.items():
         below = base.get(name)
         if not isinstance(value, dict) or not isinstance(below, dict):
             continue
         if 'type' in value and 'type' in below and value['type'] != below['type']:
-            base[name] = {}
+            base[name] = {kept: below[kept] for kept in KEPT_KEYS if kept in below}
             dropped.append((*key, name))
         else:
             dropped += _drop_replaced_types(below, value, (*key, name))

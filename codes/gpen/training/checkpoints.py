@@ -91,6 +91,16 @@ class CheckpointStore:
             if number.isdigit() and int(number) not in kept:
                 path.unlink(missing_ok=True)
 
+    def owns(self, checkpoint: Checkpoint) -> bool:
+        """Whether a checkpoint lies in this experiment folder, by whatever path it was reached."""
+        return checkpoint.path.resolve().parent == self.states.resolve()
+
+    def adopt_best(self, checkpoint: Checkpoint) -> None:
+        """Take over the best generator of the experiment folder that a checkpoint comes from."""
+        best = checkpoint.path.resolve().parent.parent / 'models' / 'net_g_best.pth'
+        if best.is_file():
+            link_or_copy(best, self.models / 'net_g_best.pth')
+
     def clean_up(self, iteration: int) -> list[str]:
         """Remove what a save that was cut off left: temporary files, model files without a state.
 
@@ -111,7 +121,15 @@ class CheckpointStore:
                     target.mkdir(exist_ok=True)
                     path.replace(target / path.name)
                     moved.append(path.name)
+                    if path.name.startswith('net_g_'):
+                        self._drop_best_if_same(target / path.name)
         return moved
+
+    def _drop_best_if_same(self, superseded: Path) -> None:
+        """Remove the best name where it stands for a generator that is superseded: it would be taken for another."""
+        best = self.models / 'net_g_best.pth'
+        if best.exists() and best.samefile(superseded):
+            best.unlink()
 
     def iterations(self) -> list[int]:
         """Return the iterations that have a state, in order."""

@@ -50,13 +50,17 @@ class EarlyStopping:
     def state_dict(self) -> dict[str, Any]:
         """Return what the next validations depend on."""
         return {
+            'metric': self.metric,
             'best': self.best,
             'best_iteration': self.best_iteration,
             'waited': self.waited,
             'reference': self._reference,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Continue from :meth:`state_dict`; return False, and start anew, where that followed another metric."""
+        if state['metric'] != self.metric:
+            return False
         self.best, self.best_iteration = state['best'], state['best_iteration']
         self.waited, self._reference = state['waited'], state['reference']
+        return True

@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import Any
 
 from gpen.errors import UserError
+from gpen.registry import ARCH_REGISTRY
 
 LOGGER = logging.getLogger('gpen')
+LOCK_PATIENCE = 6  # seconds; torch's workers look for their parent every 5
 
 
 @contextmanager
@@ -29,13 +31,18 @@ def lock_experiment(folder: Path) -> Iterator[None]:
     try:
         locks.mkdir(parents=True, exist_ok=True)
         lock = FileLock(locks / f'{folder.name}.lock')
-        lock.acquire(timeout=0)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            # The reading processes of a run that was killed hold it until they notice, some seconds later.
+            LOGGER.info('%s is in use; waiting up to %d s for it ...', folder, LOCK_PATIENCE)
+            lock.acquire(timeout=LOCK_PATIENCE)
     except Timeout as error:
         raise UserError(
             f'Another run is using {folder}. Wait for it, stop it, or give this run another name in the option file.'
         ) from error
-    except OSError as error:
-        raise UserError(f'Cannot write in {folder.parent}: {error.strerror}. Set path.experiments_root.') from error
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f'Cannot write in or lock {folder.parent}: {error}. Set path.experiments_root.') from error
     try:
         yield
     finally:
@@ -108,7 +115,7 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Raises:
         UserError: one of them makes the state unusable (another network, model or optimizer).
     """
-    old, new = flatten(before), flatten(now)
+    old, new = flatten(_with_defaults(before)), flatten(_with_defaults(now))
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     lines = {key: f'{key}: {_show(old.get(key))} -> {_show(new.get(key))}' for key in changed}
     unusable = [line for key, line in lines.items() if key.startswith(UNUSABLE)]
@@ -119,6 +126,18 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             'Put them back, give the run another name, or start anew without --auto_resume.'
         )
     return list(lines.values())
+
+
+def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options with the defaults of both networks written out, so that writing one out is no change."""
+    filled = dict(options)
+    for name in ('network_g', 'network_d'):
+        block = options.get(name)
+        definition = ARCH_REGISTRY.find(block['type']) if block else None
+        if block and definition is not None:
+            defaults = {parameter.name: parameter.default for parameter in definition.parameters}
+            filled[name] = {**defaults, **block}
+    return filled
 
 
 def flatten(data: Any, prefix: str = '') -> dict[str, Any]:

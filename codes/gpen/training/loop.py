@@ -43,7 +43,9 @@ def train(run: Run) -> str:
     parts, model = run.parts, run.parts.model
     train_options = parts.options.datasets.train
     assert train_options is not None
-    if run.validation_is_due and _validate(run):  # an interruption came before it
+    if run.validation_is_due:  # an interruption came before it
+        if _validate(run) is None:
+            return _stopped_sentence(run)
         run.saved_iteration = -1
         save(run)
     if parts.early_stopping is not None and parts.early_stopping.should_stop:
@@ -73,12 +75,12 @@ def train(run: Run) -> str:
             if logs:
                 _record_training(run, bar)
             run.validation_is_due = parts.validates_at(run.iteration)
-            improved = run.validation_is_due and _validate(run)
+            improved = bool(run.validation_is_due and _validate(run))
             stops_early = parts.early_stopping is not None and parts.early_stopping.should_stop
             if improved or stops_early or run.stop.is_set or parts.saves_at(run.iteration):
                 save(run)
             if run.stop.is_set:
-                return f'Stopped by {run.stop.name} after iteration {run.iteration}.'
+                return _stopped_sentence(run)
             if stops_early:
                 return _early_stopping_sentence(parts)
     return f'Finished: all {parts.total_iterations} iterations are done.'
@@ -97,12 +99,13 @@ def save(run: Run) -> None:
         'version': __version__,
         'epoch': parts.epoch_of(run.iteration),
         'options': parts.options.model_dump(mode='json'),
+        'data': {'pairs': len(parts.train_set), 'iterations_per_epoch': parts.iterations_per_epoch},
         'model': parts.model.state_dict(),
         'early_stopping': early.state_dict() if early is not None else None,
         'validation_is_due': run.validation_is_due,
     }
     best = early.best_iteration if early is not None else None
-    good_until = run.iteration - parts.model.guard.in_a_row
+    good_until = parts.model.guard.last_finite_iteration
     run.store.save(run.iteration, parts.model.network_states(), state, best, good_until)
     run.saved_iteration = run.iteration
 
@@ -117,8 +120,9 @@ def restore_run(parts: Parts, checkpoint: Checkpoint) -> None:
     try:
         parts.model.load_network_states(checkpoint.networks)
         parts.model.load_state_dict(state['model'])
-        if parts.early_stopping is not None and state['early_stopping'] is not None:
-            parts.early_stopping.load_state_dict(state['early_stopping'])
+        early, saved = parts.early_stopping, state['early_stopping']
+        if early is not None and saved is not None and not early.load_state_dict(saved):
+            LOGGER.info('Early stopping starts anew: it follows %s now.', early.metric)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise UserError(
             f'{checkpoint.path} does not fit this run: {error}. Start anew without --auto_resume.'
@@ -149,8 +153,8 @@ def _record_training(run: Run, bar: tqdm[Any]) -> None:
     )
 
 
-def _validate(run: Run) -> bool:
-    """Validate and record; return whether it is the best so far."""
+def _validate(run: Run) -> bool | None:
+    """Validate and record; return whether it is the best so far, or None when a signal came before the end."""
     parts, options = run.parts, run.parts.options.val
     result = validate(
         parts.model.restore,
@@ -161,8 +165,8 @@ def _validate(run: Run) -> bool:
         should_stop=lambda: run.stop.is_set,
     )
     run.watch.pause()
-    if result is None:  # a signal came; the state says that this validation is still due
-        return False
+    if result is None:  # the state says that this validation is still due
+        return None
     run.validation_is_due = False
     epoch = parts.epoch_of(run.iteration)
     run.recorder.scalars(run.iteration, epoch, 'val', {f'val/{name}': value for name, value in result.means.items()})
@@ -175,6 +179,10 @@ def _validate(run: Run) -> bool:
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
     LOGGER.info('epoch %d  iter %d  validation  %s%s', epoch, run.iteration, numbers, '  (best)' if improved else '')
     return improved
+
+
+def _stopped_sentence(run: Run) -> str:
+    return f'Stopped by {run.stop.name} after iteration {run.iteration}.'
 
 
 def _early_stopping_sentence(parts: Parts) -> str:

@@ -101,7 +101,13 @@ def build_validation(options: Options) -> Any:
     val = options.datasets.val
     if val is None:
         return None
-    return build_val_loader(build_data('val', val), val.batch_size_per_gpu, val.num_worker_per_gpu)
+    return build_val_loader(
+        build_data('val', val),
+        val.batch_size_per_gpu,
+        val.num_worker_per_gpu,
+        pin_memory=val.pin_memory,
+        prefetch_factor=val.prefetch_factor,
+    )
 
 
 def build_early_stopping(options: Options, metrics: dict[str, Metric]) -> EarlyStopping | None:

@@ -14,7 +14,7 @@ from gpen.options import Options, ParsedOptions
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
 from gpen.training.device import explain_out_of_memory, peak_memory, select_device
 from gpen.training.experiment import LOGGER, RunLog, compare_options, lock_experiment, move_aside
-from gpen.training.loop import Run, format_duration, restore_run, train
+from gpen.training.loop import Run, format_duration, restore_run, save, train
 from gpen.training.parts import Parts, build_parts
 from gpen.training.recorder import Recorder
 from gpen.training.signals import StopRequest
@@ -48,7 +48,7 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
             parts = build_parts(options, device)
             if checkpoint is not None:
                 _continue_from(checkpoint, parts)
-        if checkpoint is None or folder not in checkpoint.path.parents:
+        if checkpoint is None or not store.owns(checkpoint):
             moved = move_aside(folder)
             if moved is not None:
                 LOGGER.info('%s was there already: it is now %s.', folder, moved)
@@ -65,19 +65,23 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
 
 def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool) -> Checkpoint | None:
     """Return the checkpoint to continue from, if any; say what was passed over."""
+    if auto_resume:
+        checkpoint, damaged = store.load_newest()
+        for sentence in damaged:
+            LOGGER.warning('Passed over: %s', sentence)
+        if checkpoint is not None:
+            return checkpoint
     if options.path.resume_state is not None:
         return store.load(resolve_path(options.path.resume_state))
-    if not auto_resume:
-        return None
-    checkpoint, damaged = store.load_newest()
-    for sentence in damaged:
-        LOGGER.warning('Passed over: %s', sentence)
-    return checkpoint
+    return None
 
 
 def _continue_from(checkpoint: Checkpoint, parts: Parts) -> None:
     """Put the parts into the state of the checkpoint; say so, and which options changed."""
     changed = compare_options(checkpoint.state['options'], parts.options.model_dump(mode='json'))
+    pairs, now = checkpoint.state['data']['pairs'], len(parts.train_set)
+    if pairs != now:
+        changed.append(f'pairs to train on: {pairs} -> {now}; an epoch has {parts.iterations_per_epoch} iterations')
     restore_run(parts, checkpoint)
     LOGGER.info('Continuing from %s, after iteration %d.', checkpoint.path, checkpoint.iteration)
     for line in changed:
@@ -92,12 +96,18 @@ def _open_run(parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | Non
         LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
     due = False
     if checkpoint is not None:
-        due = bool(checkpoint.state['validation_is_due'])
+        due = bool(checkpoint.state['validation_is_due']) and parts.val_loader is not None
         best = parts.early_stopping.best_iteration if parts.early_stopping is not None else None
-        if checkpoint.path.parent == store.states:
+        if store.owns(checkpoint):
             store.link(start, list(checkpoint.networks), best)
+        else:
+            store.adopt_best(checkpoint)
     recorder = Recorder(store.models.parent, parts.options.logger.use_tb_logger, start, due)
-    return Run(parts, store, recorder, stop, iteration=start, saved_iteration=start, validation_is_due=due)
+    run = Run(parts, store, recorder, stop, iteration=start, saved_iteration=start, validation_is_due=due)
+    if checkpoint is not None and not store.owns(checkpoint):
+        run.saved_iteration = -1
+        save(run)
+    return run
 
 
 def _train_and_report(run: Run) -> int:
@@ -118,7 +128,8 @@ def _train_and_report(run: Run) -> int:
     best = run.store.models / 'net_g_best.pth'
     if early is not None and early.best is not None and best.exists():
         LOGGER.info('Best %s: %.4f at iteration %s: %s', early.metric, early.best, early.best_iteration, best)
-    LOGGER.info('Latest weights: %s', run.store.models / 'net_g_latest.pth')
+    if (run.store.models / 'net_g_latest.pth').exists():
+        LOGGER.info('Latest weights: %s', run.store.models / 'net_g_latest.pth')
     if not run.stop.is_set:
         return 0
     LOGGER.info('Continue with the same command and --auto_resume.')
@@ -130,7 +141,7 @@ def _go_back_to_good_checkpoint(run: Run) -> None:
 
     Weights that give no finite loss any more may have been saved while training still tried to go on.
     """
-    good = [n for n in run.store.iterations() if n <= run.iteration - run.parts.model.guard.in_a_row]
+    good = [n for n in run.store.iterations() if n <= run.parts.model.guard.last_finite_iteration]
     if good:
         moved = run.store.clean_up(good[-1])
         run.store.link(good[-1], list(run.parts.model.network_states()), None)
@@ -151,7 +162,9 @@ def describe_run(parts: Parts) -> str:
             count = sum(parameter.numel() for parameter in network.parameters())
             lines.append(f'{name}: {type(network).__name__}, {count:,} parameters')
     val = len(parts.val_loader.loader.dataset) if parts.val_loader is not None else 0
-    lines.append(f'Data: {len(parts.train_set)} pairs to train on, {val} to validate on')
+    datasets = parts.options.datasets
+    train_name, val_name = (f' ({data.name})' if data and data.name else '' for data in (datasets.train, datasets.val))
+    lines.append(f'Data: {len(parts.train_set)} pairs to train on{train_name}, {val} to validate on{val_name}')
     epochs = parts.epoch_of(parts.total_iterations)
     lines.append(f'Length: {parts.total_iterations} iterations, {parts.iterations_per_epoch} an epoch, {epochs} epochs')
     return '\n'.join(lines)

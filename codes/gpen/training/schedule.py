@@ -78,9 +78,9 @@ class CosineAnnealingRestartLR:
         """Return the rate after ``position`` whole epochs or iterations."""
         for cycle, weight in zip(self.cycles, self.weights, strict=True):
             if position < cycle.period:
-                return cycle.rate(lr * weight, position)
+                return cycle.eta_min + weight * (cycle.rate(lr, position) - cycle.eta_min)
             position -= cycle.period
-        return self.cycles[-1].rate(lr * self.weights[-1], self.cycles[-1].period)
+        return self.cycles[-1].eta_min
 
 
 class LearningRates:
