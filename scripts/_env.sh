@@ -49,7 +49,8 @@ install() {
     install_optional
     if ! "$PYTHON" -c 'import cv2' 2>/dev/null; then # servers without libGL
         "$PYTHON" -m pip uninstall --quiet --yes opencv-python
-        pip_install opencv-python-headless || exit 1
+        pip_install --force-reinstall --no-deps opencv-python-headless
+        "$PYTHON" -c 'import cv2' || exit 1
     fi
     echo "$wanted" >"$stamp"
 }
@@ -67,8 +68,9 @@ find_environment() {
 
 if ! find_environment; then
     base=$(find_python) || exit 1
+    existed=$([ -e "$VENV" ] && echo yes)
     if ! "$base" -m venv "$VENV" || ! find_environment; then
-        rm -rf "$VENV"
+        [ "$existed" = yes ] || rm -rf "$VENV" # not half an environment
         echo "Error: $base cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv." >&2
         exit 1
     fi

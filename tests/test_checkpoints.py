@@ -321,3 +321,13 @@ def test_a_state_that_names_model_files_elsewhere_takes_them_from_beside_itself(
     torch.save(state, store.states / '4.state')
     torch.save({'params': {}}, tmp_path.parent / 'net_g_4.pth')
     assert store.load(store.states / '4.state').networks['net_g']['params']
+
+
+def test_weight_files_of_the_user_are_left_alone(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=1)
+    mine = tmp_path / 'models' / 'net_g_mine_2024.pth'
+    mine.parent.mkdir()
+    mine.write_bytes(b'mine')
+    store.clean_up(0)
+    store.prune(0)
+    assert mine.read_bytes() == b'mine'

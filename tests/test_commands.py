@@ -128,7 +128,8 @@ def test_losses_that_are_not_finite_end_training_with_the_last_good_checkpoint_k
     lines = [line for line in printed.splitlines() if 'not finite' in line]
     assert len(lines) == 10
     assert re.match(
-        r'Iteration 5: \S.* not finite; this step was skipped\. Files of the batch: /.*\.png, /.*\.png\.', lines[0]
+        r'Iteration 5: \S.* not finite; this step of the \S.* was skipped\. Files of the batch: /.*\.png, /.*\.png\.',
+        lines[0],
     )
     assert 'G_loss_adv' in lines[0]
     assert 'That is 10 steps in a row; training stops here, the last good checkpoint is kept.' in lines[-1]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from gpen.models.ema import ema_decay_at, update_ema
+from gpen.models.ema import ema_decay_at, move_towards, update_ema
 
 
 def half_life(decay: float) -> float:
@@ -63,6 +64,24 @@ def test_an_update_changes_neither_the_generator_nor_where_gradients_flow() -> N
     update_ema(ema, network, 0.5)
     assert _flat(network) == before
     assert not any(weight.requires_grad for weight in ema.parameters())
+
+
+def test_after_a_skipped_step_the_average_stays_as_it_is() -> None:
+    network, ema = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+    before = _flat(ema)
+    update_ema(ema, network, 0.5, torch.tensor(False))
+    assert _flat(ema) == before
+
+
+@pytest.mark.parametrize('stepped', [True, False])
+def test_the_way_of_a_gpu_is_the_same(stepped: bool) -> None:
+    network, ema = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
+    other = copy.deepcopy(ema)
+    update_ema(ema, network, 0.9, torch.tensor(stepped))
+    weights = [weight.detach() for weight in network.parameters()]
+    move_towards(list(other.parameters()), weights, torch.tensor(0.1) * stepped)
+    for row, wanted in zip(_flat(other), _flat(ema), strict=True):
+        assert row == pytest.approx(wanted, abs=1e-7)
 
 
 def _flat(network: nn.Module) -> list[list[float]]:

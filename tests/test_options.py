@@ -135,13 +135,15 @@ def test_a_wrong_value_is_explained(option_file: Path, override: str, message: s
 @pytest.mark.parametrize(
     ('override', 'message'),
     [
+        ('network_g:type=GPENDiscriminator', 'network_g.type: GPENDiscriminator is a discriminator'),
+        ('network_d:type=GPEN', 'network_d.type: GPEN is a generator'),
         ('train:gan_opt={type: L1Loss}', 'train.gan_opt.type: L1Loss is no adversarial loss'),
         ('train:pixel_opt={type: GANLoss}', 'train.pixel_opt.type: GANLoss is an adversarial loss'),
         ('train:losses={x: {type: FeatureMatchingLoss}}', 'FeatureMatchingLoss compares features'),
         ('train:feature_matching_opt={type: L1Loss}', 'L1Loss does not compare features'),
     ],
 )
-def test_a_loss_in_the_wrong_place_is_refused(option_file: Path, override: str, message: str) -> None:
+def test_a_network_or_loss_in_the_wrong_place_is_refused(option_file: Path, override: str, message: str) -> None:
     assert any(message in line for line in errors_of(option_file, override))
 
 
@@ -190,6 +192,14 @@ def test_a_base_file_is_inherited_and_a_new_type_replaces_its_block(option_file:
     assert options.train.total_epochs == 4
     assert options.train.scheduler is not None
     assert options.train.scheduler.arguments == {'T_max': 4}
+
+
+@pytest.mark.parametrize('base', ['5', '~', '[1]'])
+def test_a_base_that_is_no_file_name_is_refused_with_its_line(tmp_path: Path, base: str) -> None:
+    path = tmp_path / 'child.yml'
+    path.write_text(f'name: a\n_base_: {base}\n')
+    with pytest.raises(UserError, match=r'child.yml:2: _base_ should be the name of an option file'):
+        parse_options(path)
 
 
 def test_files_that_inherit_in_a_ring_are_refused(tmp_path: Path) -> None:

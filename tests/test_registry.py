@@ -33,7 +33,7 @@ from own_things.base import THINGS, Base
 class Derived(Base):
     pass
 
-@THINGS.register
+@THINGS.register()
 class Foreign(Elsewhere):
     pass
 

@@ -12,7 +12,7 @@ import pytest
 import processes
 from command_line import Result, fail, read_records, succeed
 from conftest import tiny_options, write_options, write_pairs
-from gpen.data.image_io import read_image
+from gpen.data.image_io import read_image, write_image
 
 
 @pytest.fixture(scope='module')
@@ -119,3 +119,25 @@ def test_restoring_nothing_is_an_error(trained: Path, tmp_path: Path) -> None:
         assert status == 2, printed
         assert message in printed
         assert 'Traceback' not in printed
+
+
+def test_originals_are_never_overwritten_and_results_never_restored_again(trained: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / 'faces', 2)
+    source = tmp_path / 'faces' / 'blurry'
+    before = (source / '000.png').read_bytes()
+    status, printed = restore(trained, source, source)
+    assert (status, 'the originals would be lost' in printed) == (2, True)
+    status, printed = restore(trained, source / '000.png', source)
+    assert (status, 'would be overwritten' in printed) == (2, True)
+    assert (source / '000.png').read_bytes() == before
+    for _ in range(2):
+        status, printed = restore(trained, source, source / 'restored')
+        assert (status, '2 restored at 16 x 16' in printed) == (0, True)
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(trained: Path, tmp_path: Path) -> None:
+    write_pairs(tmp_path / 'faces', 1)
+    source, output = tmp_path / 'faces' / 'blurry', tmp_path / 'restored'
+    write_image(source / '000.jpg', read_image(source / '000.png'))
+    assert restore(trained, source, output)[0] == 0
+    assert sorted(path.name for path in output.iterdir()) == ['000.jpg.png', '000.png.png']

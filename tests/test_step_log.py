@@ -74,8 +74,8 @@ def test_a_step_that_is_not_finite_is_reported_with_loss_and_files(value: float)
     guard.record(7, scalars(D_loss_real=1.0, G_loss_pixel=value, grad_norm_g=math.nan), ['x/a.png', 'x/b.png'])
     (message,) = guard.review()
     assert message == (
-        'Iteration 7: G_loss_pixel, grad_norm_g not finite; this step was skipped. Files of the batch: '
-        'x/a.png, x/b.png.'
+        'Iteration 7: G_loss_pixel, grad_norm_g not finite; this step of the generator was skipped. '
+        'Files of the batch: x/a.png, x/b.png.'
     )
     assert guard.review() == []
 

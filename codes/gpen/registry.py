@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from gpen.errors import UserError
 
@@ -78,9 +78,15 @@ class Registry:
         self.given = given
         self.basicsr = basicsr
 
-    def register(self, item: T) -> T:
-        """Mark a class or function as available under its own name (a decorator)."""
-        return item
+    @overload
+    def register(self, item: T) -> T: ...
+
+    @overload
+    def register(self) -> Callable[[T], T]: ...
+
+    def register(self, item: T | None = None) -> T | Callable[[T], T]:
+        """Mark a class or function as available under its own name (a decorator, with or without parentheses)."""
+        return item if item is not None else lambda decorated: decorated
 
     @cached_property
     def definitions(self) -> dict[str, Definition]:
@@ -169,7 +175,7 @@ class Registry:
         return found
 
     def _is_decorator(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Attribute) and ast.unparse(node) == f'{self.variable}.register'
+        return ast.unparse(node) in {f'{self.variable}.register', f'{self.variable}.register()'}
 
 
 def _basicsr_defines(name: str) -> bool:

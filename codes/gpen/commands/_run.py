@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -20,7 +21,8 @@ def run_command(body: Callable[[], int]) -> int:
         if isinstance(error, BrokenPipeError):
             sys.stderr.close()
             return 141
-        print(f'Error: {error}. Free some space, or choose another folder; checkpoints are whole.', file=sys.stderr)
+        hint = 'Free some space' if error.errno == errno.ENOSPC else 'Look at this file, and close what is using it'
+        print(f'Error: {error}. {hint}, then run the command again; what was saved is whole.', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('Interrupted.', file=sys.stderr)

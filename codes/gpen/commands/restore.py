@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         restorer = load_restorer(Path(args.model), device)
         source, output = Path(args.input), Path(args.output)
         with (
-            tqdm(total=len(list_images(source)), unit='face', disable=None) as bar,
+            tqdm(total=len(list_images(source, output)), unit='face', disable=None) as bar,
             explain_out_of_memory(args.batch_size, '--batch_size'),
         ):
             done, failures = restore_folder(

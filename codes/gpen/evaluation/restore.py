@@ -59,8 +59,8 @@ def load_restorer(path: Path, device: torch.device) -> Restorer:
     return Restorer(network, size, int(config.get('in_size') or size), device)
 
 
-def list_images(source: Path) -> list[Path]:
-    """Return the images of a folder (with its sub-folders), or the one image that ``source`` is.
+def list_images(source: Path, output: Path) -> list[Path]:
+    """Return the images of a folder (with its sub-folders, without ``output``), or the one image that ``source`` is.
 
     Raises:
         UserError: no such file or folder, or no image in it.
@@ -69,7 +69,12 @@ def list_images(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise UserError(f'There is no file or folder {source}. Give images with --input.')
-    images = sorted(path for path in source.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file())
+    if output.resolve() == source.resolve():
+        raise UserError(
+            f'--input and --output are both {source}; the originals would be lost. Choose another --output.'
+        )
+    found = [path for path in source.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()]
+    images = sorted(path for path in found if output.resolve() not in path.resolve().parents)
     if not images:
         raise UserError(f'There is no image in {source} ({", ".join(sorted(SUFFIXES))}).')
     return images
@@ -107,8 +112,10 @@ def restore_folder(
         How many were restored, and a sentence for each that could not be read.
     """
     root = source if source.is_dir() else source.parent
-    images = list_images(source)
+    images = list_images(source, output)
     targets = name_targets(images, root, output)
+    if source.is_file() and targets[source].resolve() == source.resolve():
+        raise UserError(f'{source} would be overwritten. Choose another --output.')
     failures: list[str] = []
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]

@@ -18,8 +18,28 @@ def ema_decay_at(iteration: int, decay: float, rampup_iter: int) -> float:
 
 
 @torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the weights of ``ema`` towards those of ``network``: ema = decay * ema + (1 - decay) * network."""
-    torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
+def update_ema(ema: nn.Module, network: nn.Module, decay: float, stepped: torch.Tensor | None = None) -> None:
+    """Move the weights of ``ema`` towards those of ``network``: ema = decay * ema + (1 - decay) * network.
+
+    Args:
+        ema: the average, changed in place.
+        network: the network that was just trained.
+        decay: the share of the average that stays.
+        stepped: a bool scalar on the device; where it is false, the average stays as it is.  A GPU decides by itself,
+            so that the host does not wait.
+    """
+    averages: list[torch.Tensor] = list(ema.parameters())
+    weights: list[torch.Tensor] = list(network.parameters())
+    if stepped is None or (stepped.device.type == 'cpu' and bool(stepped)):
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+    elif stepped.device.type != 'cpu':
+        move_towards(averages, weights, stepped.float() * (1 - decay))
     for average, buffer in zip(ema.buffers(), network.buffers(), strict=True):
         average.copy_(buffer)
+
+
+def move_towards(averages: list[torch.Tensor], weights: list[torch.Tensor], share: torch.Tensor) -> None:
+    """Add ``share`` (a scalar on the device) of the way to ``weights`` to ``averages``, in place."""
+    differences = list(torch._foreach_sub(weights, averages))
+    torch._foreach_mul_(differences, share)
+    torch._foreach_add_(averages, differences)

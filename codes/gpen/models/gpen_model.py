@@ -113,9 +113,10 @@ class GPENModel:
         if self.net_d is not None:
             values |= self._step_discriminator(restored.detach(), gt, iteration)
         if generator_learns:
-            values |= self._step_generator(restored, gt)
+            generator_values, stepped = self._step_generator(restored, gt)
+            values |= generator_values
             decay = ema_decay_at(iteration, train.ema_decay, train.ema_scheduler.total_iter)
-            update_ema(self.net_g_ema, self.net_g, decay)
+            update_ema(self.net_g_ema, self.net_g, decay, stepped)
         self.means.add(values)
         self.guard.record(iteration, values, list(batch['gt_path']))
 
@@ -135,17 +136,17 @@ class GPENModel:
             values['D_r1'] = r1_penalty(real_logits, real)
             # Lazy regularization: scaled by its interval (StyleGAN2, appendix B).
             total = total + values['D_r1'] * (train.r1_reg_weight / 2 * train.net_d_reg_every)
-        values['grad_norm_d'] = self._backward_and_step(total, self.net_d, self.optimizer_d)
+        values['grad_norm_d'], _ = self._backward_and_step(total, self.net_d, self.optimizer_d)
         return values
 
-    def _step_generator(self, restored: Tensor, gt: Tensor) -> dict[str, Tensor]:
+    def _step_generator(self, restored: Tensor, gt: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         losses = {name: loss(restored, gt) for name, loss in self.losses.items()}
         if self.net_d is not None:
             self.net_d.requires_grad_(False)
             losses |= self._adversarial_losses(self.net_d, restored, gt)
         values = {f'G_loss_{name}': loss for name, loss in losses.items()}
-        values['grad_norm_g'] = self._backward_and_step(_total(losses), self.net_g, self.optimizer_g)
-        return values
+        norm, stepped = self._backward_and_step(_total(losses), self.net_g, self.optimizer_g)
+        return {**values, 'grad_norm_g': norm}, stepped
 
     def _adversarial_losses(self, net_d: nn.Module, restored: Tensor, gt: Tensor) -> dict[str, Tensor]:
         if self.feature_matching is None:
@@ -158,16 +159,23 @@ class GPENModel:
             'feature_matching': self.feature_matching(fake_features, real_features),
         }
 
-    def _backward_and_step(self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Step the optimizer, unless the loss or a gradient is not finite; return the gradient norm before clipping."""
+    def _backward_and_step(
+        self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[Tensor, Tensor]:
+        """Step the optimizer, unless the loss or a gradient is not finite.
+
+        Returns:
+            The gradient norm before clipping, and whether it stepped (a bool scalar on the device).
+        """
         train = self.options.train
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
         limit = train.grad_norm_clip if train.use_grad_norm and train.grad_norm_clip else float('inf')
         norm = nn.utils.clip_grad_norm_(parameters, limit)
-        step_if(optimizer, torch.isfinite(loss.detach()) & torch.isfinite(norm))
-        return norm
+        is_finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        step_if(optimizer, is_finite)
+        return norm, is_finite
 
     @torch.inference_mode()
     def restore(self, lq: Tensor) -> Tensor:

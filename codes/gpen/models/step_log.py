@@ -91,7 +91,8 @@ class FiniteGuard:
                 self.last_finite_iteration = iteration
             if wrong:
                 messages.append(
-                    f'Iteration {iteration}: {", ".join(wrong)} not finite; this step was skipped. '
+                    f'Iteration {iteration}: {", ".join(wrong)} not finite; '
+                    f'this step of the {_say_whose(wrong)} was skipped. '
                     f'Files of the batch: {", ".join(files)}.'
                 )
             if self.gave_up:
@@ -103,6 +104,12 @@ class FiniteGuard:
                 )
         self._pending = []
         return messages
+
+
+def _say_whose(names: list[str]) -> str:
+    """Return the networks that losses and gradient norms belong to."""
+    owners = ['discriminator' if name.startswith('D_') or name == 'grad_norm_d' else 'generator' for name in names]
+    return ' and the '.join(dict.fromkeys(owners))
 
 
 def _is_finite(value: float) -> bool:

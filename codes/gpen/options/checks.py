@@ -87,6 +87,10 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'gan_opt'), 'needs a discriminator: give network_d, or remove gan_opt')
     if matching and not adversarial:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
+    discriminator = ARCH_REGISTRY.find(options.network_d.type) if options.network_d is not None else None
+    if matching and (discriminator is None or 'return_features' not in discriminator.inputs):
+        message = 'needs a discriminator whose forward takes return_features, such as GPENDiscriminator'
+        yield Problem(('train', 'feature_matching_opt'), message)
     for name in train.losses:
         if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'}:
             yield Problem(

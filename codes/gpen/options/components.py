@@ -79,7 +79,11 @@ def _known_annotation(annotation: str | None) -> str:
 
 
 def check_role(key: Key, definition: Definition) -> str | None:
-    """Return what is wrong with using a loss at an option, or None: losses take images, logits or features."""
+    """Return what is wrong with using a network or a loss at an option, or None."""
+    if key == ('network_g',) and 'return_features' in definition.inputs:
+        return f'{definition.name} is a discriminator; it belongs to network_d'
+    if key == ('network_d',) and 'return_latents' in definition.inputs:
+        return f'{definition.name} is a generator; it belongs to network_g'
     if key[0] != 'train' or not (key[1] in LOSS_KEYS or key[1] == 'losses'):
         return None
     adversarial = 'discriminator' in definition.methods

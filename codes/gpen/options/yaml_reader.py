@@ -90,8 +90,12 @@ def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:
     document = _parse(text, str(path))
     bases = document.data.pop('_base_', [])
     merged = Document({}, {}, str(path))
-    for base in [bases] if isinstance(bases, str) else bases:
-        base_path = path.parent / str(base)
+    names = [bases] if isinstance(bases, str) else bases
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        where = document.place(('_base_',))
+        raise UserError(f'{where}: _base_ should be the name of an option file, or a list of names, not {bases!r}.')
+    for base in names:
+        base_path = path.parent / base
         if not base_path.is_file():
             raise UserError(f'{document.place(("_base_",))}: _base_: there is no file {base_path}.')
         _merge_into(merged, read_yaml(base_path, (*_parents, path.resolve())))

@@ -7,6 +7,8 @@ written last, so that a state never names a model file that is not there.
 
 from __future__ import annotations
 
+import filecmp
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +52,7 @@ class CheckpointStore:
         best_iteration: int | None,
         good_until: int | None = None,
     ) -> None:
-        """Write a checkpoint, link the latest (and, if it is from this iteration, best) names to it, prune old ones.
+        """Write a checkpoint, link the latest and best names, prune old ones, prune old ones.
 
         Args:
             iteration: the iteration that was just done.
@@ -71,11 +73,12 @@ class CheckpointStore:
         self.prune(iteration if good_until is None else good_until)
 
     def link(self, iteration: int, stems: list[str], best_iteration: int | None) -> None:
-        """Make the latest names (and the best name, if the best iteration is this one) stand for ``iteration``."""
+        """Make the latest names stand for ``iteration``, and the best name for the best one, while it has a number."""
         for stem in stems:
             link_or_copy(self.models / f'{stem}_{iteration}.pth', self.models / f'{stem}_latest.pth')
-        if best_iteration == iteration:
-            link_or_copy(self.models / f'net_g_{iteration}.pth', self.models / 'net_g_best.pth')
+        best = self.models / f'net_g_{best_iteration}.pth'
+        if best.exists():
+            link_or_copy(best, self.models / 'net_g_best.pth')
 
     def prune(self, good_until: int) -> None:
         """Remove all but the last numbered checkpoints, and the newest up to ``good_until``.
@@ -87,8 +90,8 @@ class CheckpointStore:
         for iteration in set(iterations) - kept:
             (self.states / f'{iteration}.state').unlink(missing_ok=True)
         for path in self.models.glob('net_*_*.pth'):
-            number = path.stem.rpartition('_')[2]
-            if number.isdigit() and int(number) not in kept:
+            number = _iteration_of(path)
+            if number is not None and number not in kept:
                 path.unlink(missing_ok=True)
 
     def owns(self, checkpoint: Checkpoint) -> bool:
@@ -96,8 +99,9 @@ class CheckpointStore:
         return checkpoint.path.resolve().parent == self.states.resolve()
 
     def adopt_best(self, checkpoint: Checkpoint) -> None:
-        """Take over the best generator of the experiment folder that a checkpoint comes from."""
-        best = checkpoint.path.resolve().parent.parent / 'models' / 'net_g_best.pth'
+        """Take over the best generator of the folder that a checkpoint comes from, if it has a number there."""
+        best_iteration = (checkpoint.state.get('early_stopping') or {}).get('best_iteration')
+        best = checkpoint.path.resolve().parent.parent / 'models' / f'net_g_{best_iteration}.pth'
         if best.is_file():
             link_or_copy(best, self.models / 'net_g_best.pth')
 
@@ -113,10 +117,12 @@ class CheckpointStore:
             for path in folder.glob('.*.tmp'):
                 path.unlink(missing_ok=True)
             for path in sorted([*folder.glob('net_*_*.pth'), *folder.glob('*.state')]):
-                number = path.stem.rpartition('_')[2]
-                if number.isdigit() and int(number) not in iterations:
+                number = _iteration_of(path)
+                if number is None:
+                    continue
+                if number not in iterations:
                     path.unlink()
-                elif number.isdigit() and int(number) > iteration:
+                elif number > iteration:
                     target = folder.parent / 'superseded'
                     target.mkdir(exist_ok=True)
                     path.replace(target / path.name)
@@ -128,7 +134,7 @@ class CheckpointStore:
     def _drop_best_if_same(self, superseded: Path) -> None:
         """Remove the best name where it stands for a generator that is superseded: it would be taken for another."""
         best = self.models / 'net_g_best.pth'
-        if best.exists() and best.samefile(superseded):
+        if best.exists() and filecmp.cmp(best, superseded, shallow=False):
             best.unlink()
 
     def iterations(self) -> list[int]:
@@ -167,6 +173,12 @@ class CheckpointStore:
         folder = path.parent.parent / 'models'
         networks = {stem: _load(folder / Path(name).name) for stem, name in names.items()}
         return Checkpoint(path, iteration, networks, state)
+
+
+def _iteration_of(path: Path) -> int | None:
+    """Return the iteration of a numbered file of ours (``net_g_100.pth``, ``100.state``); None for users' own files."""
+    match = re.fullmatch(r'(?:net_[a-z]+_(\d+)\.pth|(\d+)\.state)', path.name)
+    return int(match[1] or match[2]) if match else None
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:

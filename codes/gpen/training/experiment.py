@@ -119,6 +119,8 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     lines = {key: f'{key}: {_show(old.get(key))} -> {_show(new.get(key))}' for key in changed}
     unusable = [line for key, line in lines.items() if key.startswith(UNUSABLE)]
+    if 'train.gan_opt.type' in lines and 'train.gan_opt.type' not in old:  # there is no trained discriminator
+        unusable.append(lines['train.gan_opt.type'])
     if unusable:
         listing = '\n  '.join(unusable)
         raise UserError(

@@ -17,6 +17,8 @@ from gpen.training.recorder import Recorder, Stopwatch
 from gpen.training.signals import StopRequest
 from gpen.training.validation import validate
 
+STATE_KEYS = {'options', 'data', 'model', 'early_stopping', 'validation_is_due'}
+
 
 @dataclass
 class Run:
@@ -83,6 +85,8 @@ def train(run: Run) -> str:
                 return _stopped_sentence(run)
             if stops_early:
                 return _early_stopping_sentence(parts)
+    if run.iteration > parts.total_iterations:
+        return f'Nothing to do: {run.iteration} iterations are done, and the options ask for {parts.total_iterations}.'
     return f'Finished: all {parts.total_iterations} iterations are done.'
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,14 @@ class Recorder:
         write_image(self._path.parent / 'visualization' / f'{iteration}.png', image)
 
     def flush(self) -> None:
-        """Hand everything over to the operating system; done before a state is saved, so that none is missing."""
+        """Write everything to disk; done before a state is saved, so that none is missing after a power cut."""
         self._stream.flush()
+        os.fsync(self._stream.fileno())
         if self._writer is not None:
             self._writer.flush()
+            for path in (self._path.parent / TENSORBOARD_FOLDER).glob('events.out.tfevents.*'):
+                with path.open('rb+') as stream:
+                    os.fsync(stream.fileno())
 
     def close(self) -> None:
         """Flush and close the files."""

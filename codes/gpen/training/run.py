@@ -14,7 +14,7 @@ from gpen.options import Options, ParsedOptions
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
 from gpen.training.device import explain_out_of_memory, peak_memory, select_device
 from gpen.training.experiment import LOGGER, RunLog, compare_options, lock_experiment, move_aside
-from gpen.training.loop import Run, format_duration, restore_run, save, train
+from gpen.training.loop import STATE_KEYS, Run, format_duration, restore_run, save, train
 from gpen.training.parts import Parts, build_parts
 from gpen.training.recorder import Recorder
 from gpen.training.signals import StopRequest
@@ -78,6 +78,11 @@ def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool
 
 def _continue_from(checkpoint: Checkpoint, parts: Parts) -> None:
     """Put the parts into the state of the checkpoint; say so, and which options changed."""
+    if not set(checkpoint.state) >= STATE_KEYS:
+        version = checkpoint.state.get('version', 'another version')
+        raise UserError(
+            f'{checkpoint.path} was written by {version} of this program. Start anew without --auto_resume.'
+        )
     changed = compare_options(checkpoint.state['options'], parts.options.model_dump(mode='json'))
     pairs, now = checkpoint.state['data']['pairs'], len(parts.train_set)
     if pairs != now:
@@ -117,6 +122,9 @@ def _train_and_report(run: Run) -> int:
     try:
         with explain_out_of_memory(_batch_size(run.parts.options)):
             reason = train(run)
+    except OSError as error:
+        LOGGER.error('%s', error)
+        raise
     except UserError as error:
         LOGGER.error('%s', error)
         error.is_logged = True  # type: ignore[attr-defined]

@@ -49,6 +49,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
+        _flush_folder(target.parent)
     except OSError as error:
         raise _write_error(target, error) from error
     finally:
@@ -69,6 +70,16 @@ def link_or_copy(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:
             temporary.write_bytes(source.read_bytes())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make a rename last through a power cut; Windows does so by itself and cannot open folders."""
+    if os.name == 'posix':
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:
