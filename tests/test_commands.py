@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,8 +267,11 @@ def test_a_validation_that_was_given_up_is_made_up_for_once(
 def test_a_dry_run_tells_parameters_schedule_time_and_memory_and_writes_nothing(
     option_file: Path, tmp_path: Path
 ) -> None:
+    cache = Path(os.environ['XDG_CACHE_HOME'])
+    shutil.rmtree(cache, ignore_errors=True)
     before = sorted(tmp_path.rglob('*'))
     printed = succeed(option_file, flags=('--dry_run',))
+    assert not cache.exists()
     for part in (
         r'network_g: GPEN, 3,002 parameters',
         r'network_d: GPENDiscriminator, 1,089 parameters',

@@ -290,3 +290,12 @@ def test_the_stopwatch_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> Non
     now += 4.0
     watch.step()
     assert watch.read() == 4.0
+
+
+def test_numbers_that_are_not_finite_are_null_in_strict_json(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, use_tensorboard=False)
+    recorder.scalars(1, 1, 'val', {'val/psnr': float('inf'), 'val/ssim': 1.0})
+    recorder.close()
+    assert (tmp_path / 'metrics.jsonl').read_text() == (
+        '{"iter": 1, "epoch": 1, "phase": "val", "val/psnr": null, "val/ssim": 1.0}\n'
+    )

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
@@ -22,6 +24,7 @@ LISTED = 10
 """How many files of one problem a message names; a count follows."""
 
 _THREADS = 16
+_writes_cache: ContextVar[bool] = ContextVar('_writes_cache', default=True)
 _CACHE_VERSION = 1
 
 Size = tuple[int, int]
@@ -81,6 +84,16 @@ def _check_files(gt: Storage, lq: Storage, pairs: list[str], reduction: int) -> 
     return damages + _shorten('different sizes in a pair', different)
 
 
+@contextmanager
+def writing_nothing() -> Iterator[None]:
+    """Use the cache in this block, but do not write it, for a dry run."""
+    token = _writes_cache.set(False)
+    try:
+        yield
+    finally:
+        _writes_cache.reset(token)
+
+
 def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size], list[str]]:
     """Return the sizes (width, height) of the good images by key, and a clause for each damaged one."""
     cache_file = _locate_cache(storage.root)
@@ -96,7 +109,7 @@ def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size]
             else:
                 sizes[key] = (record[2], record[3])
                 fresh[storage.describe(key)] = record
-    if any(known.get(name) != record for name, record in fresh.items()):
+    if _writes_cache.get() and any(known.get(name) != record for name, record in fresh.items()):
         _save_cache(cache_file, {**known, **fresh})
     return sizes, damages
 

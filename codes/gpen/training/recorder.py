@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -15,6 +16,14 @@ from gpen.utils.files import write_text
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tb_logger'
+
+
+def to_json(record: dict[str, Any]) -> str:
+    """Return strict JSON: numbers that are not finite, which it cannot hold, become null."""
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
+    }
+    return json.dumps(plain, allow_nan=False)
 
 
 class Recorder:
@@ -44,7 +53,7 @@ class Recorder:
         """Record numbers by tag; ``timing`` goes to ``metrics.jsonl`` alone."""
         record = {'iter': iteration, 'epoch': epoch, 'phase': phase, **values}
         record |= {name: round(value, 4) for name, value in timing.items()}
-        self._stream.write(json.dumps(record) + '\n')
+        self._stream.write(to_json(record) + '\n')
         self._stream.flush()
         if self._writer is not None:
             for tag, value in values.items():

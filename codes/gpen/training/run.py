@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gpen.data.loader import build_train_loader
+from gpen.data.scan import writing_nothing
 from gpen.errors import UserError
 from gpen.options import Options, ParsedOptions
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
@@ -210,7 +211,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     device, sentence = select_device(options.num_gpu)
     batch_size = _batch_size(options)
     seconds: list[float] = []
-    with explain_out_of_memory(batch_size):
+    with explain_out_of_memory(batch_size), writing_nothing():
         parts = build_parts(options, device)
         lines = [*parsed.warnings, sentence, describe_run(parts), describe_schedule(parts)]
         loader = build_train_loader(parts.train_set, batch_size, 0, options.seed, end_iteration=2)
