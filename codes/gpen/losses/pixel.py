@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from gpen.options.types import NonNegativeFloat, PositiveFloat
 from gpen.registry import LOSS_REGISTRY
 
 
-class PixelLoss(nn.Module):
+class PixelLoss(nn.Module, ABC):
     """``loss_weight`` times the mean (or sum) of a penalty on each pixel's difference.
 
     Images are in [-1, 1], so differences are twice those of images in [0, 1].
@@ -37,9 +38,9 @@ class PixelLoss(nn.Module):
             raise ValueError(f'restored is {tuple(restored.shape)} but target is {tuple(target.shape)}')
         return self.loss_weight * self.penalty(restored, target)
 
+    @abstractmethod
     def penalty(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the reduced loss before its weight."""
-        raise NotImplementedError
 
 
 @LOSS_REGISTRY.register
