@@ -165,7 +165,8 @@ def test_damaged_file_never_ends_in_another_exception(tmp_path: Path, seed: int)
 
 @pytest.mark.parametrize('content', [[1, 2], {'epoch': 3}, {}, {'params': {}}, torch.zeros(2)])
 def test_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
-    explain(save(tmp_path, content))
+    message = explain(save(tmp_path, content))
+    assert 'weights' in message
 
 
 def test_loaded_network_gives_the_saved_networks_image(tmp_path: Path) -> None:

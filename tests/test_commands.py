@@ -336,3 +336,17 @@ def test_help_comes_without_importing_torch(command: str) -> None:
     imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
     assert f'gpen.commands.{command}' in imported
     assert imported & {'torch', 'cv2', 'numpy', 'pydantic', 'torchvision', 'basicsr', 'facexlib'} == set()
+
+
+def test_a_full_disk_while_recording_is_said_once_and_in_the_log(
+    option_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device', 'metrics.jsonl')
+
+    monkeypatch.setattr('gpen.training.recorder.Recorder.scalars', refuse)
+    assert train_command.main(['-opt', str(option_file)]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count('No space left on device') == 1
+    assert 'Free some space, then run the command again' in printed
+    assert 'No space left on device' in (folder / 'train.log').read_text()

@@ -16,6 +16,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from gpen.data.image_io import read_image, to_uint8
 from gpen.errors import UserError
 from gpen.training.recorder import Recorder, Stopwatch, read_metrics, trim_metrics, trim_tensorboard
+from gpen.training.validation import write_sheet
 
 
 def scalar_event(tag: str, step: int, value: float) -> Event:
@@ -268,9 +269,7 @@ def test_a_record_is_in_the_file_as_soon_as_it_is_made(tmp_path: Path) -> None:
 
 def test_a_picture_file_holds_the_same_pixels(tmp_path: Path) -> None:
     sheet = torch.randint(0, 256, (3, 8, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    recorder = Recorder(tmp_path, use_tensorboard=False)
-    recorder.picture_file(sheet, 12)
-    recorder.close()
+    write_sheet(tmp_path / 'visualization' / '12.png', sheet)
     written = to_uint8(read_image(tmp_path / 'visualization' / '12.png'))
     assert torch.equal(torch.from_numpy(written), sheet.permute(1, 2, 0))
 

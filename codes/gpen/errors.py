@@ -1,4 +1,6 @@
-"""The one exception type for what a user can cause."""
+"""The one exception type for what a user can cause, and words for errors of the operating system."""
+
+import errno
 
 
 class UserError(Exception):
@@ -7,3 +9,9 @@ class UserError(Exception):
     The message says what is wrong, where (file, line or option path), and what to do.  Commands print it without a
     traceback and exit with status 2.
     """
+
+
+def explain_os_error(error: OSError) -> str:
+    """Return a sentence about a full disk, a file that may not be written, and the like, with what to do."""
+    hint = 'Free some space' if error.errno == errno.ENOSPC else 'Look at this file, and close what is using it'
+    return f'{error}. {hint}, then run the command again; what was saved is whole.'

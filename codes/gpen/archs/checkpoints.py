@@ -69,7 +69,11 @@ def load_network(
     Raises:
         UserError: as :func:`load_weights`, or the weights do not fit; the network is unchanged then.
     """
-    state = load_weights(path, param_key, prefer)
+    return fit_weights(network, load_weights(path, param_key, prefer), path, strict)
+
+
+def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> LeftOut:
+    """Load weights that :func:`load_weights` read from ``path`` into ``network``; see :func:`load_network`."""
     left_out = _compare(state, network.state_dict())
     fitting = {key: value for key, value in state.items() if key not in {*left_out.unexpected, *left_out.mismatched}}
     # Two kinds of network may share a key by chance, so most of the file's keys have to be known.

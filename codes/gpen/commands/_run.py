@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable
 
-from gpen.errors import UserError
+from gpen.errors import UserError, explain_os_error
 
 
 def run_command(body: Callable[[], int]) -> int:
     """Run a command's body and return its exit status: 2 after a :class:`UserError`, 130 after Ctrl-C."""
     try:
         return body()
-    except UserError as error:
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except (UserError, OSError) as error:
         if not getattr(error, 'is_logged', False):
-            print(f'Error: {error}', file=sys.stderr)
-        return 2
-    except OSError as error:  # a full disk, a file that may not be written
-        if isinstance(error, BrokenPipeError):
-            sys.stderr.close()
-            return 141
-        hint = 'Free some space' if error.errno == errno.ENOSPC else 'Look at this file, and close what is using it'
-        print(f'Error: {error}. {hint}, then run the command again; what was saved is whole.', file=sys.stderr)
+            message = explain_os_error(error) if isinstance(error, OSError) else error
+            print(f'Error: {message}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print('Interrupted.', file=sys.stderr)

@@ -35,24 +35,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f'--batch_size {args.batch_size}: give 1 or more.')
         from tqdm import tqdm
 
-        from gpen.evaluation.restore import list_images, load_restorer, restore_folder
+        from gpen.evaluation.restore import load_restorer, plan_targets, restore_images
         from gpen.training.device import explain_out_of_memory, select_device
 
         device, _ = select_device(0 if args.device == 'cpu' else 'auto')
         if args.device == 'cuda' and device.type != 'cuda':
             raise UserError('--device cuda: PyTorch finds no GPU here. Use --device cpu.')
         restorer = load_restorer(Path(args.model), device)
-        source, output = Path(args.input), Path(args.output)
+        targets = plan_targets(Path(args.input), Path(args.output))
         with (
-            tqdm(total=len(list_images(source, output)), unit='face', disable=None) as bar,
+            tqdm(total=len(targets), unit='face', disable=None) as bar,
             explain_out_of_memory(args.batch_size, '--batch_size'),
         ):
-            done, failures = restore_folder(
-                restorer, source, output, args.batch_size, lambda chunk: bar.update(len(chunk))
-            )
+            done, failures = restore_images(restorer, targets, args.batch_size, lambda chunk: bar.update(len(chunk)))
         for failure in failures:
             print(f'Skipped: {failure}', file=sys.stderr)
-        print(f'{done} restored at {restorer.size} x {restorer.size}: {output}')
+        print(f'{done} restored at {restorer.size} x {restorer.size}: {args.output}')
         return 0 if done else 2
 
     return run_command(body)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import infer_gpen_config, load_network
+from gpen.archs.checkpoints import fit_weights, infer_gpen_config
 from gpen.data.image_io import read_image, resize, to_tensor, write_image
 from gpen.errors import UserError
 from gpen.utils.weight_files import load_weights
@@ -53,7 +53,7 @@ def load_restorer(path: Path, device: torch.device) -> Restorer:
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
     network = build_network({'type': 'GPEN', **config})
-    load_network(network, path)
+    fit_weights(network, state, path)
     network.to(device).eval().requires_grad_(False)
     size = int(config['size'])
     return Restorer(network, size, int(config.get('in_size') or size), device)
@@ -80,42 +80,47 @@ def list_images(source: Path, output: Path) -> list[Path]:
     return images
 
 
-def name_targets(images: list[Path], root: Path, output: Path) -> dict[Path, Path]:
-    """Return where each image goes: its name with the suffix ``.png``, added to the old one where two would meet."""
+def plan_targets(source: Path, output: Path) -> dict[Path, Path]:
+    """Return where each image of ``source`` goes.
+
+    That is its name (sub-folders kept) with the suffix ``.png``, added to the old one where two would meet.
+
+    Raises:
+        UserError: there is no image, or an original would be overwritten.
+    """
+    images = list_images(source, output)
+    root = source if source.is_dir() else source.parent
     count = Counter(image.with_suffix('') for image in images)
-    return {
+    targets = {
         image: output
         / image.relative_to(root).with_name(
             f'{image.stem}.png' if count[image.with_suffix('')] == 1 else f'{image.name}.png'
         )
         for image in images
     }
+    if source.is_file() and targets[source].resolve() == source.resolve():
+        raise UserError(f'{source} would be overwritten. Choose another --output.')
+    return targets
 
 
-def restore_folder(
+def restore_images(
     restorer: Restorer,
-    source: Path,
-    output: Path,
+    targets: dict[Path, Path],
     batch_size: int,
     progress: Callable[[list[Path]], object] = len,
 ) -> tuple[int, list[str]]:
-    """Restore aligned faces and write each as PNG under its own name.
+    """Restore aligned faces and write each as PNG.
 
     Args:
         restorer: see :func:`load_restorer`.
-        source: an image or a folder of images, one aligned face each; resized to the network's input.
-        output: where the PNG files go, sub-folders kept.
+        targets: see :func:`plan_targets`; images of one aligned face each, resized to the network's input.
         batch_size: faces at a time.
         progress: called with the images of each finished batch.
 
     Returns:
         How many were restored, and a sentence for each that could not be read.
     """
-    root = source if source.is_dir() else source.parent
-    images = list_images(source, output)
-    targets = name_targets(images, root, output)
-    if source.is_file() and targets[source].resolve() == source.resolve():
-        raise UserError(f'{source} would be overwritten. Choose another --output.')
+    images = list(targets)
     failures: list[str] = []
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]

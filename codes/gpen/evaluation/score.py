@@ -13,12 +13,11 @@ import torch
 
 from gpen.archs import build_network
 from gpen.archs.checkpoints import load_network
-from gpen.data.image_io import write_image
 from gpen.errors import UserError
 from gpen.metrics import build_metric
 from gpen.options.schema import Options
 from gpen.training.parts import build_validation
-from gpen.training.validation import ValidationResult, validate
+from gpen.training.validation import ValidationResult, validate, write_sheet
 from gpen.utils.files import write_text
 
 SHOWN_WIDTH = 768  # small pictures are enlarged towards this width, by whole pixels
@@ -112,8 +111,7 @@ def write_results(scores: Scores, weights: Path, folder: Path) -> Path | None:
         return None
     path = folder / 'input_restored_sharp.png'
     factor = max(1, SHOWN_WIDTH // sheet.shape[-1])
-    enlarged = sheet.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
-    write_image(path, enlarged.permute(1, 2, 0).numpy().astype('float32') / 127.5 - 1)
+    write_sheet(path, sheet.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ class FiniteGuard:
         """
         messages = []
         for iteration, names, values, files in self._pending:
-            wrong = [name for name, value in zip(names, values.tolist(), strict=True) if not _is_finite(value)]
+            wrong = [name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)]
             self.in_a_row = self.in_a_row + 1 if wrong else 0
             if not wrong:
                 self.last_finite_iteration = iteration
@@ -110,7 +111,3 @@ def _say_whose(names: list[str]) -> str:
     """Return the networks that losses and gradient norms belong to."""
     owners = ['discriminator' if name.startswith('D_') or name == 'grad_norm_d' else 'generator' for name in names]
     return ' and the '.join(dict.fromkeys(owners))
-
-
-def _is_finite(value: float) -> bool:
-    return value - value == 0

@@ -16,13 +16,15 @@ import yaml
 from addict import Dict
 
 from gpen.errors import UserError
+from gpen.options.schema import Dataset, Optimizer, Scheduler
 from gpen.utils.files import project_root
 
 Key = tuple[str | int, ...]
 MAX_VALUES = 20_000
 FLOAT = re.compile(r'^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$')
 WHOLE_NUMBER = re.compile(r'^[-+]?\d+([eE]\+?\d+)?$')  # as a float: 5e3, or BasicSR's !!float 5000
-KEPT_KEYS = ('name', 'lr', 'unit', 'batch_size_per_gpu', 'num_worker_per_gpu', 'prefetch_factor', 'pin_memory')
+# Options of a block that do not depend on its type.
+KEPT_KEYS = {name for block in (Dataset, Optimizer, Scheduler) for name in block.model_fields} - {'type'}
 
 
 @dataclass(frozen=True)

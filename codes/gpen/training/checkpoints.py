@@ -52,7 +52,7 @@ class CheckpointStore:
         best_iteration: int | None,
         good_until: int | None = None,
     ) -> None:
-        """Write a checkpoint, link the latest and best names, prune old ones, prune old ones.
+        """Write a checkpoint, link the latest and best names, prune old ones.
 
         Args:
             iteration: the iteration that was just done.

@@ -15,7 +15,7 @@ from gpen.training.experiment import LOGGER
 from gpen.training.parts import Parts
 from gpen.training.recorder import Recorder, Stopwatch
 from gpen.training.signals import StopRequest
-from gpen.training.validation import validate
+from gpen.training.validation import validate, write_sheet
 
 STATE_KEYS = {'options', 'data', 'model', 'early_stopping', 'validation_is_due'}
 
@@ -103,7 +103,7 @@ def save(run: Run) -> None:
         'version': __version__,
         'epoch': parts.epoch_of(run.iteration),
         'options': parts.options.model_dump(mode='json'),
-        'data': {'pairs': len(parts.train_set), 'iterations_per_epoch': parts.iterations_per_epoch},
+        'data': {'pairs': len(parts.train_set)},
         'model': parts.model.state_dict(),
         'early_stopping': early.state_dict() if early is not None else None,
         'validation_is_due': run.validation_is_due,
@@ -177,7 +177,7 @@ def _validate(run: Run) -> bool | None:
     if result.sheet is not None:
         run.recorder.picture('val/input_restored_sharp', result.sheet, run.iteration)
         if options.save_img:
-            run.recorder.picture_file(result.sheet, run.iteration)
+            write_sheet(run.store.models.parent / 'visualization' / f'{run.iteration}.png', result.sheet)
     early = parts.early_stopping
     improved = early is not None and early.update(result.means[early.metric], run.iteration)
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())

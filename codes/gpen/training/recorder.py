@@ -69,13 +69,6 @@ class Recorder:
         if self._writer is not None:
             self._writer.add_image(tag, sheet, iteration)
 
-    def picture_file(self, sheet: torch.Tensor, iteration: int) -> None:
-        """Write a picture, 3 x H x W, uint8 RGB, to ``visualization/ITER.png``."""
-        from gpen.data.image_io import write_image
-
-        image = sheet.permute(1, 2, 0).numpy().astype('float32') / 127.5 - 1
-        write_image(self._path.parent / 'visualization' / f'{iteration}.png', image)
-
     def flush(self) -> None:
         """Write everything to disk; done before a state is saved, so that none is missing after a power cut."""
         self._stream.flush()

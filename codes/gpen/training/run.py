@@ -10,7 +10,7 @@ import torch
 
 from gpen.data.loader import build_train_loader
 from gpen.data.scan import writing_nothing
-from gpen.errors import UserError
+from gpen.errors import UserError, explain_os_error
 from gpen.options import Options, ParsedOptions
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
 from gpen.training.device import explain_out_of_memory, peak_memory, select_device
@@ -123,12 +123,9 @@ def _train_and_report(run: Run) -> int:
     try:
         with explain_out_of_memory(_batch_size(run.parts.options)):
             reason = train(run)
-    except OSError as error:
-        LOGGER.error('%s', error)
-        raise
-    except UserError as error:
-        LOGGER.error('%s', error)
-        error.is_logged = True  # type: ignore[attr-defined]
+    except (UserError, OSError) as error:
+        LOGGER.error('%s', explain_os_error(error) if isinstance(error, OSError) else error)
+        error.is_logged = True  # type: ignore[union-attr]
         if run.parts.model.guard.gave_up:
             _go_back_to_good_checkpoint(run)
         raise

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gpen.data.image_io import to_uint8
+from gpen.data.image_io import to_uint8, write_image
 from gpen.metrics import Metric
 from gpen.utils.seeds import derive_seed
 
@@ -64,6 +65,11 @@ def validate(
                 strips.append(make_strip(batch['lq'][n], restored[n], batch['gt'][n]))
     means = {name: sum(row[name] for row in rows) / len(rows) for name in metrics} if rows else {}
     return ValidationResult(means, rows, torch.cat(strips, dim=1) if strips else None)
+
+
+def write_sheet(path: Path, sheet: Tensor) -> None:
+    """Write a sheet, 3 x H x W, uint8 RGB, to an image file."""
+    write_image(path, sheet.permute(1, 2, 0).numpy().astype('float32') / 127.5 - 1)
 
 
 def make_strip(lq: Tensor, restored: Tensor, gt: Tensor) -> Tensor:
