@@ -68,9 +68,10 @@ find_environment() {
 
 if ! find_environment; then
     base=$(find_python) || exit 1
-    existed=$([ -e "$VENV" ] && echo yes)
+    existed=no
+    if [ -e "$VENV" ]; then existed=yes; fi
     if ! "$base" -m venv "$VENV" || ! find_environment; then
-        [ "$existed" = yes ] || rm -rf "$VENV" # not half an environment
+        if [ "$existed" = no ]; then rm -rf "$VENV"; fi # not half an environment
         echo "Error: $base cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv." >&2
         exit 1
     fi
