@@ -233,6 +233,7 @@ def _literal(node: ast.expr | None) -> Any:
 
 ARCH_REGISTRY = Registry('network', 'gpen.archs', 'ARCH_REGISTRY', basicsr='ARCH_REGISTRY')
 DATASET_REGISTRY = Registry('dataset', 'gpen.data', 'DATASET_REGISTRY', basicsr='DATASET_REGISTRY')
+DEGRADATION_REGISTRY = Registry('degradation', 'gpen.data.degradations', 'DEGRADATION_REGISTRY', given=2)
 LOSS_REGISTRY = Registry('loss', 'gpen.losses', 'LOSS_REGISTRY', basicsr='LOSS_REGISTRY')
 METRIC_REGISTRY = Registry('metric', 'gpen.metrics', 'METRIC_REGISTRY', given=2, basicsr='METRIC_REGISTRY')
 MODEL_REGISTRY = Registry('model', 'gpen.models', 'MODEL_REGISTRY', given=2)

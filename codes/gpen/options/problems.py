@@ -19,6 +19,7 @@ WORDS = {
     'bool_type': 'should be true or false',
     'string_type': 'should be text',
     'list_type': 'should be a list, such as [1, 2]',
+    'sequence_type': 'should be a list, such as [1, 2]',
     'dict_type': 'should be a block of "key: value" lines',
     'model_type': 'should be a block of "key: value" lines',
     'model_attributes_type': 'should be a block of "key: value" lines',

@@ -7,9 +7,29 @@ the option parser checks YAML values against them without importing torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
 from pydantic import AfterValidator, Field
+
+
+def _check_degradations(value: Any) -> Any:
+    steps = value if isinstance(value, list) else [value]
+    if steps and all(isinstance(step, dict) and isinstance(step.get('type'), str) for step in steps):
+        return value
+    raise ValueError('should be a degradation, such as {type: gfpgan}, or a list of them')
+
+
+def _check_range(value: Sequence[float]) -> Sequence[float]:
+    if value[0] > value[1]:
+        raise ValueError('should be a range [lowest, highest]')
+    return value
+
+
+def _check_odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f'should be odd, such as {value - 1} or {value + 1}')
+    return value
 
 
 def _check_power_of_two(value: int) -> int:
@@ -27,20 +47,34 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 ImageSize = Annotated[int, Field(ge=8, le=4096), AfterValidator(_check_power_of_two)]
+OddInt = Annotated[int, Field(gt=0), AfterValidator(_check_odd)]
+Range = Annotated[Sequence[NonNegativeFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
+SignedRange = Annotated[Sequence[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
+QualityRange = Annotated[
+    Sequence[Annotated[int, Field(ge=1, le=100)]], Field(min_length=2, max_length=2), AfterValidator(_check_range)
+]
+Degradations = Annotated[Any, AfterValidator(_check_degradations)]
+"""A step (a dict with ``type`` and its arguments) or a list of steps; checked in :mod:`gpen.options.components`."""
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 
 __all__ = [
     'Any',
     'Betas',
     'Decay',
+    'Degradations',
     'FiniteFloat',
     'ImageSize',
     'Literal',
     'NonNegativeFloat',
     'NonNegativeInt',
+    'OddInt',
     'Optional',
     'PositiveFloat',
     'PositiveInt',
     'Probability',
+    'QualityRange',
+    'Range',
+    'Sequence',
+    'SignedRange',
     'Union',
 ]

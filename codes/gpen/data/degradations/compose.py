@@ -1,0 +1,88 @@
+"""From the ``degradation`` option to one function, and the steps that hold other steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gpen.options.types import Degradations, NonNegativeFloat
+from gpen.registry import DEGRADATION_REGISTRY
+
+Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""Takes and gives an image: H x W x 3, float32, RGB, [-1, 1]."""
+
+
+def build_degradation(options: Degradations) -> Degrade:
+    """Return the function that an option such as ``{type: gfpgan}`` or a list of such steps describes.
+
+    What it returns has the size of what it is given and is clipped to [-1, 1]; it depends on the image and the
+    generator alone.
+
+    Args:
+        options: one step or a list of them.  A step is ``type``, the name of a registered degradation, its arguments,
+            and optionally ``probability``: how often the step is done at all.
+
+    Raises:
+        UserError: no degradation has this name.
+    """
+    degrade = build_steps(options)
+
+    def degrade_whole(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        result = degrade(image, generator)
+        if result.shape != image.shape:
+            result = cv2.resize(result, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+        return np.clip(result, -1, 1).astype(np.float32, copy=False)
+
+    return degrade_whole
+
+
+def build_steps(options: Degradations) -> Degrade:
+    """Return the steps as one function; what it gives may have another size and reach beyond [-1, 1]."""
+    steps = [_build_step(step) for step in (options if isinstance(options, list) else [options])]
+
+    def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        for step in steps:
+            image = step(image, generator)
+        return image
+
+    return degrade
+
+
+def _build_step(options: dict[str, Any]) -> Degrade:
+    arguments = dict(options)
+    name = arguments.pop('type')
+    probability = arguments.pop('probability', 1.0)
+    function = DEGRADATION_REGISTRY.get(name)
+
+    def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        if probability < 1 and generator.random() >= probability:
+            return image
+        return function(image, generator, **arguments)
+
+    return degrade
+
+
+@DEGRADATION_REGISTRY.register
+def in_any_order(image: np.ndarray, generator: np.random.Generator, steps: Degradations) -> np.ndarray:
+    """Do all ``steps`` in an order drawn anew for each image."""
+    listed = steps if isinstance(steps, list) else [steps]
+    for index in generator.permutation(len(listed)):
+        image = build_steps(listed[index])(image, generator)
+    return image
+
+
+@DEGRADATION_REGISTRY.register
+def one_of(
+    image: np.ndarray,
+    generator: np.random.Generator,
+    steps: Degradations,
+    weights: list[NonNegativeFloat] | None = None,
+) -> np.ndarray:
+    """Do one of ``steps``, chosen with ``weights`` (all alike by default)."""
+    listed = steps if isinstance(steps, list) else [steps]
+    shares = np.asarray(weights if weights is not None else [1.0] * len(listed), np.float64)
+    index = int(generator.choice(len(listed), p=shares / shares.sum()))
+    return build_steps(listed[index])(image, generator)
