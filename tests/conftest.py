@@ -73,6 +73,16 @@ def tiny_options(data: Path, root: Path) -> dict:
     }
 
 
+def degraded_options(data: Path, root: Path, degradation: object) -> dict:
+    """Return the same with sharp images alone, degraded on the fly."""
+    options = tiny_options(data, root)
+    for phase in ('train', 'val'):
+        block = options['datasets'][phase]
+        block.pop('dataroot_lq')
+        block |= {'type': 'DegradedFaceDataset', 'degradation': degradation}
+    return options
+
+
 @pytest.fixture(scope='session')
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 7 pairs to train on and 3 to validate on."""

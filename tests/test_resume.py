@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 import processes
-from conftest import tiny_options, write_options
+from conftest import degraded_options, tiny_options, write_options
 
 
 def run_killed(place: str, count: int, *arguments: object) -> None:
@@ -123,6 +123,19 @@ KILLS = {
     'between validation and checkpoint': [('save', 2)],
     'while records are being trimmed': [('step', 10), ('trim', 1)],
 }
+
+
+def test_killed_run_on_degraded_faces_continues_bit_for_bit(tiny_data: Path, tmp_path: Path) -> None:
+    ends = []
+    for name in ('whole', 'broken'):
+        options = degraded_options(tiny_data, tmp_path / name, {'type': 'gfpgan', 'blur_sigma': [0.1, 2]})
+        options['datasets']['train'] |= {'augment': {'type': 'color_jitter'}, 'num_worker_per_gpu': 1}
+        path = write_options(tmp_path / f'{name}.yml', options)
+        if name == 'broken':
+            run_killed('step', 7, '-opt', path, '--auto_resume')
+        train(path, '--auto_resume')
+        ends.append(tmp_path / name / 'experiments' / 'tiny')
+    assert_same_run(ends[1], ends[0])
 
 
 @pytest.mark.parametrize('kills', KILLS.values(), ids=KILLS.keys())

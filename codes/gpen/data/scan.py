@@ -61,6 +61,26 @@ def scan_pairs(gt: Storage, lq: Storage, reduction: int = 1, check_files: bool =
     return pairs
 
 
+def scan_images(storage: Storage, check_files: bool = True) -> list[str]:
+    """Return the keys of all images, sorted, after checking the files.
+
+    Args:
+        storage: the images.
+        check_files: read each file's header and end; otherwise only names are looked at.
+
+    Raises:
+        UserError: no images, two files of one name, files that are cut off or no images; all in one message.
+    """
+    keys = storage.keys()
+    problems = [*_explain_empty(storage, keys), *_shorten('two files with one name', storage.problems())]
+    if check_files:
+        problems += _shorten('unreadable or damaged', scan_storage(storage, keys)[1])
+    if problems:
+        lines = '\n'.join(f'  - {problem}' for problem in problems)
+        raise UserError(f'The images in {storage.root} cannot be used:\n{lines}\nAdd, replace or remove these files.')
+    return keys
+
+
 def sizes_agree(gt_size: Size, lq_size: Size, reduction: int) -> bool:
     """Tell whether an LQ image has the size (width, height) of its GT, or that divided by ``reduction``."""
     reduced = all(abs(a - b * reduction) < reduction for a, b in zip(gt_size, lq_size, strict=True))

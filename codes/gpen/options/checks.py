@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gpen.options.components import parameter_names
 from gpen.options.problems import Problem, suggest
@@ -53,8 +53,14 @@ def fill_dataset_arguments(options: Options) -> list[Problem]:
     return problems
 
 
-def find_errors(options: Options, training: bool = True) -> Iterator[Problem]:
-    """Yield combinations of options that cannot work; ``training`` asks for what a training run needs."""
+def find_errors(options: Options, training: bool = True, phases: Sequence[str] = ('train', 'val')) -> Iterator[Problem]:
+    """Yield combinations of options that cannot work.
+
+    Args:
+        options: what to check.
+        training: ask for what a training run needs.
+        phases: the data sets whose folders must be there.
+    """
     if training:
         yield from _check_length(options)
         yield from _check_losses(options)
@@ -62,7 +68,7 @@ def find_errors(options: Options, training: bool = True) -> Iterator[Problem]:
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
     yield from _check_networks(options)
-    yield from _check_folders(options, ('train', 'val') if training else ('val',))
+    yield from _check_folders(options, phases)
     if training:
         yield from _check_files(options)
 
@@ -117,7 +123,7 @@ def _check_networks(options: Options) -> Iterator[Problem]:
             yield Problem(('network_d', 'size'), message)
 
 
-def _check_folders(options: Options, phases: tuple[str, ...]) -> Iterator[Problem]:
+def _check_folders(options: Options, phases: Sequence[str]) -> Iterator[Problem]:
     for phase in phases:
         dataset: Dataset | None = getattr(options.datasets, phase)
         for name, value in dataset.arguments.items() if dataset else ():

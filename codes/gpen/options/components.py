@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from gpen.options import types
-from gpen.options.schema import Component, Options
+from gpen.options.problems import Problem, from_pydantic
+from gpen.options.schema import Component, Degradation, Options
 from gpen.options.yaml_reader import Key
 from gpen.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
+    DEGRADATION_REGISTRY,
     LOSS_REGISTRY,
     METRIC_REGISTRY,
     OPTIMIZER_REGISTRY,
@@ -97,6 +99,50 @@ def check_role(key: Key, definition: Definition) -> str | None:
     if matching:
         return f'{definition.name} compares features; it belongs to train.feature_matching_opt'
     return None
+
+
+def check_component(key: Key, component: Component, registry: Registry) -> list[Problem]:
+    """Return what is wrong with a ``type`` block at an option: its name, its role, its arguments, blocks inside."""
+    definition = registry.find(component.type)
+    if definition is not None:
+        wrong_role = check_role(key, definition)
+        if wrong_role is not None:
+            return [Problem((*key, 'type'), wrong_role)]
+        return _check_arguments(key, component, definition)
+    if not registry.exists(component.type):
+        return [Problem((*key, 'type'), registry.explain_missing(component.type))]
+    return [Problem((*key, name), message) for name, message in check_foreign_arguments(component, registry)]
+
+
+def _check_arguments(key: Key, component: Component, definition: Definition) -> list[Problem]:
+    model = signature_model(definition)
+    problems = []
+    try:
+        model.model_validate(component.arguments)
+    except ValidationError as error:
+        problems = from_pydantic(error.errors(), model, key)
+    wrong = {problem.key for problem in problems}
+    for parameter in definition.parameters:
+        nested = component.arguments.get(parameter.name)
+        place = (*key, parameter.name)
+        if nested is not None and place not in wrong and 'Degradations' in (parameter.annotation or ''):
+            problems += check_degradations(nested, place)
+    return problems
+
+
+def check_degradations(options: Any, key: Key = ()) -> list[Problem]:
+    """Return what is wrong with a degradation, or a list of them, at an option."""
+    listed = isinstance(options, list)
+    problems: list[Problem] = []
+    for n, step in enumerate(options if listed else [options]):
+        place = (*key, n) if listed else key
+        try:
+            component = Degradation.model_validate(step)
+        except ValidationError as error:
+            problems += from_pydantic(error.errors(), Degradation, place)
+        else:
+            problems += check_component(place, component, DEGRADATION_REGISTRY)
+    return problems
 
 
 def parameter_names(component: Component, registry: Registry) -> set[str]:

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from gpen.options.components import LOSS_KEYS, signature_model
-from gpen.options.schema import Options
+from gpen.options.schema import Degradation, Options
 from gpen.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
+    DEGRADATION_REGISTRY,
     LOSS_REGISTRY,
     METRIC_REGISTRY,
     MODEL_REGISTRY,
@@ -32,10 +33,12 @@ def build_json_schema() -> dict[str, Any]:
         'description': 'Option files to inherit from, relative to this one; this file wins.',
         'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}}],
     }
+    definitions['Degradation'] = Degradation.model_json_schema()
     definitions['Network'] = _with_arguments(definitions['Component'], ARCH_REGISTRY)
     definitions['Metric'] = _with_arguments(definitions.pop('Component'), METRIC_REGISTRY)
     for name, registry in (
         ('Dataset', DATASET_REGISTRY),
+        ('Degradation', DEGRADATION_REGISTRY),
         ('Loss', LOSS_REGISTRY),
         ('Optimizer', OPTIMIZER_REGISTRY),
         ('Scheduler', SCHEDULER_REGISTRY),
@@ -47,6 +50,7 @@ def build_json_schema() -> dict[str, Any]:
     _point_to(definitions['Val']['properties']['metrics'], 'Metric')
     properties['model_type']['examples'] = sorted(MODEL_REGISTRY.definitions)
     assert all(key in definitions['Train']['properties'] for key in LOSS_KEYS)
+    _refer_to_degradations(schema)
     _drop_required(schema)
     schema['$schema'] = 'https://json-schema.org/draft/2020-12/schema'
     schema['title'] = 'Options of a training run'
@@ -87,6 +91,16 @@ def _point_to(node: Any, name: str) -> None:
         _point_to(child, name)
     if isinstance(node, dict) and node.get('$ref') == '#/$defs/Component':
         node['$ref'] = f'#/$defs/{name}'
+
+
+def _refer_to_degradations(node: Any) -> None:
+    """Spell out what :data:`gpen.options.types.Degradations` marks: a step, or a list of steps."""
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _refer_to_degradations(child)
+    if isinstance(node, dict) and node.get('format') == 'degradations':
+        step = {'$ref': '#/$defs/Degradation'}
+        node.pop('format')
+        node['anyOf'] = [step, {'type': 'array', 'items': step, 'minItems': 1}]
 
 
 def _drop_required(node: Any, inside_rule: bool = False) -> None:

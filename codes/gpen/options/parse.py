@@ -9,11 +9,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpen.options import checks
-from gpen.options.components import check_foreign_arguments, check_role, list_components, signature_model
+from gpen.options.components import check_component, list_components
 from gpen.options.problems import Problem, describe, from_pydantic, to_user_error
-from gpen.options.schema import Component, Options
+from gpen.options.schema import Options
 from gpen.options.yaml_reader import Document, Key, apply_overrides, find_option_file, read_yaml
-from gpen.registry import MODEL_REGISTRY, Registry
+from gpen.registry import MODEL_REGISTRY
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,12 @@ class ParsedOptions:
     text: str
 
 
-def parse_options(path: str | Path, overrides: Sequence[str] = (), training: bool = True) -> ParsedOptions:
+def parse_options(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    training: bool = True,
+    phases: Sequence[str] | None = None,
+) -> ParsedOptions:
     """Read an option file, apply ``--force_yml`` settings and check everything.
 
     Nothing heavy is imported, unless a name has to be looked up in BasicSR.
@@ -40,6 +45,7 @@ def parse_options(path: str | Path, overrides: Sequence[str] = (), training: boo
         path: the file; a relative path is tried from the working directory, then from the project's root.
         overrides: settings of the form ``train:optim_g:lr=2e-4``.
         training: check what a training run needs, too.
+        phases: the data sets whose folders must be there; default: train and val for training, otherwise val.
 
     Raises:
         UserError: one error that lists all that is wrong, each with file, line and option path.
@@ -53,7 +59,7 @@ def parse_options(path: str | Path, overrides: Sequence[str] = (), training: boo
     problems = checks.unify_run_options(options)
     problems += checks.fill_dataset_arguments(options)
     problems += _check_names_and_arguments(options, document)
-    problems += checks.find_errors(options, training)
+    problems += checks.find_errors(options, training, phases or (('train', 'val') if training else ('val',)))
     if problems:
         raise to_user_error(document, problems)
     warnings = [describe(document, problem) for problem in checks.find_warnings(options)] if training else []
@@ -65,26 +71,9 @@ def _check_names_and_arguments(options: Options, document: Document) -> list[Pro
     if not MODEL_REGISTRY.exists(options.model_type):
         problems.append(Problem(('model_type',), MODEL_REGISTRY.explain_missing(options.model_type)))
     for key, component, registry in list_components(options):
-        problems += _check_component(key, component, registry)
+        problems += check_component(key, component, registry)
     # A size that is wrong for the network is wrong for the data set that took it from there: said once.
     return [problem for problem in problems if problem.key[-1] not in checks.FILLED or problem.key in document.places]
-
-
-def _check_component(key: Key, component: Component, registry: Registry) -> list[Problem]:
-    definition = registry.find(component.type)
-    if definition is not None:
-        wrong_role = check_role(key, definition)
-        if wrong_role is not None:
-            return [Problem((*key, 'type'), wrong_role)]
-        model = signature_model(definition)
-        try:
-            model.model_validate(component.arguments)
-        except ValidationError as error:
-            return from_pydantic(error.errors(), model, key)
-        return []
-    if not registry.exists(component.type):
-        return [Problem((*key, 'type'), registry.explain_missing(component.type))]
-    return [Problem((*key, name), message) for name, message in check_foreign_arguments(component, registry)]
 
 
 def _salvage(document: Document, error: ValidationError) -> list[Problem]:

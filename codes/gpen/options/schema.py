@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from gpen.options.types import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from gpen.options.types import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
 from gpen.utils.files import resolve_path
 
 DEFAULT_EMA_DECAY = 0.5 ** (32 / 10_000)  # StyleGAN2's half-life of 10,000 images at its batch of 32
@@ -106,6 +106,13 @@ class Dataset(Component):
     """Batches that each worker reads ahead."""
     pin_memory: bool = True
     """Page-locked memory for faster copies to a GPU."""
+
+
+class Degradation(Component):
+    """A step of a degradation; further keys are its arguments."""
+
+    probability: Probability = 1.0
+    """How often the step is done at all."""
 
 
 class Datasets(Section):

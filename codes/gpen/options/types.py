@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional, Union
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 
 def _check_degradations(value: Any) -> Any:
@@ -53,7 +53,7 @@ SignedRange = Annotated[Sequence[FiniteFloat], Field(min_length=2, max_length=2)
 QualityRange = Annotated[
     Sequence[Annotated[int, Field(ge=1, le=100)]], Field(min_length=2, max_length=2), AfterValidator(_check_range)
 ]
-Degradations = Annotated[Any, AfterValidator(_check_degradations)]
+Degradations = Annotated[Any, AfterValidator(_check_degradations), WithJsonSchema({'format': 'degradations'})]
 """A step (a dict with ``type`` and its arguments) or a list of steps; checked in :mod:`gpen.options.components`."""
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -28,41 +29,54 @@ def build_degradation(options: Degradations) -> Degrade:
     Raises:
         UserError: no degradation has this name.
     """
-    degrade = build_steps(options)
-
-    def degrade_whole(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        result = degrade(image, generator)
-        if result.shape != image.shape:
-            result = cv2.resize(result, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        return np.clip(result, -1, 1).astype(np.float32, copy=False)
-
-    return degrade_whole
+    return _SameSize(build_steps(options))
 
 
 def build_steps(options: Degradations) -> Degrade:
     """Return the steps as one function; what it gives may have another size and reach beyond [-1, 1]."""
-    steps = [_build_step(step) for step in (options if isinstance(options, list) else [options])]
+    return _Chain([_Step.from_options(step) for step in (options if isinstance(options, list) else [options])])
 
-    def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        for step in steps:
+
+# Classes and not closures, so that a data set travels to workers that are started afresh.
+@dataclass(frozen=True)
+class _Step:
+    function: Callable[..., np.ndarray]
+    arguments: dict[str, Any]
+    probability: float
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> _Step:
+        arguments = dict(options)
+        name, probability = arguments.pop('type'), arguments.pop('probability', 1.0)
+        return cls(DEGRADATION_REGISTRY.get(name), arguments, probability)
+
+    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        if self.probability < 1 and generator.random() >= self.probability:
+            return image
+        return self.function(image, generator, **self.arguments)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    steps: list[_Step]
+
+    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        for step in self.steps:
             image = step(image, generator)
         return image
 
-    return degrade
 
+@dataclass(frozen=True)
+class _SameSize:
+    """Brings the result back to the size and range of what came in."""
 
-def _build_step(options: dict[str, Any]) -> Degrade:
-    arguments = dict(options)
-    name = arguments.pop('type')
-    probability = arguments.pop('probability', 1.0)
-    function = DEGRADATION_REGISTRY.get(name)
+    degrade: Degrade
 
-    def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        if probability < 1 and generator.random() >= probability:
-            return image
-        return function(image, generator, **arguments)
-
-    return degrade
+    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        result = self.degrade(image, generator)
+        if result.shape != image.shape:
+            result = cv2.resize(result, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
+        return np.clip(result, -1, 1).astype(np.float32, copy=False)
 
 
 @DEGRADATION_REGISTRY.register

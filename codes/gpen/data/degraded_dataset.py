@@ -1,0 +1,90 @@
+"""Sharp faces, degraded on the fly."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from gpen.data.degradations import build_degradation
+from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.scan import scan_images
+from gpen.data.storage import open_storage
+from gpen.errors import UserError
+from gpen.options.types import Degradations, ImageSize
+from gpen.registry import DATASET_REGISTRY
+from gpen.utils.files import resolve_path
+from gpen.utils.seeds import derive_generator
+
+
+@DATASET_REGISTRY.register
+class DegradedFaceDataset(Dataset[dict[str, Any]]):
+    """Sharp (GT) images alone; the blurry (LQ) ones are made when they are asked for, anew in each epoch.
+
+    ``dataset[index]`` or ``dataset[epoch, index]`` gives the same dict as ``PairedImageDataset``.  A sample depends on
+    the arguments, the epoch and the index, and on nothing else.  A validation set is always asked for epoch 0, so its
+    blurry images stay the same.
+
+    Args:
+        dataroot_gt: folder (or what ``io_backend`` reads) of sharp images; a relative path starts at the project's
+            root.
+        degradation: what makes the LQ image from the GT image: ``{type: gpen}`` or a list of steps.
+        size: width and height that GT images are resized to.
+        in_size: the same for LQ images, after they were degraded at ``size``; default: ``size``.
+        augment: steps that change both images, done before the degradation, such as ``{type: color_jitter}``.
+        io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}``.
+        use_hflip: mirror half of the samples, chosen anew in each epoch.
+        manual_seed: the run's seed.
+        scan: check all files now; otherwise a bad one is reported when it is met.
+
+    Raises:
+        UserError: no images, damaged images, or an unknown degradation.
+    """
+
+    takes_epoch = True
+
+    def __init__(
+        self,
+        dataroot_gt: str,
+        degradation: Degradations,
+        size: ImageSize,
+        in_size: ImageSize | None = None,
+        augment: Degradations | None = None,
+        io_backend: dict[str, Any] | None = None,
+        use_hflip: bool = False,
+        manual_seed: int = 0,
+        scan: bool = True,
+    ) -> None:
+        self.size = size
+        self.in_size = in_size or size
+        if self.in_size > size:
+            raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
+        self.use_hflip = use_hflip
+        self.manual_seed = manual_seed
+        self.gt = open_storage(resolve_path(dataroot_gt), io_backend)
+        self.keys = scan_images(self.gt, check_files=scan)
+        self._degrade = build_degradation(degradation)
+        self._augment = None if augment is None else build_degradation(augment)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = position if isinstance(position, tuple) else (0, position)
+        key = self.keys[index]
+        path = self.gt.describe(key)
+        gt = resize(read_image(self.gt.read(key), path), self.size)  # size x size x 3
+        augment = derive_generator(self.manual_seed, 'augment', epoch, index)
+        if self.use_hflip and augment.random() < 0.5:
+            gt = gt[:, ::-1].copy()
+        if self._augment is not None:
+            gt = self._augment(gt, augment)
+        lq = self._degrade(gt, derive_generator(self.manual_seed, 'degrade', epoch, index))
+        return {
+            'lq': to_tensor(resize(lq, self.in_size)),  # 3 x in_size x in_size
+            'gt': to_tensor(gt),  # 3 x size x size
+            'lq_path': path,
+            'gt_path': path,
+            'name': PurePosixPath(key).name,
+        }
