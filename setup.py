@@ -31,7 +31,11 @@ setup(
     package_dir={'': 'codes'},
     packages=find_packages('codes'),
     install_requires=[requirement for requirement in REQUIREMENTS if not is_optional(requirement)],
-    extras_require={'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)]},
+    extras_require={
+        'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)],
+        'datasets': ['datasets>=3'],  # Hugging Face data sets: io_backend {type: datasets}
+        'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
+    },
     entry_points={
         'console_scripts': [
             'gpen-train = gpen.commands.train:main',
