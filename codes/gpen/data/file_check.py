@@ -6,13 +6,29 @@ import struct
 from io import SEEK_END
 from typing import BinaryIO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP')
+MAX_PIXELS = 178_956_970
+"""The largest picture that is read unless told otherwise (2 GiB as float32 RGB)."""
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
 
 _CUT_OFF = 'it is cut off'
 _UNKNOWN = f'it is not an image that can be read ({", ".join(FORMATS)})'
+_READERS: dict[bytes, type[ImageFile]] = {
+    b'\x89PNG': PngImageFile,
+    b'\xff\xd8': JpegImageFile,
+    b'RIFF': WebPImageFile,
+    b'BM': BmpImageFile,
+    b'II': TiffImageFile,
+    b'MM': TiffImageFile,
+}
 _PNG_END = b'IEND\xaeB`\x82'
 _JPEG_END = b'\xff\xd9'
 _EXIF_ORIENTATION = 0x0112
@@ -53,15 +69,17 @@ def check_complete(stream: BinaryIO) -> None:
         raise DamagedFileError(_CUT_OFF)
 
 
-def read_size(stream: BinaryIO) -> tuple[int, int]:
+def read_size(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return (width, height) of a whole image file as it is displayed, that is with its EXIF orientation applied.
 
     Raises:
-        DamagedFileError: the file is cut off, or no image at all.
+        DamagedFileError: the file is cut off, no image at all, or of more than ``max_pixels`` pixels.
     """
     check_complete(stream)
     with _open(stream) as image:
         width, height = image.size
+        if width * height > max_pixels:
+            raise DamagedFileError(f'it has too many pixels ({width} x {height}; at most {max_pixels:,} in all)')
         # Pillow's size of a TIFF already has the orientation applied.
         sideways = image.format != 'TIFF' and _read_orientation(image) in _TURNED_SIDEWAYS
     return (height, width) if sideways else (width, height)
@@ -77,14 +95,22 @@ def _read_orientation(image: Image.Image) -> int:
         return 1  # damaged EXIF is no reason to refuse the picture, and decoders ignore it
 
 
-def _open(stream: BinaryIO) -> Image.Image:
+def _open(stream: BinaryIO) -> ImageFile:
+    """Read the header with the class of its format.
+
+    Not with Image.open, which counts the pixels itself: it prints a warning from half of ``MAX_PIXELS`` on, and beyond
+    it does not tell the size.
+    """
     stream.seek(0)
-    try:
-        return Image.open(stream, formats=FORMATS)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DamagedFileError(_UNKNOWN) from error
-    except Image.DecompressionBombError as error:
-        raise DamagedFileError('it has too many pixels') from error
+    head = stream.read(4)
+    stream.seek(0)
+    for start, reader in _READERS.items():
+        if head.startswith(start):
+            try:
+                return reader(stream)
+            except (OSError, SyntaxError, ValueError) as error:
+                raise DamagedFileError(_UNKNOWN) from error
+    raise DamagedFileError(_UNKNOWN)
 
 
 def _occurs_after(stream: BinaryIO, pattern: bytes, start: int) -> bool:

@@ -52,7 +52,8 @@ def build_train_loader(
 
     Args:
         dataset: gives a dict for ``dataset[index]``; one with a true attribute ``takes_epoch`` is asked for
-            ``dataset[epoch, index]``, so that its augmentation can change from epoch to epoch.
+            ``dataset[epoch, index]``, so that its augmentation can change from epoch to epoch. An attribute ``blocks``
+            (see :class:`gpen.data.blocks.Blocks`) says which samples lie together where they are stored.
         batch_size: samples per batch of this process.
         num_workers: processes that read, no more than there are CPUs; 0: the caller's own. The samples do not depend
             on it.
@@ -66,7 +67,14 @@ def build_train_loader(
         world_size: number of processes that train together.
     """
     sampler = InfiniteBatchSampler(
-        len(dataset), batch_size, manual_seed, start_iteration, end_iteration, rank=rank, world_size=world_size
+        len(dataset),
+        batch_size,
+        manual_seed,
+        start_iteration,
+        end_iteration,
+        rank=rank,
+        world_size=world_size,
+        blocks=getattr(dataset, 'blocks', None),
     )
     return BatchLoader(
         DataLoader(

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from gpen.data.blocks import coarser
 from gpen.data.image_io import read_image, resize, to_tensor
 from gpen.data.scan import explain_sizes, scan_pairs, sizes_agree
 from gpen.data.storage import Storage, open_storage
 from gpen.errors import UserError
 from gpen.options.types import ImageSize
 from gpen.registry import DATASET_REGISTRY
-from gpen.utils.files import resolve_path
 from gpen.utils.seeds import derive_generator
 
 
 @DATASET_REGISTRY.register
 class PairedImageDataset(Dataset[dict[str, Any]]):
-    """Sharp (GT) and blurry (LQ) images of the same name, in folders or LMDBs; another suffix is fine.
+    """Sharp (GT) and blurry (LQ) images of the same name, in folders, LMDBs or tables; another suffix is fine.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` gives a dict:
 
@@ -32,11 +32,12 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
     A sample depends on the arguments, the epoch and the index, and on nothing else.
 
     Args:
-        dataroot_gt: folder (or NAME.lmdb) of sharp images; a relative path starts at the project's root.
-        dataroot_lq: folder (or NAME.lmdb) of blurry images.
+        dataroot_gt: folder (or what ``io_backend`` reads) of sharp images; a relative path starts at the project's
+            root.
+        dataroot_lq: the same of blurry images; tables should have the order of the sharp ones.
         size: width and height that GT images are resized to.
         in_size: the same for LQ images; default: ``size``.
-        io_backend: ``{type: disk}`` (default) or ``{type: lmdb}``.
+        io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}``.
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
         scan: check all files now; otherwise a bad one is reported when it is met.
@@ -67,6 +68,7 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         self.reduction = size // self.in_size
         self.gt, self.lq = _open_both(dataroot_gt, dataroot_lq, io_backend)
         self.keys = scan_pairs(self.gt, self.lq, self.reduction, check_files=scan)
+        self.blocks = coarser(self.gt.blocks(self.keys), self.lq.blocks(self.keys))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -99,7 +101,7 @@ def _open_both(dataroot_gt: str, dataroot_lq: str, io_backend: dict[str, Any] | 
     problems: list[str] = []
     for root in (dataroot_gt, dataroot_lq):
         try:
-            storages.append(open_storage(resolve_path(root), io_backend))
+            storages.append(open_storage(root, io_backend))
         except UserError as error:
             problems.append(str(error))
     if problems:

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+import numpy as np
+
 from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
-from gpen.data.storage import Storage
+from gpen.data.storage import DiskStorage, Storage
 from gpen.errors import UserError
 from gpen.utils.files import write_text
 
@@ -115,7 +117,15 @@ def writing_nothing() -> Iterator[None]:
 
 
 def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size], list[str]]:
-    """Return the sizes (width, height) of the good images by key, and a clause for each damaged one."""
+    """Return the sizes (width, height) of the good images by key, and a clause for each damaged one.
+
+    Nothing is known of images that are fetched while training: each is looked at when it comes.
+    """
+    if storage.is_streamed:
+        return {}, []
+    blocks = storage.blocks(keys)
+    if blocks is not None:
+        keys = [keys[position] for position in np.argsort(blocks.of_sample, kind='stable')]  # read each block once
     cache_file = _locate_cache(storage.root)
     known = _load_cache(cache_file)
     sizes: dict[str, Size] = {}
@@ -129,6 +139,7 @@ def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size]
             else:
                 sizes[key] = (record[2], record[3])
                 fresh[storage.describe(key)] = record
+    storage.close()
     if _writes_cache.get() and any(known.get(name) != record for name, record in fresh.items()):
         _save_cache(cache_file, {**known, **fresh})
     return sizes, damages
@@ -150,7 +161,8 @@ def _inspect(storage: Storage, key: str, known: dict[str, list[int]]) -> tuple[l
 
 
 def _explain_empty(storage: Storage, keys: list[str]) -> list[str]:
-    return [] if keys else [f'there are no images in {storage.root} (looked for {", ".join(SUFFIXES)})']
+    looked_for = f' (looked for {", ".join(SUFFIXES)})' if isinstance(storage, DiskStorage) else ''
+    return [] if keys else [f'there are no images in {storage.root}{looked_for}']
 
 
 def _explain_missing(here: Storage, here_keys: list[str], there: Storage, there_keys: list[str]) -> list[str]:
@@ -166,14 +178,14 @@ def _shorten(title: str, items: list[str]) -> list[str]:
     return [f'{title} ({len(items)}):' + ''.join(f'\n      {item}' for item in items[:LISTED] + more)]
 
 
-def _locate_cache(root: Path) -> Path | None:
+def _locate_cache(root: Path | str) -> Path | None:
     """Return the cache file of one folder, or None for a user without a home."""
     base = Path(os.environ.get('XDG_CACHE_HOME', ''))
     try:
         folder = base if base.is_absolute() else Path.home() / '.cache'
     except RuntimeError:
         return None
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    name = hashlib.sha256(os.fsencode(Path(root).resolve())).hexdigest()[:16]
     return folder / 'gpen' / f'scan-{name}.json'
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from gpen.options.components import parameter_names
+from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem, suggest
 from gpen.options.schema import Dataset, Options
 from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY
@@ -126,13 +127,13 @@ def _check_networks(options: Options) -> Iterator[Problem]:
 def _check_folders(options: Options, phases: Sequence[str]) -> Iterator[Problem]:
     for phase in phases:
         dataset: Dataset | None = getattr(options.datasets, phase)
-        for name, value in dataset.arguments.items() if dataset else ():
-            if not name.startswith('dataroot') or not isinstance(value, str):
-                continue
-            folder = resolve_path(value)
-            if not folder.is_dir():
-                message = f'there is no folder {folder}. Put the images there, or change this line.'
-                yield Problem(('datasets', phase, name), message)
+        if dataset is None:
+            continue
+        key = ('datasets', phase)
+        io_backend = dataset.arguments.get('io_backend')
+        if isinstance(io_backend, dict) and 'io_backend' in parameter_names(dataset, DATASET_REGISTRY):
+            yield from check_io_backend(io_backend, (*key, 'io_backend'))
+        yield from check_dataroots(dataset.arguments, key)
 
 
 def _check_files(options: Options) -> Iterator[Problem]:

@@ -117,13 +117,22 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
         keys = [part for part in name.strip().split(':') if part]
         if not equals or not keys:
             raise UserError(f'--force_yml {setting}: write it as block:key=value, such as train:optim_g:lr=2e-4.')
-        value = _parse(text, f'--force_yml {setting}', top_level_mapping=False).data['value']
+        value = parse_value(text, f'--force_yml {setting}')
         data: Any = value
         for key in reversed(keys):
             data = {key: data}
         places = {tuple(keys[: n + 1]): Place(f'--force_yml {name}') for n in range(len(keys))}
         _merge_into(changes, Document(data, cast('dict[Key, Place]', places), document.file))
     _merge_into(document, changes)
+
+
+def parse_value(text: str, source: str) -> Any:
+    """Return a value written as in an option file; ``source`` says in messages where it was given.
+
+    Raises:
+        UserError: not YAML, an unsafe tag, a key twice.
+    """
+    return _parse(text, source, top_level_mapping=False).data['value']
 
 
 def _parse(text: str, file: str, top_level_mapping: bool = True) -> Document:

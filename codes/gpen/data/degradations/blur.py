@@ -1,0 +1,83 @@
+"""Steps that blur."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from gpen.data.degradations.convolution import convolve
+from gpen.data.degradations.draws import draw_between
+from gpen.data.degradations.kernels import draw_kernel, draw_sinc, draw_size, motion
+from gpen.options.types import NonNegativeFloat, OddInt, Range
+from gpen.registry import DEGRADATION_REGISTRY
+
+
+@DEGRADATION_REGISTRY.register
+def blur(
+    image: np.ndarray,
+    generator: np.random.Generator,
+    kernel_list: Sequence[
+        Literal[
+            'iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso', 'sinc', 'motion'
+        ]
+    ] = ('iso', 'aniso'),
+    kernel_prob: Sequence[NonNegativeFloat] | None = None,
+    blur_kernel_size: OddInt = 41,
+    blur_sigma: Range = (0.1, 10),
+    betag_range: Range = (0.5, 4),
+    betap_range: Range = (1, 2),
+) -> np.ndarray:
+    """Blur with a kernel of a random shape and size, see :func:`gpen.data.degradations.kernels.draw_kernel`.
+
+    Args:
+        image: H x W x 3, float32, RGB, [-1, 1].
+        generator: draws the kernel.
+        kernel_list: shapes to choose from.
+        kernel_prob: how often each is taken; all alike by default.
+        blur_kernel_size: height and width of the kernel, pixels.
+        blur_sigma: standard deviation along each axis, pixels.
+        betag_range: exponents of generalised Gaussians.
+        betap_range: exponents of plateaus.
+
+    Raises:
+        UserError: the two lists do not fit together.
+    """
+    shares = kernel_prob if kernel_prob is not None else [1.0] * len(kernel_list)
+    kernel = draw_kernel(generator, kernel_list, shares, blur_kernel_size, blur_sigma, betag_range, betap_range)
+    return convolve(image, kernel)
+
+
+@DEGRADATION_REGISTRY.register
+def sinc_blur(
+    image: np.ndarray,
+    generator: np.random.Generator,
+    blur_kernel_size: OddInt = 21,
+    cutoff_range: Range = (1.0471975511965976, 3.141592653589793),
+) -> np.ndarray:
+    """Cut off high frequencies sharply, which leaves ringing and overshoot (Real-ESRGAN, section 3.4).
+
+    Args:
+        image: H x W x 3, float32, RGB, [-1, 1].
+        generator: draws size and cutoff.
+        blur_kernel_size: the largest height and width; odd ones from 7 on are drawn, pixels.
+        cutoff_range: radians per pixel; default: pi / 3 to pi.
+    """
+    size = draw_size(generator, 7, blur_kernel_size)
+    low, high = (min(limit, math.pi) for limit in cutoff_range)
+    return convolve(image, draw_sinc(generator, size, low, high))
+
+
+@DEGRADATION_REGISTRY.register
+def motion_blur(image: np.ndarray, generator: np.random.Generator, length_range: Range = (3, 21)) -> np.ndarray:
+    """Blur along a straight line, in any direction.
+
+    Args:
+        image: H x W x 3, float32, RGB, [-1, 1].
+        generator: draws length and direction.
+        length_range: of the line, pixels.
+    """
+    length = draw_between(generator, length_range)
+    return convolve(image, motion(2 * math.ceil(length / 2) + 1, length, generator.uniform(0, math.pi)))

@@ -1,0 +1,105 @@
+"""Steps that change the size; the result of all steps is brought back to the size of what came in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from gpen.data.degradations.draws import draw_between, draw_index
+from gpen.errors import UserError
+from gpen.options.types import NonNegativeFloat, Range
+from gpen.registry import DEGRADATION_REGISTRY
+
+METHODS = {
+    'nearest': cv2.INTER_NEAREST,
+    'bilinear': cv2.INTER_LINEAR,
+    'bicubic': cv2.INTER_CUBIC,
+    'area': cv2.INTER_AREA,
+}
+
+
+@DEGRADATION_REGISTRY.register
+def downsample(
+    image: np.ndarray,
+    generator: np.random.Generator,
+    downsample_range: Range = (0.8, 8),
+    interpolation: Literal['nearest', 'bilinear', 'bicubic', 'area'] = 'bilinear',
+) -> np.ndarray:
+    """Make the image smaller by a random factor, as GFPGAN does.
+
+    Args:
+        image: H x W x 3, float32, RGB, [-1, 1].
+        generator: draws the factor.
+        downsample_range: how many times smaller; below 1: larger.
+        interpolation: all but ``area`` look at a few pixels only and leave aliasing.
+
+    Raises:
+        UserError: the range reaches down to 0.
+    """
+    return resample(image, *draw_smaller_size(image, generator, downsample_range), interpolation)
+
+
+@DEGRADATION_REGISTRY.register
+def resize(
+    image: np.ndarray,
+    generator: np.random.Generator,
+    resize_range: Range = (0.15, 1.5),
+    resize_prob: Sequence[NonNegativeFloat] = (0.2, 0.7, 0.1),
+    interpolations: Sequence[Literal['nearest', 'bilinear', 'bicubic', 'area']] = ('area', 'bilinear', 'bicubic'),
+) -> np.ndarray:
+    """Make the image larger, smaller, or neither, as Real-ESRGAN does.
+
+    Args:
+        image: H x W x 3, float32, RGB, [-1, 1].
+        generator: draws the factor and the interpolation.
+        resize_range: the smallest and the largest factor.
+        resize_prob: how often it gets larger, smaller, or stays as it is.
+        interpolations: one of them is drawn, all alike.
+
+    Raises:
+        UserError: ``resize_prob`` are not three numbers.
+    """
+    factor = draw_factor(generator, resize_range, resize_prob)
+    height, width = (max(1, int(length * factor)) for length in image.shape[:2])
+    return resample(image, height, width, draw_interpolation(generator, interpolations))
+
+
+def resample(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """Return the image as height x width x 3, in [-1, 1]; the image itself where it has this size."""
+    if image.shape[:2] == (height, width):
+        return image
+    result = cv2.resize(image, (width, height), interpolation=METHODS[interpolation])
+    return np.clip(result, -1, 1, out=result) if interpolation == 'bicubic' else result  # its weights overshoot
+
+
+def draw_interpolation(generator: np.random.Generator, names: Sequence[str] = ('area', 'bilinear', 'bicubic')) -> str:
+    """Return one of the names."""
+    return names[int(generator.integers(len(names)))]
+
+
+def draw_factor(generator: np.random.Generator, limits: Sequence[float], shares: Sequence[float]) -> float:
+    """Return a factor: from 1 to the largest, from the smallest to 1, or 1, with these shares.
+
+    Raises:
+        UserError: there are not three shares.
+    """
+    direction = draw_index(generator, shares, 3, 'resize_prob')
+    lowest, highest = ((1.0, max(1.0, limits[1])), (min(1.0, limits[0]), 1.0), (1.0, 1.0))[direction]
+    return draw_between(generator, (lowest, highest))
+
+
+def draw_smaller_size(
+    image: np.ndarray, generator: np.random.Generator, downsample_range: Sequence[float]
+) -> tuple[int, int]:
+    """Return height and width of the image made smaller by a random factor, rounded down.
+
+    Raises:
+        UserError: the range reaches down to 0.
+    """
+    if downsample_range[0] <= 0:
+        raise UserError(f'downsample_range is {list(downsample_range)}; its numbers must be above 0.')
+    factor = draw_between(generator, downsample_range)
+    return max(1, int(image.shape[0] // factor)), max(1, int(image.shape[1] // factor))

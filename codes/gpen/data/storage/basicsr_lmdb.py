@@ -1,0 +1,115 @@
+"""An LMDB in BasicSR's layout: read here, written in :mod:`gpen.data.storage.writing`."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import threading
+import unicodedata
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gpen.data.storage.base import Storage, find_problems
+from gpen.errors import UserError
+
+META_FILE = 'meta_info.txt'
+
+
+class LmdbStorage(Storage):
+    """An LMDB as BasicSR writes it: a folder NAME.lmdb whose meta_info.txt lists ``NAME.png (H,W,C) COMPRESSION``.
+
+    The database is opened when first read, once per process.
+
+    Raises:
+        UserError: ``root`` does not have this layout, or lmdb is not installed.
+    """
+
+    root: Path
+
+    def __init__(self, root: Path) -> None:
+        import_lmdb()
+        self.root = root
+        missing = [name for name in ('data.mdb', META_FILE) if not (root / name).is_file()]
+        if root.suffix != '.lmdb' or missing:
+            reason = f'without {" and ".join(missing)}' if root.is_dir() and missing else 'not a folder NAME.lmdb'
+            raise UserError(
+                f'{root} is no LMDB of images: it is {reason}. Point to one, or set io_backend.type to disk.'
+            )
+        names = _read_names(root / META_FILE)
+        keys = [unicodedata.normalize('NFC', _database_key(name)) for name in names]
+        self._names = dict(zip(keys, names, strict=True))
+        self._problems = find_problems(names, keys, lambda position: f'{names[position]} in {root}')
+
+    def keys(self) -> list[str]:
+        return sorted(self._names)
+
+    def problems(self) -> list[str]:
+        return list(self._problems)
+
+    def file_name(self, key: str) -> str:
+        return self._names[key]
+
+    def open(self, key: str) -> BinaryIO:
+        return BytesIO(self.load(key))
+
+    def load(self, key: str) -> bytes:
+        lmdb = import_lmdb()
+        try:
+            with _open_environment(self.root).begin() as transaction:
+                value: bytes | None = transaction.get(_database_key(self._names[key]).encode())
+        except lmdb.Error as error:
+            raise OSError(f'the database is damaged ({error})') from error
+        if value is None:
+            raise OSError(f'{META_FILE} lists it but the database does not hold it')
+        return value
+
+    def describe(self, key: str) -> str:
+        return f'{key} in {self.root}'
+
+    def stat(self, key: str) -> tuple[int, int]:  # noqa: ARG002  (one file holds all images)
+        status = (self.root / 'data.mdb').stat()
+        return status.st_size, status.st_mtime_ns
+
+
+def _read_names(meta: Path) -> list[str]:
+    try:
+        lines = meta.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f'{meta} is damaged: it is no UTF-8 text. Write the LMDB again.') from error
+    return sorted({line.rsplit(' ', 2)[0].strip() for line in lines} - {''})
+
+
+def _database_key(name: str) -> str:
+    return posixpath.splitext(name)[0]
+
+
+def import_lmdb() -> Any:
+    """Return the module lmdb; UserError where it is not installed."""
+    try:
+        import lmdb
+    except ImportError as error:
+        raise UserError('io_backend.type lmdb needs the package lmdb: pip install lmdb.') from error
+    return lmdb
+
+
+_environments: dict[Path, Any] = {}
+_environments_process = 0
+_environments_lock = threading.Lock()
+
+
+def _open_environment(root: Path) -> Any:
+    """Return the process's environment for ``root``: LMDB allows one per process, and none inherited by a fork."""
+    global _environments_process
+    with _environments_lock:
+        if _environments_process != os.getpid():
+            for inherited in _environments.values():
+                inherited.close()
+            _environments.clear()
+            _environments_process = os.getpid()
+        path = root.resolve()
+        if path not in _environments:
+            _environments[path] = import_lmdb().open(
+                str(path), readonly=True, lock=False, readahead=False, meminit=False
+            )
+        return _environments[path]

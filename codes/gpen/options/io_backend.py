@@ -1,0 +1,94 @@
+"""The option ``io_backend``: how the images of a data set are stored, and what each way takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gpen.options.problems import Problem, from_pydantic
+from gpen.options.types import PositiveInt
+from gpen.options.yaml_reader import Key
+from gpen.utils.files import resolve_path
+
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+(::|://)')  # two letters at least: C:\ is a drive
+
+
+class PlainBackend(BaseModel):
+    """Image files in folders (``disk``), or a database in BasicSR's layout (``lmdb``)."""
+
+    model_config = ConfigDict(extra='forbid', strict=True)
+
+    type: Literal['disk', 'lmdb'] = 'disk'
+
+
+class DatasetsBackend(BaseModel):
+    """Tables of Hugging Face ``datasets``: a folder of ``save_to_disk``, Parquet files, or URLs of these.
+
+    Attributes:
+        image_column: the column of encoded images.
+        name_column: the column of names. Where it is not given: ``name`` if there is one, else the images' own
+            ``path``, else the number of the row. Where it is given as null: the number of the row.
+        split: which split, where the data set has several.
+        streaming: fetch the shards while training; ``dataroot_*`` may be a URL then.
+        buffer_size: how many images are shuffled together, where only whole blocks of rows can be read quickly.
+    """
+
+    model_config = ConfigDict(extra='forbid', strict=True)
+
+    type: Literal['datasets']
+    image_column: str = Field('image', min_length=1)
+    name_column: str | None = Field('name', min_length=1)
+    split: str | None = Field(None, min_length=1)
+    streaming: bool = False
+    buffer_size: PositiveInt = 256
+
+
+_BACKENDS: dict[str, type[PlainBackend] | type[DatasetsBackend]] = {
+    'disk': PlainBackend,
+    'lmdb': PlainBackend,
+    'datasets': DatasetsBackend,
+}
+
+
+def check_io_backend(options: dict[str, Any], key: Key = ('io_backend',)) -> list[Problem]:
+    """Return what is wrong with the option ``io_backend`` that stands at ``key``."""
+    name = options.get('type', 'disk')
+    model = _BACKENDS.get(name) if isinstance(name, str) else None
+    if model is None:
+        return [Problem((*key, 'type'), f'is {name!r}; it can be disk, lmdb or datasets')]
+    try:
+        model.model_validate(options)
+    except ValidationError as error:
+        return from_pydantic(error.errors(), model, key)
+    return []
+
+
+def read_io_backend(options: dict[str, Any]) -> PlainBackend | DatasetsBackend:
+    """Return the option ``io_backend``, in which :func:`check_io_backend` found nothing wrong."""
+    return _BACKENDS[options.get('type', 'disk')].model_validate(options)
+
+
+def check_dataroots(arguments: dict[str, Any], key: Key) -> Iterator[Problem]:
+    """Yield each ``dataroot_*`` among a data set's arguments that is not there; ``key`` is the data set's option."""
+    backend = arguments.get('io_backend')
+    backend = backend if isinstance(backend, dict) else {}
+    is_table = backend.get('type') == 'datasets'
+    for name, value in arguments.items():
+        if not name.startswith('dataroot') or not isinstance(value, str):
+            continue
+        if is_url(value):
+            if not is_table or backend.get('streaming') is not True:
+                yield Problem((*key, name), 'is a URL, which takes io_backend: {type: datasets, streaming: true}')
+            continue
+        path = resolve_path(value)
+        if not (path.exists() if is_table else path.is_dir()):
+            kind = 'file or folder' if is_table else 'folder'
+            yield Problem((*key, name), f'there is no {kind} {path}. Put the images there, or change this line.')
+
+
+def is_url(root: str) -> bool:
+    """Tell whether a ``dataroot_*`` is a URL (``https://``, ``hf://``, ``s3://``, ``file://``), not a path."""
+    return _URL.match(root) is not None

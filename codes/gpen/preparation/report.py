@@ -1,0 +1,160 @@
+"""What a finished data set says of itself: a table of all faces, the record of how it was made, and a summary."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+import gpen
+from gpen.preparation.pairs import degradation_seed
+from gpen.preparation.photos import printable
+from gpen.preparation.selection import REASONS, Entry
+from gpen.preparation.splitting import SPLITS
+from gpen.utils.files import atomic_path, write_text
+
+MANIFEST = 'manifest.csv'
+DATASET = 'dataset.json'
+_POINTS = ('left_eye', 'right_eye', 'nose', 'left_mouth', 'right_mouth')  # left: in the picture
+_LISTED = 20  # photographs that the screen shows
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was made of what.
+
+    Attributes:
+        entries: all faces.
+        read: how many photographs could be used.
+        skipped: the other ones and why.
+        faceless: photographs without any face.
+        psnr: mean PSNR of the blurry images of each split, dB.
+        detector: what found the faces, or None.
+    """
+
+    entries: Sequence[Entry]
+    read: int
+    skipped: Mapping[str, str]
+    faceless: Sequence[str]
+    psnr: Mapping[str, float]
+    detector: str | None
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """How many faces each reason cost, in the order of the filters."""
+        counts = Counter(entry.reason for entry in self.entries)
+        return {reason: counts[reason] for reason in REASONS if counts[reason]}
+
+    @property
+    def pairs(self) -> dict[str, int]:
+        """The number of pairs of each split."""
+        return {split: sum(entry.split == split for entry in self.entries) for split in SPLITS}
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """The number of people (or photographs) of each split."""
+        return {split: len({entry.group for entry in self.entries if entry.split == split}) for split in SPLITS}
+
+    @property
+    def enlarged(self) -> int:
+        """How many of the kept faces were smaller in the photograph than they are now."""
+        return sum(entry.split is not None and (entry.face.scale or 0) > 1 for entry in self.entries)
+
+
+def write_manifest(path: Path, entries: Sequence[Entry], seed: int) -> None:
+    """Write a line for every face, kept or not: UTF-8, a header, quotes where needed.
+
+    A file name that is not UTF-8 is written as the bytes it has; Python reads the table back with
+    ``open(path, newline='', encoding='utf-8', errors='surrogateescape')``.
+    """
+    with atomic_path(path) as temporary:
+        with temporary.open('w', encoding='utf-8', errors='surrogateescape', newline='') as stream:
+            rows = [_describe(entry, seed) for entry in entries]
+            table = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator='\n')
+            table.writeheader()
+            table.writerows(rows)
+
+
+def _describe(entry: Entry, seed: int) -> dict[str, Any]:
+    """Return one line of the manifest; what does not apply is empty."""
+    face = entry.face
+    points = [value for point in face.landmarks or [(None, None)] * len(_POINTS) for value in point]
+    return {
+        'name': entry.name,
+        'split': entry.split,
+        'reason': entry.reason,
+        'duplicate_of': entry.duplicate_of,
+        'source': entry.key,
+        'face': entry.index,
+        'group': '_'.join(entry.group),
+        **dict(zip(('left', 'top', 'right', 'bottom'), face.box, strict=True)),
+        **dict(zip((f'{point}_{axis}' for point in _POINTS for axis in 'xy'), points, strict=True)),
+        'score': face.score,
+        'sharpness': face.sharpness,
+        **dict(zip(('yaw', 'pitch', 'roll'), face.pose or (None, None, None), strict=True)),
+        'padding': face.padding,
+        'scale': face.scale,
+        'fingerprint': None if face.fingerprint is None else f'{face.fingerprint:016x}',
+        'degradation_seed': degradation_seed(seed, entry) if entry.split is not None else None,
+    }
+
+
+def write_dataset_file(path: Path, report: Report, identity: Mapping[str, Any]) -> None:
+    """Write the settings (``identity``), counts and versions as JSON."""
+    content = {
+        **identity,
+        'detector': report.detector,
+        'counts': {
+            'photographs': {
+                'read': report.read,
+                'skipped': len(report.skipped),
+                'without_faces': len(report.faceless),
+            },
+            'faces': {'found': len(report.entries), 'rejected': report.rejected, 'enlarged': report.enlarged},
+            'pairs': report.pairs,
+            'groups': report.groups,
+        },
+        'psnr': dict(report.psnr),
+        'skipped': [{'source': key, 'reason': reason} for key, reason in sorted(report.skipped.items())],
+        'without_faces': sorted(report.faceless),
+        'versions': {'gpen': gpen.__version__, 'opencv': cv2.__version__, 'numpy': np.__version__},
+    }
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def summarize(report: Report, folder: Path, grouped: bool) -> str:
+    """Return the summary for the screen: what was read, found, left out and written, and how to train on it."""
+    lines = [f'Photographs: {report.read} read, {len(report.skipped)} skipped']
+    lines += _list('  skipped', [f'{printable(key)}: {reason}' for key, reason in sorted(report.skipped.items())])
+    lines += _list('  without a face', [printable(key) for key in sorted(report.faceless)])
+    kept = sum(report.pairs.values())
+    lines += [f'Faces: {len(report.entries)} found, {kept} kept']
+    lines += [f'  {reason}: {count} ({REASONS[reason]})' for reason, count in report.rejected.items()]
+    if report.enlarged:
+        lines.append(f'  Note: {report.enlarged} of those kept were enlarged; their sharp side is not quite sharp.')
+    unit = 'people' if grouped else 'photographs'
+    for split in SPLITS:
+        lines.append(
+            f'{split}: {report.pairs[split]} pairs of {report.groups[split]} {unit}, '
+            f'mean PSNR of the blurry ones {report.psnr[split]:.2f} dB'
+        )
+    lines += ['', f'Written to {folder}. For the option file:']
+    for split in SPLITS:
+        lines += [
+            f'  datasets.{split}:',
+            f'    dataroot_gt: {folder / split / "sharp"}',
+            f'    dataroot_lq: {folder / split / "blurry"}',
+        ]
+    return '\n'.join(lines)
+
+
+def _list(title: str, items: Sequence[str]) -> list[str]:
+    more = [f'{title}: ... and {len(items) - _LISTED} more, see {DATASET}'] if len(items) > _LISTED else []
+    return [f'{title}: {item}' for item in items[:_LISTED]] + more

@@ -1,0 +1,236 @@
+"""The work on one photograph: find its faces, align and measure them, and keep the result so that it is done once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from gpen.data.image_io import resize, write_image
+from gpen.faces.alignment import align_face
+from gpen.faces.detection import Face
+from gpen.faces.quality import estimate_pose, fingerprint, sharpness
+from gpen.preparation.photos import Photo, UnusablePhotoError, read_photo
+from gpen.preparation.settings import Settings, digest
+from gpen.utils.files import write_text
+
+TOO_SMALL = 'too small'
+NOT_LARGEST = 'not the largest'
+_RECORD_VERSION = 1
+
+
+class Detector(Protocol):
+    """What finds faces."""
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """Return the faces of an image (H x W x 3, float32, RGB, [-1, 1]), the largest first."""
+
+
+@dataclass(frozen=True)
+class DetectorSource:
+    """How a process gets its detector.
+
+    Attributes:
+        build: a function of a module, called with the other attributes.
+        name: ``retinaface`` or ``mtcnn``.
+        weights: folder of its weights.
+        min_face: the smallest face to look for, pixels.
+    """
+
+    build: Callable[..., Detector]
+    name: str
+    weights: Path | None
+    min_face: int
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face of a photograph; what was not measured is None.
+
+    Attributes:
+        box: left, top, right, bottom, pixels of the photograph.
+        landmarks: five points (x, y): eyes, nose, corners of the mouth.
+        score: the detector's certainty, 0 to 1.
+        sharpness: see :func:`gpen.faces.quality.sharpness`.
+        pose: yaw, pitch and roll, degrees.
+        padding: share of the aligned face that lies outside of the photograph.
+        scale: pixels of the aligned face for one of the photograph; above 1 it was enlarged.
+        fingerprint: 64 bits that similar pictures have in common.
+        problem: why it was not aligned: ``too small`` or ``not the largest``.
+    """
+
+    box: tuple[float, ...]
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    score: float | None = None
+    sharpness: float | None = None
+    pose: tuple[float, float, float] | None = None
+    padding: float | None = None
+    scale: float | None = None
+    fingerprint: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class PhotoRecord:
+    """What a photograph gave.
+
+    Attributes:
+        key: the photograph's, see :class:`gpen.preparation.photos.Photo`.
+        faces: its faces, the largest first.
+        images: for each face the file of the aligned image, or None.
+        skipped: why it cannot be used, or None.
+    """
+
+    key: str
+    faces: tuple[FoundFace, ...] = ()
+    images: tuple[Path | None, ...] = field(default=(), compare=False)
+    skipped: str | None = None
+
+
+@dataclass(frozen=True)
+class PhotoTask:
+    """One photograph, and what to do with it.
+
+    Attributes:
+        folder: where results are kept.
+        detector: None where the images are aligned already.
+    """
+
+    photo: Photo
+    folder: Path
+    settings: Settings
+    detector: DetectorSource | None
+
+    @property
+    def stem(self) -> Path:
+        """Where its results go, without suffix; another path where the file or a setting that matters is another."""
+        settings = self.settings
+        matters = [settings.size, settings.largest_only, settings.min_face, settings.detectable]
+        name = digest(_RECORD_VERSION, self.photo.identity, self.detector and self.detector.name, matters)
+        return self.folder / name[:2] / name
+
+
+def process_photo(task: PhotoTask) -> PhotoRecord:
+    """Return what a photograph gives, from an earlier run where that finished it.
+
+    The aligned faces are written as PNG of ``settings.size``, then the record, each whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder is not writable.
+    """
+    known = _load(task)
+    if known is not None:
+        return known
+    try:
+        image = read_photo(task.photo.path, task.settings.max_pixels)
+        found = _take_whole(image, task.settings.size) if task.detector is None else _find_faces(image, task)
+    except UnusablePhotoError as error:
+        return PhotoRecord(task.photo.key, skipped=str(error))
+    images = []
+    for index, (_, aligned) in enumerate(found):
+        images.append(_image_path(task, index) if aligned is not None else None)
+        if aligned is not None:
+            write_image(_image_path(task, index), aligned)
+    faces = tuple(face for face, _ in found)
+    write_text(_record_path(task), json.dumps({'key': task.photo.key, 'faces': [asdict(face) for face in faces]}))
+    return PhotoRecord(task.photo.key, faces, tuple(images))
+
+
+def _take_whole(image: np.ndarray, size: int) -> list[tuple[FoundFace, np.ndarray]]:
+    """Return the one face of an image that is aligned already."""
+    height, width = image.shape[:2]
+    if height != width:
+        raise UnusablePhotoError(f'it is {width} x {height}, not square: no aligned face')
+    aligned = resize(image, size)
+    face = FoundFace(
+        box=(0.0, 0.0, float(width), float(height)),
+        sharpness=float(sharpness(aligned)),
+        padding=0.0,
+        scale=size / width,
+        fingerprint=int(fingerprint(aligned)),
+    )
+    return [(face, aligned)]
+
+
+def _find_faces(image: np.ndarray, task: PhotoTask) -> list[tuple[FoundFace, np.ndarray | None]]:
+    """Return the faces that a detector finds, those that may be kept with their aligned images."""
+    assert task.detector is not None
+    try:
+        faces = _get_detector(task.detector).detect(image)
+    except (cv2.error, MemoryError) as error:
+        height, width = image.shape[:2]
+        raise UnusablePhotoError(f'no faces can be looked for in {width} x {height} pixels ({error})') from error
+    return [_measure(image, face, index, task.settings) for index, face in enumerate(faces)]
+
+
+def _measure(image: np.ndarray, face: Face, index: int, settings: Settings) -> tuple[FoundFace, np.ndarray | None]:
+    left, top, right, bottom = (float(value) for value in face.box)
+    pose = estimate_pose(face.landmarks)
+    known: dict[str, Any] = {
+        'box': (left, top, right, bottom),
+        'landmarks': tuple((float(x), float(y)) for x, y in face.landmarks),
+        'score': float(face.score),
+        'pose': (float(pose.yaw), float(pose.pitch), float(pose.roll)),
+    }
+    # Not even aligned: a crowd has hundreds of faces that are never used.
+    if min(right - left, bottom - top) < settings.min_face:
+        return FoundFace(**known, problem=TOO_SMALL), None
+    if settings.largest_only and index > 0:
+        return FoundFace(**known, problem=NOT_LARGEST), None
+    aligned = align_face(image, face.landmarks, settings.size)
+    measured = FoundFace(
+        **known,
+        sharpness=float(sharpness(aligned.image)),
+        padding=float(aligned.padding),
+        scale=float(aligned.scale),
+        fingerprint=int(fingerprint(aligned.image)),
+    )
+    return measured, aligned.image
+
+
+@lru_cache(maxsize=1)
+def _get_detector(source: DetectorSource) -> Detector:
+    """Return the process's detector; loading its weights takes longer than a photograph."""
+    return source.build(source.name, weights=source.weights, min_face=source.min_face)
+
+
+def _record_path(task: PhotoTask) -> Path:
+    return task.stem.with_suffix('.json')
+
+
+def _image_path(task: PhotoTask, index: int) -> Path:
+    return task.stem.with_name(f'{task.stem.name}_{index}.png')
+
+
+def _load(task: PhotoTask) -> PhotoRecord | None:
+    """Return the record of an earlier run; None where there is none or an image of it is gone."""
+    try:
+        content = json.loads(_record_path(task).read_text(encoding='utf-8'))
+        faces = tuple(_face_from_json(face) for face in content['faces'])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    images = tuple(
+        None if face.problem is not None else _image_path(task, index) for index, face in enumerate(faces)
+    )
+    if not all(path is None or path.is_file() for path in images):
+        return None
+    return PhotoRecord(task.photo.key, faces, images)
+
+
+def _face_from_json(content: dict[str, Any]) -> FoundFace:
+    """Return the face that was written; JSON knows lists alone."""
+    points = content['landmarks']
+    return FoundFace(
+        **{
+            **content,
+            'box': tuple(content['box']),
+            'landmarks': None if points is None else tuple((x, y) for x, y in points),
+            'pose': None if content['pose'] is None else tuple(content['pose']),
+        }
+    )

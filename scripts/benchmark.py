@@ -1,0 +1,58 @@
+"""Measure how fast parts of the program are on this machine.
+
+data: decoding and each degradation recipe, beside the same built from BasicSR's functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import _path  # noqa: F401
+from gpen.commands._run import run_command
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments; ``run`` among them is the function that does the work."""
+    parser = argparse.ArgumentParser(
+        prog='benchmark.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
+    _add_data(commands.add_parser('data', help='decoding and degradations, images per second per core'))
+    return parser.parse_args(arguments)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    from paired_set import integer_from
+
+    parser.description = 'Images per second per core for decoding a PNG and for each recipe of degradations.'
+    parser.set_defaults(run=_run_data)
+    parser.add_argument('--input', metavar='FOLDER', help='images to measure with (default: rendered portraits)')
+    parser.add_argument('--sizes', type=integer_from(16, 2048), nargs='+', metavar='N', help='sides (256 512 1024)')
+    parser.add_argument('--recipes', nargs='+', metavar='NAME', help='only these, such as gfpgan "gpen (paper)" (all)')
+    parser.add_argument('--draws', type=integer_from(2, 10000), metavar='N', help='draws of each recipe and size (60)')
+    parser.add_argument('--repeats', type=integer_from(1, 100), metavar='N', help='each draw is timed so often (3)')
+    parser.add_argument('--images', type=integer_from(1, 1000), default=20, metavar='N', help='images to use (20)')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of all draws (0)')
+    parser.add_argument('--quick', action='store_true', help='half a minute: 256 and 512, each draw timed once')
+    parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
+
+
+def _run_data(args: argparse.Namespace) -> int:
+    from benchmarks.data import measure_data
+
+    return measure_data(args)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    for library in ('OMP', 'OPENBLAS', 'MKL'):  # what is measured is one core; NumPy reads these on import
+        os.environ[f'{library}_NUM_THREADS'] = '1'
+    args = parse_arguments(arguments)
+    return run_command(lambda: args.run(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

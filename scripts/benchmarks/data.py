@@ -1,0 +1,246 @@
+"""How many images per second one core decodes and degrades, beside the same built from BasicSR's functions.
+
+What is timed is processor time with one thread, so that other programs disturb little.  Both sides take turns, draw by
+draw.  The costs of draws differ (a face made eight times smaller has 64 times fewer pixels to add noise to), so there
+are many, with fixed seeds; of the times of one draw the median over the repeats counts, and the draws are averaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.machine import describe_machine, processor_clock
+from benchmarks.plain_degradations import Plain, find_plain
+from benchmarks.report import Cost, Row, format_speeds, format_steps
+from gpen.data.degradations import build_degradation
+from gpen.data.image_io import read_image, resize, to_uint8
+from gpen.data.storage import open_storage
+from gpen.errors import UserError
+from gpen.utils.files import write_text
+from gpen.utils.seeds import derive_generator, derive_seed
+
+DECODING = 'decoding'
+RECIPES: dict[str, dict[str, Any]] = {
+    'gfpgan': {'type': 'gfpgan'},
+    'gfpgan (no colours)': {'type': 'gfpgan', 'color_jitter_prob': 0, 'color_jitter_pt_prob': 0, 'gray_prob': 0},
+    'gpen': {'type': 'gpen'},
+    'gpen (paper)': {'type': 'gpen', 'version': 'paper'},
+    'realesrgan': {'type': 'realesrgan'},
+    'bsrgan': {'type': 'bsrgan'},
+    'simple': {'type': 'simple'},
+    'grayscale': {'type': 'grayscale'},
+    'mask': {'type': 'mask'},
+}
+STEPS: dict[str, dict[str, Any]] = {
+    '41 x 41 blur': {'type': 'blur', 'kernel_list': ['iso', 'aniso'], 'blur_kernel_size': 41, 'blur_sigma': [0.1, 10]},
+    'noise': {'type': 'gaussian_noise', 'noise_range': [10, 10]},
+    'JPEG': {'type': 'jpeg', 'jpeg_range': [80, 80]},
+    'a quarter and back': {'type': 'downsample', 'downsample_range': [4, 4]},
+}
+# What is measured, and how many times smaller than STEP_SIZE; the recipes add noise to small images.
+STEP_SHRINKS = ((DECODING, 1), ('41 x 41 blur', 1), ('noise', 1), ('noise', 4), ('JPEG', 1), ('a quarter and back', 1))
+STEP_SIZE = 512  # pixels
+_PORTRAITS, _PORTRAIT_SIZE = 4, 512  # rendering one of this size takes two seconds, a larger one far more
+
+Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to do the work: ours or BasicSR's, each with its own kind of image."""
+
+    decode: Callable[[bytes], np.ndarray]
+    recipes: dict[str, Degrade]
+    steps: dict[str, Degrade]
+
+    @classmethod
+    def ours(cls, recipes: Sequence[str]) -> Side:
+        """Return our own side."""
+        return cls(
+            read_image,
+            {name: build_degradation(RECIPES[name]) for name in recipes},
+            {DECODING: _keep, **{name: build_degradation(options) for name, options in STEPS.items()}},
+        )
+
+    @classmethod
+    def plain(cls, plain: Plain) -> Side:
+        """Return BasicSR's side, whose random numbers come from global states."""
+
+        def ignore_generator(function: Callable[[np.ndarray], np.ndarray]) -> Degrade:
+            return lambda image, _generator: function(image)
+
+        return cls(
+            plain.decode,
+            {name: ignore_generator(recipe) for name, recipe in plain.recipes.items()},
+            {DECODING: _keep, **{name: ignore_generator(step) for name, step in plain.steps.items()}},
+        )
+
+
+def _keep(image: np.ndarray, _generator: np.random.Generator) -> np.ndarray:
+    return image
+
+
+@dataclass
+class Stopwatch:
+    """Times the sides in turns, and advances the progress bar."""
+
+    draws: int
+    repeats: int
+    seed: int
+    progress: tqdm[Any]
+
+    def time(self, sides: dict[str, Side], kind: str, name: str, faces: Sequence[bytes]) -> dict[str, np.ndarray]:
+        """Return seconds by side: draws x 2, for decoding and for what is called ``name`` among ``kind``."""
+        able = [side for side in sides if name in getattr(sides[side], kind)]
+        times = {side: np.zeros((self.repeats, self.draws, 2)) for side in able}
+        for repeat in range(self.repeats):
+            for draw in range(self.draws):
+                for side in able[:: 1 if (repeat + draw) % 2 else -1]:
+                    degrade = getattr(sides[side], kind)[name]
+                    times[side][repeat, draw] = self._time_once(sides[side], degrade, faces[draw % len(faces)], draw)
+                self.progress.update()
+        return {side: np.median(seconds, axis=0) for side, seconds in times.items()}
+
+    def _time_once(self, side: Side, degrade: Degrade, face: bytes, draw: int) -> tuple[float, float]:
+        generator = derive_generator(self.seed, 'benchmark', draw)
+        global_seed = derive_seed(self.seed, 'benchmark', draw) % 2**32
+        random.seed(global_seed)
+        np.random.seed(global_seed)
+        clock = processor_clock()
+        start = clock()
+        image = side.decode(face)
+        decoded = clock()
+        degrade(image, generator)
+        return decoded - start, clock() - decoded
+
+
+def measure_data(args: argparse.Namespace) -> int:
+    """Measure, print the tables, and write the JSON file; return the exit status."""
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns that BasicSR hands it float images
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    sizes = sorted(set(args.sizes or ((256, 512) if args.quick else (256, 512, 1024))))
+    draws = args.draws or (40 if args.quick else 60)
+    repeats = args.repeats or (1 if args.quick else 3)
+    recipes = _choose_recipes(args.recipes)
+    step_size = STEP_SIZE if STEP_SIZE in sizes else sizes[-1]
+    step_sizes = [(name, step_size // shrink) for name, shrink in STEP_SHRINKS]
+
+    sides = {'ours': Side.ours(recipes)}
+    plain = find_plain()
+    if plain is not None:
+        sides['plain'] = Side.plain(plain)
+    faces = load_faces(args.input, args.images, {*sizes, *(size for _, size in step_sizes)}, args.seed)
+
+    clocks = time.perf_counter(), time.process_time()
+    total = (len(sizes) * len(recipes) + len(step_sizes)) * draws * repeats
+    with tqdm(total=total, desc='draws', disable=None) as progress:
+        stopwatch = Stopwatch(draws, repeats, args.seed, progress)
+        speeds = [row for size in sizes for row in measure_recipes(stopwatch, sides, recipes, size, faces[size])]
+        steps = [measure_step(stopwatch, sides, name, size, faces[size]) for name, size in step_sizes]
+    wall, processor = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
+
+    machine = describe_machine(('numpy', 'opencv-python', 'opencv-python-headless', 'basicsr'))
+    settings = {'input': args.input, 'images': len(faces[sizes[0]]), 'draws': draws, 'repeats': repeats}
+    settings |= {'seed': args.seed, 'wall_seconds': wall, 'processor_seconds': processor}
+    print(_describe(machine, settings, plain is not None))
+    print(f'\n{format_speeds(speeds)}\n\n{format_steps(steps)}')
+    if args.json:
+        tables = {'recipes': [row.to_dict() for row in speeds], 'steps': [row.to_dict() for row in steps]}
+        text = json.dumps({'machine': machine, 'settings': settings, **tables}, indent=2)
+        write_text(Path(args.json).expanduser(), text + '\n')
+    return 0
+
+
+def measure_recipes(
+    stopwatch: Stopwatch, sides: dict[str, Side], recipes: Sequence[str], size: int, faces: Sequence[bytes]
+) -> list[Row]:
+    """Return the rows of one size: decoding, then each recipe, with decoding and without."""
+    decoding: dict[str, list[np.ndarray]] = {side: [] for side in sides}
+    rows = []
+    for name in recipes:
+        times = stopwatch.time(sides, 'recipes', name, faces)
+        for side, seconds in times.items():
+            decoding[side].append(seconds[:, 0])
+        rows.append(_make_row(f'{name} + {DECODING}', size, {side: t.sum(axis=1) for side, t in times.items()}))
+        rows.append(_make_row(name, size, {side: t[:, 1] for side, t in times.items()}))
+    return [_make_row(DECODING, size, {side: np.concatenate(t) for side, t in decoding.items() if t}), *rows]
+
+
+def measure_step(stopwatch: Stopwatch, sides: dict[str, Side], name: str, size: int, faces: Sequence[bytes]) -> Row:
+    """Return the row of a single step; decoding is one of them."""
+    times = stopwatch.time(sides, 'steps', name, faces)
+    return _make_row(name, size, {side: seconds[:, int(name != DECODING)] for side, seconds in times.items()})
+
+
+def _make_row(name: str, size: int, times: dict[str, np.ndarray]) -> Row:
+    return Row(name, size, Cost.of(times['ours']), Cost.of(times['plain']) if 'plain' in times else None)
+
+
+def load_faces(folder: str | None, count: int, sizes: set[int], seed: int) -> dict[int, list[bytes]]:
+    """Return PNG files by size: ``count`` images spread over a folder, or some rendered portraits.
+
+    Raises:
+        UserError: the folder is not there, holds no images, or one of them is damaged.
+    """
+    images = _render_portraits(min(count, _PORTRAITS), max(sizes), seed) if folder is None else _read(folder, count)
+    return {size: [_encode(resize(image, size)) for image in images] for size in sizes}
+
+
+def _read(folder: str, count: int) -> list[np.ndarray]:
+    storage = open_storage(Path(folder).expanduser())
+    keys = storage.keys()
+    if not keys:
+        raise UserError(f'There are no images in {folder}. Give --input a folder with some.')
+    count = min(count, len(keys))
+    chosen = [keys[index * len(keys) // count] for index in range(count)]
+    return [read_image(storage.read(key), storage.describe(key)) for key in chosen]
+
+
+def _render_portraits(count: int, size: int, seed: int) -> list[np.ndarray]:
+    from portraits.render import render_portrait
+
+    numbers = tqdm(range(count), 'portraits', disable=None)
+    return [render_portrait(derive_generator(seed, 'portrait', n), min(size, _PORTRAIT_SIZE)) for n in numbers]
+
+
+def _encode(image: np.ndarray) -> bytes:
+    return cv2.imencode('.png', cv2.cvtColor(to_uint8(image), cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _choose_recipes(names: Sequence[str] | None) -> list[str]:
+    unknown = sorted(set(names or ()) - set(RECIPES))
+    if unknown:
+        raise UserError(f'--recipes: there is no {", ".join(unknown)}. Choose among {", ".join(RECIPES)}.')
+    return [name for name in RECIPES if names is None or name in names]
+
+
+def _describe(machine: dict[str, Any], settings: dict[str, Any], has_plain: bool) -> str:
+    """Return on what and how it was measured, and how calm the machine was."""
+    parts = [f'{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}']
+    packages = {name: value for name, value in machine.items() if name not in ('processor', 'cores', 'system')}
+    parts.append(', '.join(f'{name} {value}' for name, value in packages.items() if value is not None))
+    source = settings['input'] or 'rendered portraits'
+    parts.append(
+        f'One thread, processor time, {settings["draws"]} draws x {settings["repeats"]}, {settings["images"]} images '
+        f'from {source}, as PNG files in memory; the wall clock ran {settings["wall_seconds"]:.0f} s, '
+        f'{settings["wall_seconds"] / settings["processor_seconds"]:.2f} times as long.'
+    )
+    parts.append(
+        "plain: the same recipe built from BasicSR's functions. ±: standard error, as the draws differ."
+        if has_plain
+        else 'plain: left out, because basicsr is not installed (pip install basicsr==1.4.2).'
+    )
+    return '\n'.join(parts)
