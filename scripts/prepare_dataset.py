@@ -4,24 +4,23 @@ Writes OUTPUT/{train,val}/{sharp,blurry}/NAME.png, and beside them manifest.csv 
 contact_sheet.png (look at it) and dataset.json (settings and counts).  Stopped and started again, it goes on where it
 was.
 
-No photograph has faces in both splits.  Nor has any person, where --split_by names people: a regular expression that is
-searched in a photograph's path below --input; its groups, joined, are the person.  So '^(canada|london)(?:smile)?_(\\d+)'
-takes london_001_03.png and londonsmile_001_08.png for one person and canada_001f.png for another; '^([^/]+)/' takes each
+No photograph has faces in both splits.  Nor has any person, where --split_by names people: a regular expression that
+is searched in a photograph's path below --input; its groups are the person.  '^(canada|london)(?:smile)?_(\\d+)' takes
+london_001_03.png and londonsmile_001_08.png for one person and canada_001f.png for another; '^([^/]+)/' takes each
 folder for a person.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import _path  # noqa: F401
 from gpen.commands._run import run_command
-
-_ALL_OF_RAY = 0
+from gpen.preparation.settings import Settings
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -31,21 +30,137 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument('--input', required=True, metavar='FOLDER', help='photographs, in sub-folders too')
     parser.add_argument('--output', required=True, metavar='FOLDER', help='where the data set goes')
-    parser.add_argument('--size', type=_within(int, 16, 4096), default=512, help='side of the images in pixels (512)')
-    parser.add_argument('--max_pixels', type=_within(int, 1, 10**9), default=120_000_000, metavar='N',
-                        help='larger photographs are left out (120000000)')  # fmt: skip
-    _add_faces(parser.add_argument_group('finding faces'))
+    _add_number(parser, 'size', int, 16, 4096, 'side of the images, pixels')
+    _add_number(parser, 'max_pixels', int, 1, 10**9, 'photographs of more pixels are left out')
+    _add_detection(parser.add_argument_group('finding faces'))
     _add_filters(parser.add_argument_group('which faces are kept'))
-    _add_pairs(parser.add_argument_group('the pairs'))
+    _add_pairs(parser.add_argument_group('pairs and splits'))
     _add_machine(parser.add_argument_group('where the work is done'))
     return parser.parse_args(arguments)
 
 
-def _add_faces(group: argparse._ArgumentGroup) -> None:
+def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--aligned', action='store_true', help='the images are aligned, square faces: detect nothing')
     group.add_argument(
-        '--detector', choices=('auto', 'retinaface', 'mtcnn'), default='auto',
-        help='auto: RetinaFace, or MTCNN where its weights cannot be had (auto)',
-    )  # fmt: skip
-    group.add_argument('--weights', metavar='FOLDER', help="where the detector's weights lie or are downloaded to")
-    group.add_argument('--faces', choices=('all', 'largest'), default='all', help='of each photograph (all)')
+        '--detector',
+        choices=('auto', 'retinaface', 'mtcnn'),
+        default=Settings.detector,
+        help='auto: RetinaFace, or MTCNN where its weights cannot be had (%(default)s)',
+    )
+    group.add_argument('--weights', metavar='FOLDER', help="where the detector's weights are (downloaded when needed)")
+    group.add_argument('--faces', choices=('all', 'largest'), default='all', help='of each photograph (%(default)s)')
+
+
+def _add_filters(group: argparse._ArgumentGroup) -> None:
+    help_text = 'shorter side of its box in the photograph, pixels; with --aligned, its side (a quarter of --size)'
+    group.add_argument('--min_face', type=_within(int, 1, 4096), metavar='N', help=help_text)
+    _add_number(group, 'min_score', float, 0, 1, "the detector's certainty")
+    _add_number(group, 'min_sharpness', float, 0, 1e6, 'of the aligned face, as in manifest.csv')
+    _add_number(group, 'max_turn', float, 0, 180, 'to a side, up or down, degrees')
+    _add_number(group, 'max_padding', float, 0, 1, 'share of it that lies outside of the photograph')
+    help_text = 'near duplicates, of which the sharpest is kept, differ in so many bits of 64; -1 keeps all'
+    _add_number(group, 'duplicates', int, -1, 16, help_text)
+
+
+def _add_pairs(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        '--degradation',
+        metavar='WHAT',
+        help="name, '{type: NAME, ...}', or YAML file with such steps (gpen; simple for a --size below 256)",
+    )
+    group.add_argument(
+        '--val_share',
+        type=_share,
+        default=Settings.val_share,
+        metavar='SHARE',
+        help='share of the people, or photographs, to validate on (%(default)s)',
+    )
+    group.add_argument('--split_by', metavar='REGEX', help='names the person; without it each photograph is one')
+    group.add_argument(
+        '--seed', type=int, default=Settings.seed, metavar='N', help='decides split and degradation (%(default)s)'
+    )
+
+
+def _add_machine(group: argparse._ArgumentGroup) -> None:
+    group.add_argument('--workers', type=_within(int, 1, 1024), metavar='N', help='processes (all cores)')
+    group.add_argument(
+        '--ray',
+        metavar='ADDRESS',
+        help="a Ray cluster, whose machines find both folders under the same paths; 'local' starts one here",
+    )
+
+
+def _add_number(
+    group: argparse._ActionsContainer, name: str, kind: Callable[[str], Any], lowest: float, highest: float, text: str
+) -> None:
+    default = getattr(Settings, name)
+    group.add_argument(
+        f'--{name}', type=_within(kind, lowest, highest), default=default, metavar='N', help=f'{text} (%(default)s)'
+    )
+
+
+def _within(kind: Callable[[str], Any], lowest: float, highest: float) -> Callable[[str], Any]:
+    """Return an argparse type for a number within limits."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            noun = 'whole number' if kind is int else 'number'
+            raise argparse.ArgumentTypeError(f'{text!r} is not a {noun}') from None
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f'{text} is not between {lowest} and {highest:g}')
+        return value
+
+    return parse
+
+
+def _share(text: str) -> float:
+    value: float = _within(float, 0, 1)(text)
+    if value in (0, 1):
+        raise argparse.ArgumentTypeError(f'{text} leaves nothing to {"validate" if value == 0 else "train"} on')
+    return value
+
+
+def to_settings(args: argparse.Namespace) -> Settings:
+    """Return what the command line says, its defaults filled in.
+
+    Raises:
+        UserError: the degradation is unknown or has wrong arguments.
+    """
+    from gpen.preparation.degradation import default_degradation, parse_degradation
+    from gpen.preparation.parallel import ALL_CORES
+    from gpen.utils.files import resolve_path
+
+    own = {name: getattr(args, name) for name in vars(args) if name in Settings.__dataclass_fields__}
+    wanted = parse_degradation(args.degradation) if args.degradation else default_degradation(args.size)
+    return Settings(
+        **{
+            **own,
+            'input': Path(args.input).expanduser(),
+            'output': resolve_path(args.output),
+            'weights': Path(args.weights).expanduser() if args.weights else None,
+            'largest_only': args.faces == 'largest',
+            'min_face': args.min_face or max(1, args.size // 4),
+            'degradation': wanted,
+            'workers': args.workers or ALL_CORES,
+        }
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    args = parse_arguments(arguments)
+
+    def body() -> int:
+        settings = to_settings(args)
+        from gpen.preparation.run import prepare
+
+        prepare(settings, print)
+        return 0
+
+    return run_command(body)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -21,6 +21,7 @@ from benchmarks.report import Cost, Row, format_speeds
 from conftest import run_code, write_pairs
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image
+from gpen.options.components import check_degradations
 
 RECIPES = list(data.RECIPES)
 OURS_ALONE = ('gpen (paper)', 'grayscale', 'mask')
@@ -119,20 +120,31 @@ def test_an_unknown_recipe_or_an_empty_folder_is_one_message(
 
 
 def test_the_ratio_says_how_many_times_faster_ours_is() -> None:
-    slow, fast = Cost.of(np.full(4, 0.030)), Cost.of(np.full(4, 0.010))
+    slow, fast = Cost.of(np.full((3, 4), 0.030)), Cost.of(np.full((3, 4), 0.010))
     row = Row('gfpgan', 512, ours=fast, plain=slow)
     assert row.ratio() == pytest.approx((3, 0))
     cells = format_speeds([row]).splitlines()[-1].split('|')
     assert [cell.strip() for cell in cells[1:-1]] == ['gfpgan', '100', '33.3', '3.00 ±0.00']
 
 
+def test_a_disturbed_repeat_does_not_count() -> None:
+    times = np.full((3, 4), 0.010)
+    times[1] = 5
+    assert Cost.of(times).mean == pytest.approx(0.010)
+
+
 def test_the_error_of_the_ratio_shrinks_with_more_draws() -> None:
-    times = np.array([0.01, 0.03])
-    few, many = (Row('x', 8, Cost.of(np.tile(times, n)), Cost.of(np.tile(times, n))).ratio() for n in (5, 500))
+    costs = [Cost.of(np.tile([0.01, 0.03], (3, count))) for count in (5, 500)]
+    few, many = (Row('gpen', 64, cost, cost).ratio() for cost in costs)
     assert few is not None
     assert many is not None
     assert few[0] == many[0] == 1
     assert 5 < few[1] / many[1] < 15
+
+
+@pytest.mark.parametrize('options', [*data.RECIPES.values(), *data.STEPS.values()], ids=[*data.RECIPES, *data.STEPS])
+def test_what_is_measured_is_what_an_option_file_could_say(options: dict) -> None:
+    assert check_degradations(options, ('degradation',)) == []
 
 
 @needs_basicsr

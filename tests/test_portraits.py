@@ -1,8 +1,7 @@
-"""Synthetic portraits, their degradation, and paired sets made from faces that are there already."""
+"""Synthetic portraits and their degradation."""
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import make_pairs
 import make_portraits
-from conftest import ROOT, SHARED
+from conftest import ROOT
 from gpen.data.image_io import read_image, write_image
-from gpen.errors import UserError
 from gpen.utils.seeds import derive_generator
 from paired_set import Degradation, degrade, psnr
 from portraits.canvas import Canvas, Pose, spline_basis
 from portraits.render import render_portrait
 
 TASKS = [('train', 0), ('train', 1), ('val', 0)]
-GROUPS = r'^(canada|london)(?:smile)?_(\d+)'
 
 
 def portrait(index: int, size: int = 32) -> np.ndarray:
@@ -133,11 +129,10 @@ def test_wrong_arguments_end_with_status_2(wrong: list[str]) -> None:
     assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize('script', ['make_portraits', 'make_pairs'])
-def test_help_needs_no_heavy_import(script: str) -> None:
+def test_help_needs_no_heavy_import() -> None:
     code = (
-        f'import sys; sys.path.insert(0, {str(ROOT / "scripts")!r}); import {script}\n'
-        f'try: {script}.main(["--help"])\n'
+        f'import sys; sys.path.insert(0, {str(ROOT / "scripts")!r}); import make_portraits\n'
+        'try: make_portraits.main(["--help"])\n'
         'except SystemExit: print("torch" in sys.modules)'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
@@ -180,74 +175,3 @@ def test_psnr_knows_equal_and_opposite() -> None:
     white = np.ones((4, 4, 3), np.float32)
     assert psnr(white, -white) == pytest.approx(0)
     assert psnr(white, white) > 100
-
-
-# Pairs from faces
-
-
-@pytest.fixture
-def faces(tmp_path: Path) -> Path:
-    folder = tmp_path / 'faces'
-    names = [f'{kind}_{n:03d}_0{k}' for n in range(6) for kind, k in (('london', 3), ('londonsmile', 8))]
-    for index, name in enumerate([*names, *(f'canada_{n:03d}f' for n in range(6))]):
-        write_image(folder / f'{name}.png', portrait(index % 4, 48))
-    return folder
-
-
-def test_no_person_is_in_both_splits(faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ['--input', str(faces), '--output', str(tmp_path / 'set'), '--size', '32', '--val_share', '0.25']
-    assert make_pairs.main([*arguments, '--group_by', GROUPS]) == 0
-    people: dict[str, set[str]] = {}
-    for split in ('train', 'val'):
-        sharp = {path.name for path in (tmp_path / 'set' / split / 'sharp').iterdir()}
-        assert sharp == {path.name for path in (tmp_path / 'set' / split / 'blurry').iterdir()}
-        people[split] = {name.replace('smile', '')[:10] for name in sharp}
-    assert not people['train'] & people['val']
-    assert len(people['val']) == 3
-    assert len(people['train']) == 9
-    printed = capsys.readouterr().out
-    assert 'train: ' in printed
-    assert 'mean PSNR' in printed
-    assert read_image(tmp_path / 'set' / 'val' / 'sharp' / sorted(sharp)[0]).shape == (32, 32, 3)
-    saved = json.loads((tmp_path / 'set' / make_pairs.MANIFEST).read_text(encoding='utf-8'))
-    assert len(saved['train']) + len(saved['val']) == 18
-
-
-def test_both_pictures_of_a_person_are_one_group_and_sets_stay_apart(faces: Path) -> None:
-    people = make_pairs.group_by_person(make_pairs.find_images(faces), GROUPS)
-    assert [path.name for path in people['london_003']] == ['london_003_03.png', 'londonsmile_003_08.png']
-    assert [path.name for path in people['canada_003']] == ['canada_003f.png']
-
-
-@pytest.mark.parametrize(
-    ('pattern', 'message'), [('(', 'not a regular'), ('london', 'no group'), (r'(\d{9})', 'does not fit')]
-)
-def test_unusable_group_pattern_is_explained(faces: Path, pattern: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        make_pairs.group_by_person(make_pairs.find_images(faces), pattern)
-
-
-def test_missing_folder_one_person_and_oblong_images_are_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert make_pairs.main(['--input', str(tmp_path / 'none'), '--output', str(tmp_path / 'set')]) == 2
-    assert 'not a folder' in capsys.readouterr().err
-    for name in ('a', 'b'):
-        write_image(tmp_path / 'wide' / f'{name}.png', portrait(0)[:16])
-    arguments = ['--input', str(tmp_path / 'wide'), '--output', str(tmp_path / 'set')]
-    assert make_pairs.main([*arguments, '--group_by', '(png)']) == 2
-    assert 'only one person' in capsys.readouterr().err
-    assert make_pairs.main(arguments) == 2
-    assert 'not square' in capsys.readouterr().err
-
-
-def test_real_faces_are_split_by_person() -> None:
-    folder = SHARED / 'data' / 'faces256'
-    if not folder.is_dir():
-        pytest.skip(f'{folder} is not there')
-    people = make_pairs.group_by_person(make_pairs.find_images(folder), GROUPS)
-    files = make_pairs.split_people(people, 0.15, 10)
-    assert len(people) == 120
-    assert len(files['train']) + len(files['val']) == 200
-    split_of = {path: split for split, paths in files.items() for path in paths}
-    assert all(len({split_of[path] for path in paths}) == 1 for paths in people.values())

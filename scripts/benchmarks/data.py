@@ -2,7 +2,7 @@
 
 What is timed is processor time with one thread, so that other programs disturb little.  Both sides take turns, draw by
 draw.  The costs of draws differ (a face made eight times smaller has 64 times fewer pixels to add noise to), so there
-are many, with fixed seeds; of the times of one draw the median over the repeats counts, and the draws are averaged.
+are many, with fixed seeds and other ones in each repeat; the median of the repeats' means counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     'mask': {'type': 'mask'},
 }
 STEPS: dict[str, dict[str, Any]] = {
-    '41 x 41 blur': {'type': 'blur', 'kernel_list': ['iso', 'aniso'], 'blur_kernel_size': 41, 'blur_sigma': [0.1, 10]},
-    'noise': {'type': 'gaussian_noise', 'noise_range': [10, 10]},
-    'JPEG': {'type': 'jpeg', 'jpeg_range': [80, 80]},
-    'a quarter and back': {'type': 'downsample', 'downsample_range': [4, 4]},
+    '41 x 41 blur': {'type': 'blur', 'kernel_list': ['iso', 'aniso'], 'kernel_size': 41, 'sigma': [0.1, 10]},
+    'noise': {'type': 'gaussian_noise', 'sigma': [10, 10]},
+    'JPEG': {'type': 'jpeg', 'quality': [80, 80]},
+    'a quarter and back': {'type': 'downsample', 'factor': [4, 4]},
 }
 # What is measured, and how many times smaller than STEP_SIZE; the recipes add noise to small images.
 STEP_SHRINKS = ((DECODING, 1), ('41 x 41 blur', 1), ('noise', 1), ('noise', 4), ('JPEG', 1), ('a quarter and back', 1))
@@ -100,30 +100,35 @@ class Stopwatch:
     repeats: int
     seed: int
     progress: tqdm[Any]
+    clock: Callable[[], float] = field(default_factory=processor_clock)
 
     def time(self, sides: dict[str, Side], kind: str, name: str, faces: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Return seconds by side: draws x 2, for decoding and for what is called ``name`` among ``kind``."""
+        """Time what is called ``name`` among the ``kind`` (recipes or steps) of the sides that have it.
+
+        Returns:
+            Seconds by side, repeats x draws x 2: decoding, and the rest.
+        """
         able = [side for side in sides if name in getattr(sides[side], kind)]
-        times = {side: np.zeros((self.repeats, self.draws, 2)) for side in able}
-        for repeat in range(self.repeats):
-            for draw in range(self.draws):
-                for side in able[:: 1 if (repeat + draw) % 2 else -1]:
-                    degrade = getattr(sides[side], kind)[name]
-                    times[side][repeat, draw] = self._time_once(sides[side], degrade, faces[draw % len(faces)], draw)
-                self.progress.update()
-        return {side: np.median(seconds, axis=0) for side, seconds in times.items()}
+        times = {side: np.zeros((self.repeats * self.draws, 2)) for side in able}
+        for draw in range(-1, self.repeats * self.draws):
+            for side in able[:: 1 if draw % 2 else -1]:
+                degrade = getattr(sides[side], kind)[name]
+                seconds = self._time_once(sides[side], degrade, faces[draw % len(faces)], draw)
+                if draw >= 0:  # the one before the first warms up
+                    times[side][draw] = seconds
+            self.progress.update(draw >= 0)
+        return {side: seconds.reshape(self.repeats, self.draws, 2) for side, seconds in times.items()}
 
     def _time_once(self, side: Side, degrade: Degrade, face: bytes, draw: int) -> tuple[float, float]:
         generator = derive_generator(self.seed, 'benchmark', draw)
         global_seed = derive_seed(self.seed, 'benchmark', draw) % 2**32
         random.seed(global_seed)
         np.random.seed(global_seed)
-        clock = processor_clock()
-        start = clock()
+        start = self.clock()
         image = side.decode(face)
-        decoded = clock()
+        decoded = self.clock()
         degrade(image, generator)
-        return decoded - start, clock() - decoded
+        return decoded - start, self.clock() - decoded
 
 
 def measure_data(args: argparse.Namespace) -> int:
@@ -132,17 +137,17 @@ def measure_data(args: argparse.Namespace) -> int:
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     sizes = sorted(set(args.sizes or ((256, 512) if args.quick else (256, 512, 1024))))
-    draws = args.draws or (40 if args.quick else 60)
+    draws = args.draws or 40
     repeats = args.repeats or (1 if args.quick else 3)
     recipes = _choose_recipes(args.recipes)
     step_size = STEP_SIZE if STEP_SIZE in sizes else sizes[-1]
     step_sizes = [(name, step_size // shrink) for name, shrink in STEP_SHRINKS]
 
+    faces = load_faces(args.input, args.images, {*sizes, *(size for _, size in step_sizes)}, args.seed)
     sides = {'ours': Side.ours(recipes)}
     plain = find_plain()
     if plain is not None:
         sides['plain'] = Side.plain(plain)
-    faces = load_faces(args.input, args.images, {*sizes, *(size for _, size in step_sizes)}, args.seed)
 
     clocks = time.perf_counter(), time.process_time()
     total = (len(sizes) * len(recipes) + len(step_sizes)) * draws * repeats
@@ -173,16 +178,19 @@ def measure_recipes(
     for name in recipes:
         times = stopwatch.time(sides, 'recipes', name, faces)
         for side, seconds in times.items():
-            decoding[side].append(seconds[:, 0])
-        rows.append(_make_row(f'{name} + {DECODING}', size, {side: t.sum(axis=1) for side, t in times.items()}))
-        rows.append(_make_row(name, size, {side: t[:, 1] for side, t in times.items()}))
-    return [_make_row(DECODING, size, {side: np.concatenate(t) for side, t in decoding.items() if t}), *rows]
+            decoding[side].append(seconds[..., 0])
+        rows.append(
+            _make_row(f'{name} + {DECODING}', size, {side: seconds.sum(axis=-1) for side, seconds in times.items()})
+        )
+        rows.append(_make_row(name, size, {side: seconds[..., 1] for side, seconds in times.items()}))
+    together = {side: np.concatenate(seconds, axis=1) for side, seconds in decoding.items() if seconds}
+    return [_make_row(DECODING, size, together), *rows]
 
 
 def measure_step(stopwatch: Stopwatch, sides: dict[str, Side], name: str, size: int, faces: Sequence[bytes]) -> Row:
     """Return the row of a single step; decoding is one of them."""
     times = stopwatch.time(sides, 'steps', name, faces)
-    return _make_row(name, size, {side: seconds[:, int(name != DECODING)] for side, seconds in times.items()})
+    return _make_row(name, size, {side: seconds[..., int(name != DECODING)] for side, seconds in times.items()})
 
 
 def _make_row(name: str, size: int, times: dict[str, np.ndarray]) -> Row:
@@ -234,7 +242,7 @@ def _describe(machine: dict[str, Any], settings: dict[str, Any], has_plain: bool
     parts.append(', '.join(f'{name} {value}' for name, value in packages.items() if value is not None))
     source = settings['input'] or 'rendered portraits'
     parts.append(
-        f'One thread, processor time, {settings["draws"]} draws x {settings["repeats"]}, {settings["images"]} images '
+        f'One thread, processor time, {settings["repeats"]} x {settings["draws"]} draws, {settings["images"]} images '
         f'from {source}, as PNG files in memory; the wall clock ran {settings["wall_seconds"]:.0f} s, '
         f'{settings["wall_seconds"] / settings["processor_seconds"]:.2f} times as long.'
     )

@@ -60,7 +60,7 @@ def find_plain() -> Plain | None:
         return None
     functions = importlib.import_module('basicsr.data.degradations')
     faces, general = _FaceRecipes(functions), _GeneralRecipes(functions)
-    recipes = {
+    recipes: dict[str, Recipe] = {
         'gfpgan': faces.gfpgan,
         'gfpgan (no colours)': faces.gfpgan_without_colours,
         'gpen': faces.gpen,
@@ -68,7 +68,7 @@ def find_plain() -> Plain | None:
         'bsrgan': general.bsrgan,
         'simple': faces.simple,
     }
-    steps = {
+    steps: dict[str, Recipe] = {
         '41 x 41 blur': faces.blur,
         'noise': lambda image: functions.add_gaussian_noise(image, 10),
         'JPEG': lambda image: functions.add_jpg_compression(image, 80),
@@ -242,7 +242,7 @@ class _GeneralRecipes(_Recipes):
 def _halve(image: Image) -> Image:
     """Return an image at half its size, half of the time as MATLAB does it."""
     if np.random.uniform() < 0.5:
-        return _resize_by(image, *image.shape[:2], 0.5)
+        return _resize_by(image, image.shape[0], image.shape[1], 0.5)
     imresize = importlib.import_module('basicsr.utils.matlab_functions').imresize
     return np.clip(imresize(image, 0.5), 0, 1)
 

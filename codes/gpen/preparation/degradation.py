@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def parse_degradation(text: str) -> Any:
         return _read_file(Path(text).expanduser())
     value = parse_value(text, '--degradation')
     options = {'type': value} if isinstance(value, str) else value
-    problems = check_degradations(options)
+    problems = check_degradations(options, ('--degradation',))
     if problems:
-        raise UserError('\n'.join(['--degradation:', *(f'  {_describe(problem)}' for problem in problems)]))
+        raise UserError('\n'.join(_describe(problem) for problem in problems))
     return options
 
 
@@ -46,12 +47,12 @@ def _read_file(path: Path) -> Any:
     document = read_yaml(path)
     named = _KEY in document.data
     options = document.data[_KEY] if named else document.data
-    problems = check_degradations(options, (_KEY,) if named else ())
+    problems = check_degradations(options, (_KEY,))
     if problems:
-        raise to_user_error(document, problems)
+        shown = problems if named else [replace(problem, key=problem.key[1:]) for problem in problems]
+        raise to_user_error(document, shown)
     return options
 
 
 def _describe(problem: Problem) -> str:
-    path = '.'.join(str(part) for part in problem.key)
-    return f'{path}: {problem.message}' if path else problem.message
+    return f'{".".join(str(part) for part in problem.key)}: {problem.message}'

@@ -25,6 +25,7 @@ class PairTask:
     """One pair to write.
 
     Attributes:
+        split: ``train`` or ``val``.
         image: the aligned face.
         sharp: where it goes.
         blurry: where its degraded copy goes.
@@ -32,6 +33,7 @@ class PairTask:
         seed: of the copy's generator.
     """
 
+    split: str
     image: Path
     sharp: Path
     blurry: Path
@@ -54,7 +56,8 @@ def list_pairs(folder: Path, entries: Iterable[Entry], degradation: Any, seed: i
         if entry.split is not None:
             assert entry.image is not None
             sharp, blurry = (folder / entry.split / kind / f'{entry.name}.png' for kind in KINDS)
-            tasks[entry.name] = PairTask(entry.image, sharp, blurry, degradation, degradation_seed(seed, entry))
+            drawn_by = degradation_seed(seed, entry)
+            tasks[entry.name] = PairTask(entry.split, entry.image, sharp, blurry, degradation, drawn_by)
     return tasks
 
 

@@ -35,7 +35,6 @@ class Report:
         read: how many photographs could be used.
         skipped: the other ones and why.
         faceless: photographs without any face.
-        psnr: mean PSNR of the blurry images of each split, dB.
         detector: what found the faces, or None.
     """
 
@@ -43,7 +42,6 @@ class Report:
     read: int
     skipped: Mapping[str, str]
     faceless: Sequence[str]
-    psnr: Mapping[str, float]
     detector: str | None
 
     @property
@@ -74,12 +72,14 @@ def write_manifest(path: Path, entries: Sequence[Entry], seed: int) -> None:
     A file name that is not UTF-8 is written as the bytes it has; Python reads the table back with
     ``open(path, newline='', encoding='utf-8', errors='surrogateescape')``.
     """
-    with atomic_path(path) as temporary:
-        with temporary.open('w', encoding='utf-8', errors='surrogateescape', newline='') as stream:
-            rows = [_describe(entry, seed) for entry in entries]
-            table = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator='\n')
-            table.writeheader()
-            table.writerows(rows)
+    rows = [_describe(entry, seed) for entry in entries]
+    with (
+        atomic_path(path) as temporary,
+        temporary.open('w', encoding='utf-8', errors='surrogateescape', newline='') as stream,
+    ):
+        table = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator='\n')
+        table.writeheader()
+        table.writerows(rows)
 
 
 def _describe(entry: Entry, seed: int) -> dict[str, Any]:
@@ -106,8 +106,8 @@ def _describe(entry: Entry, seed: int) -> dict[str, Any]:
     }
 
 
-def write_dataset_file(path: Path, report: Report, identity: Mapping[str, Any]) -> None:
-    """Write the settings (``identity``), counts and versions as JSON."""
+def write_dataset_file(path: Path, report: Report, psnr: Mapping[str, float], identity: Mapping[str, Any]) -> None:
+    """Write the settings (``identity``), counts, mean PSNR of each split in dB, and versions as JSON."""
     content = {
         **identity,
         'detector': report.detector,
@@ -121,7 +121,7 @@ def write_dataset_file(path: Path, report: Report, identity: Mapping[str, Any]) 
             'pairs': report.pairs,
             'groups': report.groups,
         },
-        'psnr': dict(report.psnr),
+        'psnr': dict(psnr),
         'skipped': [{'source': key, 'reason': reason} for key, reason in sorted(report.skipped.items())],
         'without_faces': sorted(report.faceless),
         'versions': {'gpen': gpen.__version__, 'opencv': cv2.__version__, 'numpy': np.__version__},
@@ -129,7 +129,7 @@ def write_dataset_file(path: Path, report: Report, identity: Mapping[str, Any]) 
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
-def summarize(report: Report, folder: Path, grouped: bool) -> str:
+def summarize(report: Report, psnr: Mapping[str, float], folder: Path, grouped: bool) -> str:
     """Return the summary for the screen: what was read, found, left out and written, and how to train on it."""
     lines = [f'Photographs: {report.read} read, {len(report.skipped)} skipped']
     lines += _list('  skipped', [f'{printable(key)}: {reason}' for key, reason in sorted(report.skipped.items())])
@@ -143,7 +143,7 @@ def summarize(report: Report, folder: Path, grouped: bool) -> str:
     for split in SPLITS:
         lines.append(
             f'{split}: {report.pairs[split]} pairs of {report.groups[split]} {unit}, '
-            f'mean PSNR of the blurry ones {report.psnr[split]:.2f} dB'
+            f'mean PSNR of the blurry ones {psnr[split]:.2f} dB'
         )
     lines += ['', f'Written to {folder}. For the option file:']
     for split in SPLITS:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 
 from gpen.errors import UserError
 from gpen.preparation.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from gpen.preparation.output import OutputFolder
-from gpen.preparation.pairs import PairTask, list_pairs, write_pair
-from gpen.preparation.parallel import run_tasks
-from gpen.preparation.photos import Photo, explain, list_photos
+from gpen.preparation.pairs import list_pairs, write_pair
+from gpen.preparation.parallel import Workers
+from gpen.preparation.photos import explain, list_photos
 from gpen.preparation.report import DATASET, MANIFEST, Report, summarize, write_dataset_file, write_manifest
 from gpen.preparation.selection import REASONS, Entry, list_entries, reject
 from gpen.preparation.settings import Settings, digest
-from gpen.preparation.splitting import SPLITS, group_photos, split_groups
+from gpen.preparation.splitting import SPLITS, Group, group_photos, split_groups
 from gpen.preparation.work import DetectorSource, PhotoRecord, PhotoTask, process_photo
 
 Say = Callable[[str], None]
@@ -49,26 +50,52 @@ def prepare(settings: Settings, say: Say) -> None:
             say(f'The data set is already there: {settings.output}')
             return
         detector = None if settings.aligned else find_detector(settings, say)
-        records = _process(photos, output, settings, detector)
-        skipped |= {record.key: record.skipped for record in records if record.skipped is not None}
-        usable = [record for record in records if record.skipped is None]
-        entries = list_entries(usable)
-        reject(entries, settings)
-        _check_any(settings, usable, entries, skipped)
-        for entry in entries:
-            entry.group = groups[entry.key]
-        split_groups(entries, settings.val_share, settings.seed, settings.split_by)
+        with Workers(settings.workers, settings.ray) as workers:
+            tasks = [PhotoTask(photo, output.photos, settings, detector) for photo in photos]
+            with closing(workers.run(process_photo, tasks, 'photos')) as results:
+                records = sorted(results, key=lambda record: record.key)
+            report = _choose(records, skipped, groups, settings, detector)
+            psnr = _make(output, report, settings, identity, workers)
+        say(summarize(report, psnr, settings.output, grouped=settings.split_by is not None))
 
-        stage = output.open_stage(detector and detector.name, [[entry.name, entry.split] for entry in entries])
-        pairs = list_pairs(stage, entries, settings.degradation, settings.seed)
-        psnr = _write_pairs(pairs, entries, settings)
-        faceless = [record.key for record in usable if not record.faces]
-        report = Report(entries, len(usable), skipped, faceless, psnr, detector and detector.name)
-        write_manifest(stage / MANIFEST, entries, settings.seed)
-        write_contact_sheet(stage / CONTACT_SHEET, entries, pairs)
-        write_dataset_file(stage / DATASET, report, identity)  # last: it says that the data set is whole
-        output.publish(stage)
-        say(summarize(report, settings.output, grouped=settings.split_by is not None))
+
+def _choose(
+    records: Sequence[PhotoRecord],
+    skipped: dict[str, str],
+    groups: dict[str, Group],
+    settings: Settings,
+    detector: DetectorSource | None,
+) -> Report:
+    """Return all faces with what becomes of them."""
+    usable = [record for record in records if record.skipped is None]
+    skipped = skipped | {record.key: record.skipped for record in records if record.skipped is not None}
+    entries = list_entries(usable)
+    reject(entries, settings)
+    _check_any(settings, usable, entries, skipped)
+    for entry in entries:
+        entry.group = groups[entry.key]
+    split_groups(entries, settings.val_share, settings.seed, settings.split_by)
+    faceless = [record.key for record in usable if not record.faces]
+    return Report(entries, len(usable), skipped, faceless, None if detector is None else detector.name)
+
+
+def _make(
+    output: OutputFolder, report: Report, settings: Settings, identity: Mapping[str, Any], workers: Workers
+) -> dict[str, float]:
+    """Write the data set and all that tells about it; return the mean PSNR of each split, dB."""
+    stage = output.open_stage(report.detector, [[entry.name, entry.split] for entry in report.entries])
+    pairs = list_pairs(stage, report.entries, settings.degradation, settings.seed)
+    with closing(workers.run(write_pair, list(pairs.values()), 'pairs')) as results:
+        values = dict(results)
+    psnr = {
+        split: float(np.mean([values[pair.blurry] for pair in pairs.values() if pair.split == split]))
+        for split in SPLITS
+    }
+    write_manifest(stage / MANIFEST, report.entries, settings.seed)
+    write_contact_sheet(stage / CONTACT_SHEET, report.entries, pairs)
+    write_dataset_file(stage / DATASET, report, psnr, identity)  # last: it says that the data set is whole
+    output.publish(stage)
+    return psnr
 
 
 def find_detector(settings: Settings, say: Say) -> DetectorSource:
@@ -82,25 +109,6 @@ def find_detector(settings: Settings, say: Say) -> DetectorSource:
     name, reason = choose_detector(settings.detector, settings.weights)
     say(reason)
     return DetectorSource(build_detector, name, settings.weights, settings.detectable)
-
-
-def _process(
-    photos: Sequence[Photo], output: OutputFolder, settings: Settings, detector: DetectorSource | None
-) -> list[PhotoRecord]:
-    """Return the records of all photographs, by key."""
-    tasks = [PhotoTask(photo, output.photos, settings, detector) for photo in photos]
-    with closing(run_tasks(process_photo, tasks, settings.workers, settings.ray, 'photos')) as results:
-        return sorted(results, key=lambda record: record.key)
-
-
-def _write_pairs(pairs: dict[str, PairTask], entries: Sequence[Entry], settings: Settings) -> dict[str, float]:
-    """Write all pairs; return the mean PSNR of each split, dB."""
-    with closing(run_tasks(write_pair, list(pairs.values()), settings.workers, settings.ray, 'pairs')) as results:
-        values = dict(results)
-    return {
-        split: float(np.mean([values[pairs[entry.name].blurry] for entry in entries if entry.split == split]))
-        for split in SPLITS
-    }
 
 
 def _check_places(settings: Settings) -> None:

@@ -9,6 +9,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from gpen.faces.quality import hamming
@@ -117,7 +118,9 @@ def mark_duplicates(entries: Sequence[Entry], bits: int) -> None:
         assert code is not None
         places = [(start, code >> start & mask) for start, mask in parts]
         near = [
-            (hamming(code, other.face.fingerprint or 0), other.name) for place in places for other in kept.get(place, ())
+            (hamming(code, other.face.fingerprint or 0), other.name)
+            for place in places
+            for other in kept.get(place, ())
         ]
         distance, name = min(near, default=(_FINGERPRINT_BITS, ''))
         if distance <= bits:
@@ -149,7 +152,7 @@ def _find_fault(face: FoundFace, settings: Settings) -> str | None:
 def _slice_bits(count: int) -> list[tuple[int, int]]:
     """Return (first bit, mask) of ``count`` parts of a fingerprint."""
     edges = [_FINGERPRINT_BITS * n // count for n in range(count + 1)]
-    return [(start, (1 << (end - start)) - 1) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [(start, (1 << (end - start)) - 1) for start, end in pairwise(edges)]
 
 
 def _simplify(key: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 _DETECTABLE = 40  # pixels; smaller faces are looked for only where they are wanted
 # What may differ between two runs that make the same data set.
-_FREE = ('input', 'output', 'weights', 'workers', 'ray', 'max_pixels')
+_FREE = ('input', 'output', 'weights', 'workers', 'ray')
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Settings:
 
     input: Path
     output: Path
-    size: int
     degradation: Any
     min_face: int
+    size: int = 512
     aligned: bool = False
     detector: str = 'auto'
     weights: Path | None = None

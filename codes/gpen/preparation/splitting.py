@@ -55,9 +55,7 @@ def split_groups(entries: Sequence[Entry], share: float, seed: int, split_by: st
     """
     groups = sorted({entry.group for entry in entries if entry.reason is None})
     if len(groups) < 2:
-        advice = (
-            'Check --split_by, whose groups name the person' if split_by is not None else 'Give more photographs'
-        )
+        advice = 'Check --split_by, whose groups name the person' if split_by is not None else 'Give more photographs'
         what = 'person' if split_by is not None else 'photograph'
         raise UserError(
             f'All faces that are kept are of only one {what}, but training and validation need one each. {advice}.'

@@ -111,7 +111,7 @@ class PhotoTask:
     def stem(self) -> Path:
         """Where its results go, without suffix; another path where the file or a setting that matters is another."""
         settings = self.settings
-        matters = [settings.size, settings.largest_only, settings.min_face, settings.detectable]
+        matters = [settings.size, settings.largest_only, settings.min_face, settings.detectable, settings.max_pixels]
         name = digest(_RECORD_VERSION, self.photo.identity, self.detector and self.detector.name, matters)
         return self.folder / name[:2] / name
 
@@ -215,9 +215,7 @@ def _load(task: PhotoTask) -> PhotoRecord | None:
         faces = tuple(_face_from_json(face) for face in content['faces'])
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    images = tuple(
-        None if face.problem is not None else _image_path(task, index) for index, face in enumerate(faces)
-    )
+    images = tuple(None if face.problem is not None else _image_path(task, index) for index, face in enumerate(faces))
     if not all(path is None or path.is_file() for path in images):
         return None
     return PhotoRecord(task.photo.key, faces, images)

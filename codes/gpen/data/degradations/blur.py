@@ -25,8 +25,8 @@ def blur(
         ]
     ] = ('iso', 'aniso'),
     kernel_prob: Sequence[NonNegativeFloat] | None = None,
-    blur_kernel_size: OddInt = 41,
-    blur_sigma: Range = (0.1, 10),
+    kernel_size: OddInt = 41,
+    sigma: Range = (0.1, 10),
     betag_range: Range = (0.5, 4),
     betap_range: Range = (1, 2),
 ) -> np.ndarray:
@@ -37,8 +37,8 @@ def blur(
         generator: draws the kernel.
         kernel_list: shapes to choose from.
         kernel_prob: how often each is taken; all alike by default.
-        blur_kernel_size: height and width of the kernel, pixels.
-        blur_sigma: standard deviation along each axis, pixels.
+        kernel_size: height and width of the kernel, pixels.
+        sigma: standard deviation along each axis, pixels.
         betag_range: exponents of generalised Gaussians.
         betap_range: exponents of plateaus.
 
@@ -46,7 +46,7 @@ def blur(
         UserError: the two lists do not fit together.
     """
     shares = kernel_prob if kernel_prob is not None else [1.0] * len(kernel_list)
-    kernel = draw_kernel(generator, kernel_list, shares, blur_kernel_size, blur_sigma, betag_range, betap_range)
+    kernel = draw_kernel(generator, kernel_list, shares, kernel_size, sigma, betag_range, betap_range)
     return convolve(image, kernel)
 
 
@@ -54,30 +54,30 @@ def blur(
 def sinc_blur(
     image: np.ndarray,
     generator: np.random.Generator,
-    blur_kernel_size: OddInt = 21,
-    cutoff_range: Range = (1.0471975511965976, 3.141592653589793),
+    kernel_size: OddInt = 21,
+    cutoff: Range = (1.0471975511965976, 3.141592653589793),
 ) -> np.ndarray:
     """Cut off high frequencies sharply, which leaves ringing and overshoot (Real-ESRGAN, section 3.4).
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws size and cutoff.
-        blur_kernel_size: the largest height and width; odd ones from 7 on are drawn, pixels.
-        cutoff_range: radians per pixel; default: pi / 3 to pi.
+        kernel_size: the largest height and width; odd ones from 7 on are drawn, pixels.
+        cutoff: radians per pixel; default: pi / 3 to pi.
     """
-    size = draw_size(generator, 7, blur_kernel_size)
-    low, high = (min(limit, math.pi) for limit in cutoff_range)
+    size = draw_size(generator, 7, kernel_size)
+    low, high = (min(limit, math.pi) for limit in cutoff)
     return convolve(image, draw_sinc(generator, size, low, high))
 
 
 @DEGRADATION_REGISTRY.register
-def motion_blur(image: np.ndarray, generator: np.random.Generator, length_range: Range = (3, 21)) -> np.ndarray:
+def motion_blur(image: np.ndarray, generator: np.random.Generator, length: Range = (3, 21)) -> np.ndarray:
     """Blur along a straight line, in any direction.
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws length and direction.
-        length_range: of the line, pixels.
+        length: of the line, pixels.
     """
-    length = draw_between(generator, length_range)
-    return convolve(image, motion(2 * math.ceil(length / 2) + 1, length, generator.uniform(0, math.pi)))
+    pixels = draw_between(generator, length)
+    return convolve(image, motion(2 * math.ceil(pixels / 2) + 1, pixels, generator.uniform(0, math.pi)))

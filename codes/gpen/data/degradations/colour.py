@@ -26,18 +26,16 @@ def grayscale(image: np.ndarray, generator: np.random.Generator) -> np.ndarray: 
 
 
 @DEGRADATION_REGISTRY.register
-def color_shift(
-    image: np.ndarray, generator: np.random.Generator, color_jitter_shift: NonNegativeFloat = 20
-) -> np.ndarray:
+def color_shift(image: np.ndarray, generator: np.random.Generator, shift: NonNegativeFloat = 20) -> np.ndarray:
     """Shift each channel by a random amount, as GFPGAN does.
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws three shifts.
-        color_jitter_shift: the largest shift either way, 8-bit steps.
+        shift: the largest shift either way, 8-bit steps.
     """
-    limit = color_jitter_shift / 127.5
-    result = image + generator.uniform(-limit, limit, 3).astype(np.float32)
+    limit = shift / 127.5
+    result = _add_to_channels(image, generator.uniform(-limit, limit, 3))
     return np.clip(result, -1, 1, out=result)
 
 
@@ -90,18 +88,20 @@ def _scale_contrast(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def _scale_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    image *= np.float32(factor)
-    image += np.float32(1 - factor) * gray[:, :, None]
-    return image
+    luma = np.tile([0.299, 0.587, 0.114], (3, 1))
+    return cv2.transform(image, factor * np.eye(3) + (1 - factor) * luma)
 
 
 def _turn_hue(image: np.ndarray, turns: float) -> np.ndarray:
     image += 1
     image *= 0.5
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)  # degrees, [0, 1], [0, 1]
-    hsv[:, :, 0] = (hsv[:, :, 0] + np.float32(360 * turns)) % 360
-    result = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    result *= 2
-    result -= 1
-    return result
+    turned = _add_to_channels(hsv, np.array([360 * (turns % 1), 0, 0]))
+    cv2.cvtColor(turned, cv2.COLOR_HSV2RGB, dst=image)  # takes angles beyond 360, but not below 0
+    image *= 2
+    image -= 1
+    return image
+
+
+def _add_to_channels(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    return cv2.transform(image, np.column_stack([np.eye(3), values]))  # NumPy is slow with so short a last axis

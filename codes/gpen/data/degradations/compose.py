@@ -76,7 +76,10 @@ class _SameSize:
         result = self.degrade(image, generator)
         if result.shape != image.shape:
             result = cv2.resize(result, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        return np.clip(result, -1, 1).astype(np.float32, copy=False)
+        result = result.astype(np.float32, copy=False)
+        # Fresh memory for a large image costs more than the clipping.
+        own = result.flags.writeable and not np.may_share_memory(result, image)
+        return np.clip(result, -1, 1, out=result if own else None)
 
 
 @DEGRADATION_REGISTRY.register

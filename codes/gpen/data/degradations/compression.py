@@ -11,15 +11,15 @@ from gpen.registry import DEGRADATION_REGISTRY
 
 
 @DEGRADATION_REGISTRY.register
-def jpeg(image: np.ndarray, generator: np.random.Generator, jpeg_range: QualityRange = (60, 100)) -> np.ndarray:
+def jpeg(image: np.ndarray, generator: np.random.Generator, quality: QualityRange = (60, 100)) -> np.ndarray:
     """Compress as JPEG with a random quality, and decompress.
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws the quality.
-        jpeg_range: 1 to 100, whole numbers.
+        quality: 1 to 100, whole numbers.
     """
-    return through_jpeg(image, draw_integer(generator, jpeg_range))
+    return through_jpeg(image, draw_integer(generator, quality))
 
 
 def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
@@ -31,14 +31,14 @@ def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     return _from_pixels(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32))
 
 
-def round_to_8_bits(image: np.ndarray) -> np.ndarray:
-    """Return the image in the steps of an 8-bit file, still float32 in [-1, 1]."""
-    return _from_pixels(_to_pixels(image))
+def round_to_8_bits(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return the image in the steps of an 8-bit file, still float32 in [-1, 1]; in the memory ``out``, if given."""
+    return _from_pixels(_to_pixels(image, out))
 
 
-def _to_pixels(image: np.ndarray) -> np.ndarray:
-    """Return whole numbers from 0 to 255 as float32, in memory of their own."""
-    pixels = np.clip(image, -1, 1)
+def _to_pixels(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return whole numbers from 0 to 255 as float32, in memory of their own or in ``out``."""
+    pixels = np.clip(image, -1, 1, out=out)
     pixels += 1
     pixels *= 127.5
     return np.rint(pixels, out=pixels)

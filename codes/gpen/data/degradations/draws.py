@@ -33,3 +33,13 @@ def draw_index(generator: np.random.Generator, shares: Sequence[float], count: i
     if len(shares) != count or not sum(shares) > 0:
         raise UserError(f'{option} is {list(shares)}; it needs {count} numbers, at least one of them above 0.')
     return int(generator.choice(count, p=np.asarray(shares, np.float64) / sum(shares)))
+
+
+def check_above_zero(limits: Sequence[float], option: str) -> None:
+    """Make sure that one can divide by what is drawn between two numbers.
+
+    Raises:
+        UserError: the lower one is 0; ``option`` is the name of both.
+    """
+    if limits[0] <= 0:
+        raise UserError(f'{option} is {list(limits)}; its numbers must be above 0.')

@@ -24,24 +24,25 @@ def mask(
     image: np.ndarray,
     generator: np.random.Generator,
     shape: Literal['strokes', 'rectangles', 'mixed'] = 'strokes',
-    share_range: Range = (0.02, 0.25),
+    share: Range = (0.02, 0.25),
     stroke_width: Range = (0.012, 0.08),
     rectangle_side: Range = (0.1, 0.4),
 ) -> np.ndarray:
     """Paint brush strokes or rectangles over the image in white: GPEN's inpainting task.
 
-    Strokes zigzag over the image as in Yu et al. 2019 (free-form inpainting, appendix), with GPEN's widths of 12 to 80
-    pixels at 1024.
+    Strokes zigzag over the image as in Yu et al. 2019, "Free-Form Image Inpainting with Gated Convolution", with GPEN's
+    widths of 12 to 80 pixels at 1024; the shares are those that GPEN's one to three strokes cover, 5 % to 95 % of the
+    time.
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws the marks.
         shape: what to paint; ``mixed``: one or the other for each mark.
-        share_range: how much of the image is painted over in the end; 1 is all of it.
+        share: how much of the image is painted over in the end; 1 is all of it.
         stroke_width: of a stroke, as a share of the image's shorter side.
         rectangle_side: height and width of a rectangle, as shares of the image's.
     """
-    painted = draw_mask(generator, image.shape[0], image.shape[1], shape, share_range, stroke_width, rectangle_side)
+    painted = draw_mask(generator, image.shape[0], image.shape[1], shape, share, stroke_width, rectangle_side)
     result = image.copy()
     result[painted] = 1
     return result
@@ -52,12 +53,12 @@ def draw_mask(
     height: int,
     width: int,
     shape: str,
-    share_range: Sequence[float],
+    share: Sequence[float],
     stroke_width: Sequence[float],
     rectangle_side: Sequence[float],
 ) -> np.ndarray:
     """Return what :func:`mask` paints over: height x width, True where it does."""
-    wanted = min(1.0, draw_between(generator, share_range)) * height * width
+    wanted = min(1.0, draw_between(generator, share)) * height * width
     canvas = np.zeros((height, width), np.uint8)
     marks = _Marks(generator, height, width, stroke_width, rectangle_side)
     for mark in marks.draw(shape):
@@ -71,13 +72,13 @@ def draw_mask(
 def _shorten(mark: _Draw, before: np.ndarray, wanted: float) -> np.ndarray:
     """Return the canvas with as much of the mark as comes nearest to the number of pixels wanted."""
     canvases = [before]
-    share, step = 1.0, 0.5
+    part, step = 1.0, 0.5
     for _ in range(_HALVINGS + 1):
         canvas = before.copy()
-        mark(canvas, share)
+        mark(canvas, part)
         canvases.append(canvas)
-        share += -step if cv2.countNonZero(canvas) > wanted else step
-        share, step = min(share, 1.0), step / 2
+        part += -step if cv2.countNonZero(canvas) > wanted else step
+        part, step = min(part, 1.0), step / 2
     return min(canvases, key=lambda canvas: abs(cv2.countNonZero(canvas) - wanted)) > 0
 
 
@@ -116,8 +117,8 @@ class _Marks:
         top = int(self.generator.integers(1 - rows, self.height))
         left = int(self.generator.integers(1 - columns, self.width))
 
-        def paint(canvas: np.ndarray, share: float) -> None:
-            corner = left + max(1, round(columns * share)) - 1, top + rows - 1
+        def paint(canvas: np.ndarray, part: float) -> None:
+            corner = left + max(1, round(columns * part)) - 1, top + rows - 1
             cv2.rectangle(canvas, (left, top), corner, 1, cv2.FILLED)
 
         return paint
@@ -126,21 +127,24 @@ class _Marks:
         generator, diagonal = self.generator, math.hypot(self.height, self.width)
         thickness = max(1, round(min(self.height, self.width) * draw_between(generator, self.stroke_width)))
         low, high = (0.4 * math.pi + sign * generator.uniform(0, 2 * math.pi / 15) for sign in (-1, 1))
+        onward = generator.choice([-1, 1])
         x, y = generator.uniform(0, self.width), generator.uniform(0, self.height)
         for n in range(int(generator.integers(8, 28))):
             angle = generator.uniform(low, high) * (1 if n % 2 else -1)
             length = min(max(generator.normal(diagonal / 8, diagonal / 16), 0), diagonal / 4)
-            new_x = min(max(x + length * math.cos(angle), 0), self.width - 1)
+            new_x = x + onward * length * math.cos(angle)
             new_y = min(max(y + length * math.sin(angle), 0), self.height - 1)
             yield _line(x, y, new_x, new_y, thickness)
+            if not 0 <= new_x < self.width:
+                return
             x, y = new_x, new_y
 
 
 def _line(x: float, y: float, to_x: float, to_y: float, thickness: int) -> _Draw:
     """Return a line with round ends, which grows from its first end."""
 
-    def paint(canvas: np.ndarray, share: float) -> None:
-        end = round(x + share * (to_x - x)), round(y + share * (to_y - y))
+    def paint(canvas: np.ndarray, part: float) -> None:
+        end = round(x + part * (to_x - x)), round(y + part * (to_y - y))
         cv2.line(canvas, (round(x), round(y)), end, 1, thickness)
         for point in ((round(x), round(y)), end):
             cv2.circle(canvas, point, thickness // 2, 1, cv2.FILLED)

@@ -12,25 +12,25 @@ from gpen.registry import DEGRADATION_REGISTRY
 
 @DEGRADATION_REGISTRY.register
 def gaussian_noise(
-    image: np.ndarray, generator: np.random.Generator, noise_range: Range = (0, 20), gray_prob: Probability = 0.0
+    image: np.ndarray, generator: np.random.Generator, sigma: Range = (0, 20), gray_prob: Probability = 0.0
 ) -> np.ndarray:
     """Add Gaussian noise of a random strength.
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws strength and noise.
-        noise_range: standard deviation, 8-bit steps.
+        sigma: standard deviation, 8-bit steps.
         gray_prob: how often the three channels get the same noise.
     """
-    sigma = draw_between(generator, noise_range)
-    return add_gaussian(image, generator, sigma, gray=draw_chance(generator, gray_prob))
+    deviation = draw_between(generator, sigma)
+    return add_gaussian(image, generator, deviation, gray=draw_chance(generator, gray_prob))
 
 
 @DEGRADATION_REGISTRY.register
 def poisson_noise(
     image: np.ndarray,
     generator: np.random.Generator,
-    poisson_scale_range: Range = (0.05, 3),
+    scale: Range = (0.05, 3),
     gray_prob: Probability = 0.4,
 ) -> np.ndarray:
     """Add shot noise, stronger where the image is bright (Real-ESRGAN, section 3.2).
@@ -38,18 +38,17 @@ def poisson_noise(
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws strength and noise.
-        poisson_scale_range: factor of the noise; 1 is that of as many photons in a white pixel as the image has
+        scale: factor of the noise; 1 is that of as many photons in a white pixel as the image has
             different 8-bit values, rounded up to a power of two.
         gray_prob: how often the three channels get the same noise.
     """
-    scale = draw_between(generator, poisson_scale_range)
-    return add_poisson(image, generator, scale, gray=draw_chance(generator, gray_prob))
+    factor = draw_between(generator, scale)
+    return add_poisson(image, generator, factor, gray=draw_chance(generator, gray_prob))
 
 
 def add_gaussian(image: np.ndarray, generator: np.random.Generator, sigma: float, gray: bool = False) -> np.ndarray:
     """Return the image with noise of standard deviation ``sigma`` (8-bit steps), clipped to [-1, 1]."""
-    shape = (*image.shape[:2], 1) if gray else image.shape
-    noise = generator.standard_normal(shape, dtype=np.float32)
+    noise = generator.standard_normal(image.shape[:2] if gray else image.shape, dtype=np.float32)
     noise *= np.float32(sigma / 127.5)
     return _add(image, noise)
 
@@ -74,7 +73,7 @@ def add_correlated_gaussian(image: np.ndarray, generator: np.random.Generator, s
 
 def add_poisson(image: np.ndarray, generator: np.random.Generator, scale: float, gray: bool = False) -> np.ndarray:
     """Return the image with ``scale`` times its shot noise, clipped to [-1, 1]; see :func:`poisson_noise`."""
-    source = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None] if gray else image
+    source = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if gray else image
     levels = np.rint((np.clip(source, -1, 1) + 1) * 127.5).astype(np.uint8)
     different = np.count_nonzero(np.bincount(levels.ravel(), minlength=256))
     photons = 2.0 ** np.ceil(np.log2(different))  # of a white pixel
@@ -86,6 +85,8 @@ def add_poisson(image: np.ndarray, generator: np.random.Generator, scale: float,
 
 
 def _add(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return their sum, clipped; the memory of the noise is used."""
-    result = np.add(image, noise, out=noise if noise.shape == image.shape else None)
-    return np.clip(result, -1, 1, out=result)
+    """Return the image with noise (H x W x 3, or H x W for grey noise), clipped; the memory of the noise is used."""
+    if noise.ndim == 2:
+        noise = cv2.cvtColor(noise, cv2.COLOR_GRAY2RGB)
+    noise += image
+    return np.clip(noise, -1, 1, out=noise)

@@ -8,8 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from gpen.data.degradations.draws import draw_between, draw_index
-from gpen.errors import UserError
+from gpen.data.degradations.draws import check_above_zero, draw_between, draw_index
 from gpen.options.types import NonNegativeFloat, Range
 from gpen.registry import DEGRADATION_REGISTRY
 
@@ -25,7 +24,7 @@ METHODS = {
 def downsample(
     image: np.ndarray,
     generator: np.random.Generator,
-    downsample_range: Range = (0.8, 8),
+    factor: Range = (0.8, 8),
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'area'] = 'bilinear',
 ) -> np.ndarray:
     """Make the image smaller by a random factor, as GFPGAN does.
@@ -33,21 +32,21 @@ def downsample(
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws the factor.
-        downsample_range: how many times smaller; below 1: larger.
+        factor: how many times smaller; below 1: larger.
         interpolation: all but ``area`` look at a few pixels only and leave aliasing.
 
     Raises:
         UserError: the range reaches down to 0.
     """
-    return resample(image, *draw_smaller_size(image, generator, downsample_range), interpolation)
+    return resample(image, *draw_smaller_size(image, generator, factor, 'factor'), interpolation)
 
 
 @DEGRADATION_REGISTRY.register
 def resize(
     image: np.ndarray,
     generator: np.random.Generator,
-    resize_range: Range = (0.15, 1.5),
-    resize_prob: Sequence[NonNegativeFloat] = (0.2, 0.7, 0.1),
+    factor: Range = (0.15, 1.5),
+    up_down_keep: Sequence[NonNegativeFloat] = (0.2, 0.7, 0.1),
     interpolations: Sequence[Literal['nearest', 'bilinear', 'bicubic', 'area']] = ('area', 'bilinear', 'bicubic'),
 ) -> np.ndarray:
     """Make the image larger, smaller, or neither, as Real-ESRGAN does.
@@ -55,15 +54,15 @@ def resize(
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws the factor and the interpolation.
-        resize_range: the smallest and the largest factor.
-        resize_prob: how often it gets larger, smaller, or stays as it is.
+        factor: the smallest and the largest.
+        up_down_keep: how often it gets larger, smaller, or stays as it is.
         interpolations: one of them is drawn, all alike.
 
     Raises:
-        UserError: ``resize_prob`` are not three numbers.
+        UserError: ``up_down_keep`` are not three numbers.
     """
-    factor = draw_factor(generator, resize_range, resize_prob)
-    height, width = (max(1, int(length * factor)) for length in image.shape[:2])
+    scale = draw_factor(generator, factor, up_down_keep, 'up_down_keep')
+    height, width = (max(1, int(length * scale)) for length in image.shape[:2])
     return resample(image, height, width, draw_interpolation(generator, interpolations))
 
 
@@ -80,26 +79,25 @@ def draw_interpolation(generator: np.random.Generator, names: Sequence[str] = ('
     return names[int(generator.integers(len(names)))]
 
 
-def draw_factor(generator: np.random.Generator, limits: Sequence[float], shares: Sequence[float]) -> float:
+def draw_factor(generator: np.random.Generator, limits: Sequence[float], shares: Sequence[float], option: str) -> float:
     """Return a factor: from 1 to the largest, from the smallest to 1, or 1, with these shares.
 
     Raises:
-        UserError: there are not three shares.
+        UserError: there are not three shares; ``option`` is their name.
     """
-    direction = draw_index(generator, shares, 3, 'resize_prob')
+    direction = draw_index(generator, shares, 3, option)
     lowest, highest = ((1.0, max(1.0, limits[1])), (min(1.0, limits[0]), 1.0), (1.0, 1.0))[direction]
     return draw_between(generator, (lowest, highest))
 
 
 def draw_smaller_size(
-    image: np.ndarray, generator: np.random.Generator, downsample_range: Sequence[float]
+    image: np.ndarray, generator: np.random.Generator, factor: Sequence[float], option: str = 'downsample_range'
 ) -> tuple[int, int]:
     """Return height and width of the image made smaller by a random factor, rounded down.
 
     Raises:
-        UserError: the range reaches down to 0.
+        UserError: the range reaches down to 0; ``option`` is its name.
     """
-    if downsample_range[0] <= 0:
-        raise UserError(f'downsample_range is {list(downsample_range)}; its numbers must be above 0.')
-    factor = draw_between(generator, downsample_range)
-    return max(1, int(image.shape[0] // factor)), max(1, int(image.shape[1] // factor))
+    check_above_zero(factor, option)
+    divisor = draw_between(generator, factor)
+    return max(1, int(image.shape[0] // divisor)), max(1, int(image.shape[1] // divisor))

@@ -43,9 +43,7 @@ def open_storage(root: str | Path, io_backend: dict[str, Any] | None = None) -> 
     options = io_backend or {}
     problems = check_io_backend(options)
     if problems:
-        raise UserError(
-            '\n'.join(f'{".".join(map(str, problem.key))}: {problem.message.rstrip(".")}.' for problem in problems)
-        )
+        raise UserError('\n'.join(f'{".".join(map(str, problem.key))}: {problem.message}' for problem in problems))
     backend = read_io_backend(options)
     place = root if isinstance(root, str) and is_url(root) else resolve_path(root)
     if isinstance(backend, DatasetsBackend):

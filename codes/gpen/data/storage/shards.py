@@ -209,7 +209,7 @@ def _find_remote(url: str) -> list[str]:
                 file_system, path = _file_system(pattern)
                 if '*' in path or '[' in path:
                     found += [name for name in file_system.glob(path) if name.endswith('.parquet')]
-                elif path.endswith('.parquet'):
+                elif path.endswith('.parquet') and not _is_folder(file_system, pattern, path):
                     found.append(path)
                 else:
                     found += [name for name in file_system.find(path) if name.endswith('.parquet')]
@@ -218,6 +218,11 @@ def _find_remote(url: str) -> list[str]:
     if not found:
         raise UserError(f'There are no .parquet files at {url}. Streaming reads Parquet: files, a folder or a pattern.')
     return sorted(found)
+
+
+def _is_folder(file_system: Any, url: str, path: str) -> bool:
+    # Of a web server this cannot be asked without fetching all of what may be a file.
+    return not url.partition('://')[0].endswith(('http', 'https')) and bool(file_system.isdir(path))
 
 
 def _file_system(url: str) -> tuple[Any, str]:

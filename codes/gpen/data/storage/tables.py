@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ _THREADS = 16  # that list shards; they mostly wait for an answer
 _OPEN_SHARDS = 64
 _PAUSES = (1, 2, 4, 8)  # seconds before a fetch is tried again
 _LISTED = 10
+_opening = threading.Lock()
 _ABSOLUTE = re.compile(r'[\\/]|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]+://')
 
 
@@ -107,17 +109,21 @@ class DatasetsStorage(Storage):
     def _find(self, key: str) -> Any:
         """Return the pyarrow scalar of an image's bytes."""
         block, row = self._places[key]
-        opened = self._opened
-        if opened is None or opened.process != os.getpid():
-            # A window's rows, and as many again, since blocks of the other side may overlap.
-            rows = max(2 * self.backend.buffer_size, 3 * max(self._block_sizes))
-            self._opened = opened = _Opened(self._shards, self.backend.image_column, rows)
-        value = opened.read(*self._blocks[block], self._block_sizes[block])[row]
+        value = self._open_here().read(*self._blocks[block], self._block_sizes[block])[row]
         if value.is_valid and hasattr(value, 'keys'):
             value = value['bytes']
         if not value.is_valid:
             raise ShardError('its row holds no image, or only the path of one')
         return value
+
+    def _open_here(self) -> _Opened:
+        """Return what this process has open; nothing is taken over from the process that it was forked from."""
+        with _opening:
+            if self._opened is None or self._opened.process != os.getpid():
+                # A window's rows, and as many again, since blocks of the other side may overlap.
+                rows = max(2 * self.backend.buffer_size, 3 * max(self._block_sizes))
+                self._opened = _Opened(self._shards, self.backend.image_column, rows)
+            return self._opened
 
     def _check_names(self, names: list[str], keys: list[str], shard_sizes: list[int]) -> None:
         starts = [0, *accumulate(shard_sizes)]

@@ -43,7 +43,9 @@ class _Image:
 
 
 def write_lmdb(source: Storage | Path, target: Path, track: Track = iter) -> int:
-    """Copy images into a new LMDB ``target`` (NAME.lmdb); return their number.  BasicSR reads the result too.
+    """Copy images into a new LMDB ``target`` (NAME.lmdb); return their number.
+
+    BasicSR reads the result too, apart from names that are not ASCII.
 
     Args:
         source: a storage, or a folder of image files.

@@ -85,4 +85,4 @@ def gfpgan(
         result = grayscale(result, generator)
     if draw_chance(generator, color_jitter_pt_prob):
         result = color_jitter(result, generator, brightness, contrast, saturation, hue)
-    return round_to_8_bits(result)
+    return round_to_8_bits(result, out=None if result is image else result)

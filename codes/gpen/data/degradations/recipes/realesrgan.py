@@ -107,12 +107,12 @@ def realesrgan(
     noise2 = _Noise(gaussian_noise_prob2, noise_range2, poisson_scale_range2, gray_noise_prob2)
 
     result = convolve(image, shapes.draw(generator, sinc_prob, blur_sigma, betag_range, betap_range))
-    result = _resize(result, generator, height, width, draw_factor(generator, resize_range, resize_prob))
+    result = _resize(result, generator, height, width, draw_factor(generator, resize_range, resize_prob, 'resize_prob'))
     result = through_jpeg(noise.add(result, generator), draw_integer(generator, jpeg_range))
 
     if draw_chance(generator, second_blur_prob):
         result = convolve(result, shapes.draw(generator, sinc_prob2, blur_sigma2, betag_range2, betap_range2))
-    factor = draw_factor(generator, resize_range2, resize_prob2) / scale
+    factor = draw_factor(generator, resize_range2, resize_prob2, 'resize_prob2') / scale
     result = noise2.add(_resize(result, generator, height, width, factor), generator)
 
     # Other orders of these three leave twisted lines, says the published code.

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpen.data.degradations.compression import through_jpeg
 from gpen.data.degradations.convolution import BORDER
-from gpen.data.degradations.draws import draw_between, draw_integer
+from gpen.data.degradations.draws import check_above_zero, draw_between, draw_integer
 from gpen.data.degradations.noise import add_gaussian
 from gpen.data.degradations.resampling import resample
 from gpen.options.types import QualityRange, Range
@@ -40,15 +40,21 @@ def simple(
         shrink: how many times smaller before it is enlarged again.
         noise: standard deviation of the noise, 8-bit steps.
         jpeg: quality.
+
+    Raises:
+        UserError: ``shrink`` reaches down to 0.
     """
     height, width = image.shape[:2]
     scale = (min(height, width) / _REFERENCE_SIZE) ** 0.5
     sigma = draw_between(generator, blur or [scale * limit for limit in _BLUR])
-    factor = draw_between(generator, shrink or [max(1.0, scale * limit) for limit in _SHRINK])
+    factors = shrink or [max(1.0, scale * limit) for limit in _SHRINK]
+    check_above_zero(factors, 'shrink')
+    factor = draw_between(generator, factors)
     deviation = draw_between(generator, noise)
     quality = draw_integer(generator, jpeg)
 
     blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=BORDER) if sigma > 0 else image
     small = resample(blurred, max(1, round(height / factor)), max(1, round(width / factor)), 'area')
     small = through_jpeg(add_gaussian(small, generator, deviation), quality)
-    return np.clip(resample(small, height, width, 'bilinear'), -1, 1)
+    result = resample(small, height, width, 'bilinear')
+    return np.clip(result, -1, 1, out=result)

@@ -1,0 +1,162 @@
+"""Alignment the FFHQ way: landmarks -> an oriented square -> a face image.
+
+Coordinates are pixels of the photograph, x before y; the centre of the top left pixel is (0, 0).
+
+Source: Karras et al. 2019, "A Style-Based Generator Architecture for Generative Adversarial Networks", appendix C, and
+the data set's published description.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from gpen.errors import UserError
+
+_EYES_TO_SIDE = 2.0  # half the side of the square, in distances between the eyes
+_MOUTH_TO_SIDE = 1.8  # half the side of the square, in distances from the eyes to the mouth
+_DOWN_TO_CENTRE = 0.1  # the centre lies below the eyes by this share of the way to the mouth
+_FADE = 0.3  # share of the side over which the reflection goes over into its blurred version
+_BLUR = 0.02  # standard deviation of that blur, in sides
+_MARGIN = 4  # pixels around the square that interpolation looks at
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """A face, upright, in the middle of a square.
+
+    Attributes:
+        image: size x size x 3, float32, RGB, [-1, 1].
+        matrix: 2 x 3, float64: takes (x, y, 1) of the photograph to (x, y) of ``image``.
+        quad: 4 x 2, float64: corners of the square in the photograph, see :func:`ffhq_quad`.
+        padding: share of ``image`` that lies outside the photograph, in [0, 1].
+        scale: pixels of ``image`` per pixel of the photograph; above 1: enlarged.
+    """
+
+    image: np.ndarray
+    matrix: np.ndarray
+    quad: np.ndarray
+    padding: float
+    scale: float
+
+    def to_face(self, points: np.ndarray) -> np.ndarray:
+        """Return points (N x 2) of the photograph in coordinates of ``image``."""
+        return np.asarray(points, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
+
+
+def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
+    """Return the corners of the square that FFHQ cuts out: top left, bottom left, bottom right, top right (4 x 2).
+
+    The corners lie at the outer edges of the square's pixels.
+
+    Args:
+        landmarks: 5 x 2 (eyes, nose, corners of the mouth, left before right as seen) or 68 x 2 (iBUG's order).
+
+    Raises:
+        UserError: another number of landmarks, or all in one place.
+    """
+    eye_left, eye_right, mouth_left, mouth_right = _find_anchors(np.asarray(landmarks, np.float64))
+    eyes = (eye_left + eye_right) / 2
+    across = eye_right - eye_left
+    down = (mouth_left + mouth_right) / 2 - eyes
+    # Half the square's horizontal side: along the eyes, and square to the way from eyes to mouth.
+    x = across + np.array([down[1], -down[0]])
+    length = np.hypot(*x)
+    if length < 1e-6:
+        raise UserError('These landmarks lie in one place, so no face can be aligned by them.')
+    x *= max(np.hypot(*across) * _EYES_TO_SIDE, np.hypot(*down) * _MOUTH_TO_SIDE) / length
+    y = np.array([-x[1], x[0]])
+    centre = eyes + down * _DOWN_TO_CENTRE
+    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
+
+
+def align_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> AlignedFace:
+    """Cut out a face as :func:`ffhq_quad` says.
+
+    Where the square reaches beyond the photograph, the photograph is mirrored at its border and, further out, blurred.
+    A face that gets smaller is averaged over areas first; one that gets larger is interpolated (cubic).
+
+    Args:
+        image: the photograph, H x W x 3, float32, RGB, [-1, 1].
+        landmarks: 5 x 2 or 68 x 2.
+        size: height and width of the result.
+
+    Raises:
+        UserError: landmarks that make no face.
+    """
+    quad = ffhq_quad(landmarks)
+    side = float(np.hypot(*(quad[3] - quad[0])))
+    region, left, top, inside = _cut_region(image, quad, side)
+    matrix = _matrix_to_face(quad, size)
+    shift = np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+    face, padding = _warp(region, inside, matrix @ shift, size, size / side)
+    return AlignedFace(face, matrix, quad, padding, size / side)
+
+
+def _find_anchors(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the centres of both eyes and both corners of the mouth."""
+    if landmarks.shape == (5, 2):
+        return landmarks[0], landmarks[1], landmarks[3], landmarks[4]
+    if landmarks.shape == (68, 2):
+        return landmarks[36:42].mean(axis=0), landmarks[42:48].mean(axis=0), landmarks[48], landmarks[54]
+    raise UserError(f'Alignment takes 5 or 68 landmarks (x, y), not an array of shape {landmarks.shape}.')
+
+
+def _matrix_to_face(quad: np.ndarray, size: int) -> np.ndarray:
+    """Return the 2 x 3 matrix that takes the square's corners to the outer corners of a size x size image."""
+    corners = np.array([[-0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
+    return cv2.getAffineTransform(quad[:3].astype(np.float32), corners.astype(np.float32)).astype(np.float64) * 0 + (
+        _solve_affine(quad[:3], corners)
+    )
+
+
+def _solve_affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    return np.linalg.solve(np.hstack([source, np.ones((3, 1))]), target).T
+
+
+def _cut_region(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.ndarray, int, int, np.ndarray | None]:
+    """Return the photograph around the square (mirrored and blurred beyond its border), its left and top in the
+    photograph, and where it is photograph (H x W, float32, 0 or 1), or None where all of it is."""
+    height, width = image.shape[:2]
+    left, top = np.floor(quad.min(axis=0)).astype(int) - _MARGIN
+    right, bottom = np.ceil(quad.max(axis=0)).astype(int) + _MARGIN + 1
+    if left >= 0 and top >= 0 and right <= width and bottom <= height:
+        return image[top:bottom, left:right], int(left), int(top), None
+    columns, rows = np.arange(left, right), np.arange(top, bottom)
+    region = image[_mirror(rows, height)][:, _mirror(columns, width)]
+    across = np.minimum(columns, width - 1 - columns) / side
+    down = np.minimum(rows, height - 1 - rows) / side
+    depth = np.minimum(across[None], down[:, None]).astype(np.float32)  # negative outside, in sides
+    return _soften(region, -depth, side), int(left), int(top), (depth >= 0).astype(np.float32)
+
+
+def _mirror(positions: np.ndarray, length: int) -> np.ndarray:
+    """Return positions within [0, length) that reflection at both ends leads to, without the edge itself."""
+    period = max(1, 2 * (length - 1))
+    folded = np.abs(positions) % period
+    return np.minimum(folded, period - folded)
+
+
+def _soften(region: np.ndarray, distance: np.ndarray, side: float) -> np.ndarray:
+    """Blur a region more and more with its distance from the photograph, and let it fade to its median colour."""
+    blurred = cv2.GaussianBlur(region, (0, 0), max(side * _BLUR, 0.5), borderType=cv2.BORDER_REFLECT_101)
+    far = np.clip(distance / _FADE, 0, 1)[..., None]
+    softened = region + (blurred - region) * np.clip(far * 3, 0, 1)
+    median = np.median(region[distance <= 0], axis=0) if (distance <= 0).any() else np.median(region, axis=(0, 1))
+    return (softened + (median - softened) * far).astype(np.float32)
+
+
+def _warp(
+    region: np.ndarray, inside: np.ndarray | None, matrix: np.ndarray, size: int, scale: float
+) -> tuple[np.ndarray, float]:
+    """Return the face and the share of it outside the photograph."""
+    if scale < 1:
+        # Averaging over areas down to twice the wanted size leaves the rest to be averaged after the warp.
+        region, matrix = _shrink(region, matrix, min(1.0, scale * 2))
+        image = _apply(region, _scaled(matrix, 2), size * 2, cv2.INTER_CUBIC)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    else:
+        image = _apply(region, matrix, size, cv2.INTER_CUBIC)
+    return np.clip(image, -1, 1), 0.0 if inside is None else 1.0
