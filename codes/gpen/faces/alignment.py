@@ -49,7 +49,7 @@ class AlignedFace:
 def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     """Return the corners of the square that FFHQ cuts out: top left, bottom left, bottom right, top right (4 x 2).
 
-    The corners lie at the outer edges of the square's pixels.
+    The result's outermost pixels have their outer edges there.
 
     Args:
         landmarks: 5 x 2 (eyes, nose, corners of the mouth, left before right as seen) or 68 x 2 (iBUG's order).
@@ -90,8 +90,9 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> AlignedFa
     side = float(np.hypot(*(quad[3] - quad[0])))
     region, left, top, inside = _cut_region(image, quad, side)
     matrix = _matrix_to_face(quad, size)
-    shift = np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
-    face, padding = _warp(region, inside, matrix @ shift, size, size / side)
+    from_region = matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+    face = _warp(region, from_region, size, size / side)
+    padding = 0.0 if inside is None else 1 - float(_apply(inside, from_region, size, cv2.INTER_LINEAR).mean())
     return AlignedFace(face, matrix, quad, padding, size / side)
 
 
@@ -107,13 +108,7 @@ def _find_anchors(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
 def _matrix_to_face(quad: np.ndarray, size: int) -> np.ndarray:
     """Return the 2 x 3 matrix that takes the square's corners to the outer corners of a size x size image."""
     corners = np.array([[-0.5, -0.5], [-0.5, size - 0.5], [size - 0.5, size - 0.5]])
-    return cv2.getAffineTransform(quad[:3].astype(np.float32), corners.astype(np.float32)).astype(np.float64) * 0 + (
-        _solve_affine(quad[:3], corners)
-    )
-
-
-def _solve_affine(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return np.linalg.solve(np.hstack([source, np.ones((3, 1))]), target).T
+    return np.linalg.solve(np.hstack([quad[:3], np.ones((3, 1))]), corners).T
 
 
 def _cut_region(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.ndarray, int, int, np.ndarray | None]:
@@ -140,23 +135,32 @@ def _mirror(positions: np.ndarray, length: int) -> np.ndarray:
 
 
 def _soften(region: np.ndarray, distance: np.ndarray, side: float) -> np.ndarray:
-    """Blur a region more and more with its distance from the photograph, and let it fade to its median colour."""
+    """Blur a region towards and beyond the photograph's border, and let it fade to its median colour further out.
+
+    ``distance`` (H x W) is that from the border, in sides, negative within the photograph.
+    """
     blurred = cv2.GaussianBlur(region, (0, 0), max(side * _BLUR, 0.5), borderType=cv2.BORDER_REFLECT_101)
-    far = np.clip(distance / _FADE, 0, 1)[..., None]
-    softened = region + (blurred - region) * np.clip(far * 3, 0, 1)
-    median = np.median(region[distance <= 0], axis=0) if (distance <= 0).any() else np.median(region, axis=(0, 1))
-    return (softened + (median - softened) * far).astype(np.float32)
+    fade = (distance / _FADE)[..., None]
+    softened = region + (blurred - region) * np.clip(3 * fade + 1, 0, 1)
+    within = region[distance <= 0]
+    median = np.median(within if len(within) else region.reshape(-1, 3), axis=0).astype(np.float32)
+    return softened + (median - softened) * np.clip(fade, 0, 1)
 
 
-def _warp(
-    region: np.ndarray, inside: np.ndarray | None, matrix: np.ndarray, size: int, scale: float
-) -> tuple[np.ndarray, float]:
-    """Return the face and the share of it outside the photograph."""
-    if scale < 1:
-        # Averaging over areas down to twice the wanted size leaves the rest to be averaged after the warp.
-        region, matrix = _shrink(region, matrix, min(1.0, scale * 2))
-        image = _apply(region, _scaled(matrix, 2), size * 2, cv2.INTER_CUBIC)
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
-    else:
-        image = _apply(region, matrix, size, cv2.INTER_CUBIC)
-    return np.clip(image, -1, 1), 0.0 if inside is None else 1.0
+def _warp(region: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> np.ndarray:
+    """Return what ``matrix`` takes from a region to a size x size image."""
+    if scale >= 1:
+        return np.clip(_apply(region, matrix, size), -1, 1)
+    # Averaging over areas first, to twice the wanted size, and after the turn once more: no detail turns into moiré.
+    if 2 * scale < 1:
+        height, width = (max(1, round(length * 2 * scale)) for length in region.shape[:2])
+        stretch = np.array([region.shape[1] / width, region.shape[0] / height])
+        region = cv2.resize(region, (width, height), interpolation=cv2.INTER_AREA)
+        # Pixel centres: (small + 0.5) * stretch - 0.5 = large.
+        matrix = np.hstack([matrix[:, :2] * stretch, matrix[:, :2] @ (stretch - 1)[:, None] / 2 + matrix[:, 2:]])
+    doubled = 2 * matrix + np.array([[0, 0, 0.5], [0, 0, 0.5]])
+    return np.clip(cv2.resize(_apply(region, doubled, 2 * size), (size, size), interpolation=cv2.INTER_AREA), -1, 1)
+
+
+def _apply(region: np.ndarray, matrix: np.ndarray, size: int, method: int = cv2.INTER_CUBIC) -> np.ndarray:
+    return cv2.warpAffine(region, matrix, (size, size), flags=method, borderMode=cv2.BORDER_REPLICATE)

