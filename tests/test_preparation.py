@@ -206,4 +206,4 @@ def test_enlarged_faces_are_noted(
     faces: Path, tmp_path: Path, prepare: Prepare, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prepare(faces, tmp_path / 'set', '--aligned', '--size', 64) == 0
-    assert '18 of those kept were enlarged' in capsys.readouterr().out
+    assert 'enlarged: 18 of those kept' in capsys.readouterr().out

@@ -88,7 +88,7 @@ def test_faces_are_listed_by_photograph_in_whatever_order_they_were_found() -> N
         ({'pose': (-70, 0, 0)}, 'too turned'),
         ({'pose': (0, 65, 0)}, 'too turned'),
         ({'pose': (0, 0, 90)}, None),  # alignment turns it upright
-        ({'padding': 0.6}, 'mostly padded'),
+        ({'padding': 0.6}, 'too much padding'),
         ({'sharpness': 0.5}, 'too blurred'),
         ({'score': None, 'pose': None}, None),  # aligned images were not measured so
     ],

@@ -14,7 +14,6 @@ from gpen.data.storage import open_storage
 from gpen.errors import UserError
 from gpen.options.types import Degradations, ImageSize
 from gpen.registry import DATASET_REGISTRY
-from gpen.utils.files import resolve_path
 from gpen.utils.seeds import derive_generator
 
 
@@ -33,7 +32,7 @@ class DegradedFaceDataset(Dataset[dict[str, Any]]):
         size: width and height that GT images are resized to.
         in_size: the same for LQ images, after they were degraded at ``size``; default: ``size``.
         augment: steps that change both images, done before the degradation, such as ``{type: color_jitter}``.
-        io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}``.
+        io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}`` (Arrow or Parquet).
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
         scan: check all files now; otherwise a bad one is reported when it is met.
@@ -62,8 +61,9 @@ class DegradedFaceDataset(Dataset[dict[str, Any]]):
             raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
         self.use_hflip = use_hflip
         self.manual_seed = manual_seed
-        self.gt = open_storage(resolve_path(dataroot_gt), io_backend)
+        self.gt = open_storage(dataroot_gt, io_backend)
         self.keys = scan_images(self.gt, check_files=scan)
+        self.blocks = self.gt.blocks(self.keys)
         self._degrade = build_degradation(degradation)
         self._augment = None if augment is None else build_degradation(augment)
 

@@ -86,7 +86,7 @@ def check_role(key: Key, definition: Definition) -> str | None:
         return f'{definition.name} is a discriminator; it belongs to network_d'
     if key == ('network_d',) and 'return_latents' in definition.inputs:
         return f'{definition.name} is a generator; it belongs to network_g'
-    if key[0] != 'train' or not (key[1] in LOSS_KEYS or key[1] == 'losses'):
+    if key[:1] != ('train',) or not (key[1] in LOSS_KEYS or key[1] == 'losses'):
         return None
     adversarial = 'discriminator' in definition.methods
     matching = definition.inputs[:1] == ('fake_features',)

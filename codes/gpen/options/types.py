@@ -47,6 +47,14 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 ImageSize = Annotated[int, Field(ge=8, le=4096), AfterValidator(_check_power_of_two)]
+KernelShapes = Annotated[
+    Sequence[
+        Literal[
+            'iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso', 'sinc', 'motion'
+        ]
+    ],
+    Field(min_length=1),
+]
 OddInt = Annotated[int, Field(gt=0), AfterValidator(_check_odd)]
 Range = Annotated[Sequence[NonNegativeFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
 SignedRange = Annotated[Sequence[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
@@ -64,6 +72,7 @@ __all__ = [
     'Degradations',
     'FiniteFloat',
     'ImageSize',
+    'KernelShapes',
     'Literal',
     'NonNegativeFloat',
     'NonNegativeInt',

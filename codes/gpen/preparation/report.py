@@ -138,11 +138,11 @@ def summarize(report: Report, psnr: Mapping[str, float], folder: Path, grouped: 
     lines += [f'Faces: {len(report.entries)} found, {kept} kept']
     lines += [f'  {reason}: {count} ({REASONS[reason]})' for reason, count in report.rejected.items()]
     if report.enlarged:
-        lines.append(f'  Note: {report.enlarged} of those kept were enlarged; their sharp side is not quite sharp.')
-    unit = 'people' if grouped else 'photographs'
+        lines.append(f'  enlarged: {report.enlarged} of those kept, whose sharp side is not quite sharp')
+    unit = ('person', 'people') if grouped else ('photograph', 'photographs')
     for split in SPLITS:
         lines.append(
-            f'{split}: {report.pairs[split]} pairs of {report.groups[split]} {unit}, '
+            f'{split}: {_count(report.pairs[split], "pair", "pairs")} of {_count(report.groups[split], *unit)}, '
             f'mean PSNR of the blurry ones {psnr[split]:.2f} dB'
         )
     lines += ['', f'Written to {folder}. For the option file:']
@@ -153,6 +153,10 @@ def summarize(report: Report, psnr: Mapping[str, float], folder: Path, grouped: 
             f'    dataroot_lq: {folder / split / "blurry"}',
         ]
     return '\n'.join(lines)
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f'{number} {one if number == 1 else several}'
 
 
 def _list(title: str, items: Sequence[str]) -> list[str]:

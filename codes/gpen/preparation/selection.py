@@ -18,7 +18,7 @@ from gpen.preparation.work import NOT_LARGEST, TOO_SMALL, FoundFace, PhotoRecord
 
 LOW_SCORE = 'low score'
 TOO_TURNED = 'too turned'
-MOSTLY_PADDED = 'mostly padded'
+TOO_PADDED = 'too much padding'
 TOO_BLURRED = 'too blurred'
 DUPLICATE = 'near duplicate'
 REASONS = {
@@ -26,7 +26,7 @@ REASONS = {
     NOT_LARGEST: '--faces',
     LOW_SCORE: '--min_score',
     TOO_TURNED: '--max_turn',
-    MOSTLY_PADDED: '--max_padding',
+    TOO_PADDED: '--max_padding',
     TOO_BLURRED: '--min_sharpness',
     DUPLICATE: '--duplicates',
 }
@@ -143,7 +143,7 @@ def _find_fault(face: FoundFace, settings: Settings) -> str | None:
     if face.pose is not None and max(abs(face.pose[0]), abs(face.pose[1])) > settings.max_turn:
         return TOO_TURNED
     if face.padding is not None and face.padding > settings.max_padding:
-        return MOSTLY_PADDED
+        return TOO_PADDED
     if face.sharpness is not None and face.sharpness < settings.min_sharpness:
         return TOO_BLURRED
     return None

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 _DETECTABLE = 40  # pixels; smaller faces are looked for only where they are wanted
 # What may differ between two runs that make the same data set.
@@ -46,14 +46,14 @@ class Settings:
     min_face: int
     size: int = 512
     aligned: bool = False
-    detector: str = 'auto'
+    detector: Literal['auto', 'retinaface', 'mtcnn'] = 'auto'
     weights: Path | None = None
     largest_only: bool = False
     min_score: float = 0.9
-    min_sharpness: float = 0.0
+    min_sharpness: float = 10.0
     max_turn: float = 60.0
     max_padding: float = 0.3
-    duplicates: int = 3
+    duplicates: int = 4
     val_share: float = 0.1
     split_by: str | None = None
     seed: int = 10

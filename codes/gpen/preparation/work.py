@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
 
 from gpen.data.image_io import resize, write_image
 from gpen.faces.alignment import align_face
-from gpen.faces.detection import Face
+from gpen.faces.detection import Detector, Face
 from gpen.faces.quality import estimate_pose, fingerprint, sharpness
 from gpen.preparation.photos import Photo, UnusablePhotoError, read_photo
 from gpen.preparation.settings import Settings, digest
@@ -23,13 +23,6 @@ from gpen.utils.files import write_text
 TOO_SMALL = 'too small'
 NOT_LARGEST = 'not the largest'
 _RECORD_VERSION = 1
-
-
-class Detector(Protocol):
-    """What finds faces."""
-
-    def detect(self, image: np.ndarray) -> list[Face]:
-        """Return the faces of an image (H x W x 3, float32, RGB, [-1, 1]), the largest first."""
 
 
 @dataclass(frozen=True)

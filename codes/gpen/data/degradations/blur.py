@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from gpen.data.degradations.convolution import convolve
 from gpen.data.degradations.draws import draw_between
 from gpen.data.degradations.kernels import draw_kernel, draw_sinc, draw_size, motion
-from gpen.options.types import NonNegativeFloat, OddInt, Range
+from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, Range
 from gpen.registry import DEGRADATION_REGISTRY
 
 
@@ -19,11 +18,7 @@ from gpen.registry import DEGRADATION_REGISTRY
 def blur(
     image: np.ndarray,
     generator: np.random.Generator,
-    kernel_list: Sequence[
-        Literal[
-            'iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso', 'sinc', 'motion'
-        ]
-    ] = ('iso', 'aniso'),
+    kernel_list: KernelShapes = ('iso', 'aniso'),
     kernel_prob: Sequence[NonNegativeFloat] | None = None,
     kernel_size: OddInt = 41,
     sigma: Range = (0.1, 10),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from gpen.data.degradations.draws import draw_chance, draw_integer
 from gpen.data.degradations.kernels import draw_kernel
 from gpen.data.degradations.noise import gaussian_noise
 from gpen.data.degradations.resampling import draw_smaller_size, resample
-from gpen.options.types import NonNegativeFloat, OddInt, Probability, QualityRange, Range, SignedRange
+from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, Probability, QualityRange, Range, SignedRange
 from gpen.registry import DEGRADATION_REGISTRY
 
 
@@ -22,11 +21,7 @@ from gpen.registry import DEGRADATION_REGISTRY
 def gfpgan(
     image: np.ndarray,
     generator: np.random.Generator,
-    kernel_list: Sequence[
-        Literal[
-            'iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso', 'sinc', 'motion'
-        ]
-    ] = ('iso', 'aniso'),
+    kernel_list: KernelShapes = ('iso', 'aniso'),
     kernel_prob: Sequence[NonNegativeFloat] = (0.5, 0.5),
     blur_kernel_size: OddInt = 41,
     blur_sigma: Range = (0.1, 10),

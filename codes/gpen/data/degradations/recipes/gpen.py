@@ -14,7 +14,7 @@ from gpen.data.degradations.draws import draw_chance, draw_integer
 from gpen.data.degradations.kernels import draw_kernel, draw_size
 from gpen.data.degradations.noise import gaussian_noise
 from gpen.data.degradations.resampling import draw_smaller_size, resample
-from gpen.options.types import NonNegativeFloat, OddInt, Probability, QualityRange, Range
+from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, Probability, QualityRange, Range
 from gpen.registry import DEGRADATION_REGISTRY
 
 PAPER_SIZE = 1024
@@ -28,12 +28,7 @@ def gpen(
     image: np.ndarray,
     generator: np.random.Generator,
     version: Literal['code', 'paper'] = 'code',
-    kernel_list: Sequence[
-        Literal[
-            'iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso', 'sinc', 'motion'
-        ]
-    ]
-    | None = None,
+    kernel_list: KernelShapes | None = None,
     kernel_prob: Sequence[NonNegativeFloat] = (0.5, 0.5),
     blur_kernel_size: OddInt = 41,
     blur_sigma: Range = (0.1, 10),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from gpen.data.degradations.draws import draw_chance, draw_integer
 from gpen.data.degradations.kernels import draw_kernel, draw_sinc, draw_size
 from gpen.data.degradations.noise import gaussian_noise, poisson_noise
 from gpen.data.degradations.resampling import draw_factor, draw_interpolation, resample
-from gpen.options.types import NonNegativeFloat, OddInt, PositiveInt, Probability, QualityRange, Range
+from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, PositiveInt, Probability, QualityRange, Range
 from gpen.registry import DEGRADATION_REGISTRY
 
 _SMALLEST_KERNEL = 7
@@ -26,11 +25,14 @@ def realesrgan(
     image: np.ndarray,
     generator: np.random.Generator,
     scale: PositiveInt = 4,
-    kernel_list: Sequence[
-        Literal[
-            'iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso', 'sinc', 'motion'
-        ]
-    ] = ('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso'),
+    kernel_list: KernelShapes = (
+        'iso',
+        'aniso',
+        'generalized_iso',
+        'generalized_aniso',
+        'plateau_iso',
+        'plateau_aniso',
+    ),
     kernel_prob: Sequence[NonNegativeFloat] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
     blur_kernel_size: OddInt = 21,
     sinc_prob: Probability = 0.1,
