@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
+from _arguments import within
 from gpen.commands._run import run_command
 
 
@@ -25,18 +26,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    from paired_set import integer_from
-
     parser.description = 'Images per second per core for decoding a PNG and for each recipe of degradations.'
     parser.set_defaults(run=_run_data)
     parser.add_argument('--input', metavar='FOLDER', help='images to measure with (default: rendered portraits)')
-    parser.add_argument('--sizes', type=integer_from(16, 2048), nargs='+', metavar='N', help='sides (256 512 1024)')
+    parser.add_argument('--sizes', type=within(int, 16, 2048), nargs='+', metavar='N', help='sides (256 512 1024)')
     parser.add_argument('--recipes', nargs='+', metavar='NAME', help='only these, such as gfpgan "gpen (paper)" (all)')
-    parser.add_argument('--draws', type=integer_from(2, 10000), metavar='N', help='draws of each recipe and size (40)')
+    parser.add_argument('--draws', type=within(int, 2, 10000), metavar='N', help='draws of each recipe and size (40)')
     parser.add_argument(
-        '--repeats', type=integer_from(1, 100), metavar='N', help='so often, with other draws; the median counts (3)'
+        '--repeats',
+        type=within(int, 1, 100),
+        metavar='N',
+        help='so often, with other draws; the median counts (3)',
     )
-    parser.add_argument('--images', type=integer_from(1, 1000), default=20, metavar='N', help='images to use (20)')
+    parser.add_argument('--images', type=within(int, 1, 1000), default=20, metavar='N', help='images to use (20)')
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='of all draws (0)')
     parser.add_argument('--quick', action='store_true', help='half a minute: 256 and 512, one repeat')
     parser.add_argument('--json', metavar='FILE', help='write all numbers there too')

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
+from _arguments import within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 
@@ -23,8 +24,6 @@ SIDES = {'sharp': 'dataroot_gt', 'blurry': 'dataroot_lq'}
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    from paired_set import integer_from
-
     parser = argparse.ArgumentParser(
         prog='convert_dataset.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -34,7 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument('--to', choices=tuple(SUFFIXES), help="kind of the result (told by --output's suffix)")
     parser.add_argument(
-        '--shard_size', type=integer_from(1, 100_000), default=256, metavar='MB', help='size of a file (256 MB)'
+        '--shard_size', type=within(int, 1, 100_000), default=256, metavar='MB', help='size of a file (256 MB)'
     )
     parser.add_argument(
         '--io_backend',

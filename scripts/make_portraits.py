@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
+from _arguments import within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -29,16 +30,14 @@ _SPLIT_IDS = {'train': 0, 'val': 1}
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    from paired_set import integer_from
-
     parser = argparse.ArgumentParser(prog='make_portraits.py', description=__doc__.partition('\n')[0])
     parser.add_argument('--output', required=True, metavar='FOLDER', help='where the data set goes')
-    parser.add_argument('--train', type=integer_from(1, 9999), default=400, metavar='N', help='pairs to train on (400)')
-    parser.add_argument('--val', type=integer_from(1, 9999), default=32, metavar='N', help='pairs to validate on (32)')
-    parser.add_argument('--size', type=integer_from(16, 1024), default=64, help='side of the pictures in pixels (64)')
+    parser.add_argument('--train', type=within(int, 1, 9999), default=400, metavar='N', help='pairs to train on (400)')
+    parser.add_argument('--val', type=within(int, 1, 9999), default=32, metavar='N', help='pairs to validate on (32)')
+    parser.add_argument('--size', type=within(int, 16, 1024), default=64, help='side of the pictures in pixels (64)')
     parser.add_argument('--seed', type=int, default=10, help='another seed, other people (10)')
     parser.add_argument(
-        '--workers', type=integer_from(0, 256), default=os.cpu_count() or 1, metavar='N',
+        '--workers', type=within(int, 0, 256), default=os.cpu_count() or 1, metavar='N',
         help='processes that render; 0 renders in this one (the number of processors)',
     )  # fmt: skip
     return parser.parse_args(arguments)
@@ -46,12 +45,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def render_pair(seed: int, size: int, task: tuple[str, int]) -> tuple[Image, Image]:
     """Return a portrait and its degraded version (size x size x 3, float32, RGB, [-1, 1]) of ``task``: split, index."""
+    from gpen.data.degradations import build_degradation
     from gpen.utils.seeds import derive_generator
-    from paired_set import degrade
     from portraits.render import render_portrait
 
     split, index = task
     sharp = render_portrait(derive_generator(seed, 'portrait', _SPLIT_IDS[split], index), size)
+    degrade = build_degradation({'type': 'simple'})
     return sharp, degrade(sharp, derive_generator(seed, 'degrade', _SPLIT_IDS[split], index))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
+from _arguments import within
 from gpen.commands._run import run_command
 from gpen.preparation.settings import Settings
 
@@ -53,7 +54,7 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
 
 def _add_filters(group: argparse._ArgumentGroup) -> None:
     help_text = 'shorter side of its box in the photograph, pixels; with --aligned, its side (a quarter of --size)'
-    group.add_argument('--min_face', type=_within(int, 1, 4096), metavar='N', help=help_text)
+    group.add_argument('--min_face', type=within(int, 1, 4096), metavar='N', help=help_text)
     _add_number(group, 'min_score', float, 0, 1, "the detector's certainty")
     _add_number(group, 'min_sharpness', float, 0, 1e6, 'of the aligned face, as in manifest.csv')
     _add_number(group, 'max_turn', float, 0, 180, 'to a side, up or down, degrees')
@@ -82,7 +83,7 @@ def _add_pairs(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_machine(group: argparse._ArgumentGroup) -> None:
-    group.add_argument('--workers', type=_within(int, 1, 1024), metavar='N', help='processes (all cores)')
+    group.add_argument('--workers', type=within(int, 1, 1024), metavar='N', help='processes (all cores)')
     group.add_argument(
         '--ray',
         metavar='ADDRESS',
@@ -95,28 +96,16 @@ def _add_number(
 ) -> None:
     default = getattr(Settings, name)
     group.add_argument(
-        f'--{name}', type=_within(kind, lowest, highest), default=default, metavar='N', help=f'{text} (%(default)s)'
+        f'--{name}',
+        type=within(kind, lowest, highest),
+        default=default,
+        metavar='N',
+        help=f'{text} (%(default)s)',
     )
 
 
-def _within(kind: Callable[[str], Any], lowest: float, highest: float) -> Callable[[str], Any]:
-    """Return an argparse type for a number within limits."""
-
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            noun = 'whole number' if kind is int else 'number'
-            raise argparse.ArgumentTypeError(f'{text!r} is not a {noun}') from None
-        if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(f'{text} is not between {lowest} and {highest:g}')
-        return value
-
-    return parse
-
-
 def _share(text: str) -> float:
-    value: float = _within(float, 0, 1)(text)
+    value: float = within(float, 0, 1)(text)
     if value in (0, 1):
         raise argparse.ArgumentTypeError(f'{text} leaves nothing to {"validate" if value == 0 else "train"} on')
     return value

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _path  # noqa: F401
+from _arguments import within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 
@@ -23,15 +24,13 @@ _GAP = 4  # pixels between pictures
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    from paired_set import integer_from
-
     parser = argparse.ArgumentParser(
         prog='preview_degradation.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('-opt', required=True, metavar='FILE', help='option file with a DegradedFaceDataset')
     parser.add_argument('--phase', choices=('train', 'val'), default='train', help='which data set (train)')
-    parser.add_argument('--images', type=integer_from(1, 64), default=4, help='rows: sharp faces (4)')
-    parser.add_argument('--draws', type=integer_from(1, 32), default=6, help='columns: draws of each (6)')
+    parser.add_argument('--images', type=within(int, 1, 64), default=4, help='rows: sharp faces (4)')
+    parser.add_argument('--draws', type=within(int, 1, 32), default=6, help='columns: draws of each (6)')
     parser.add_argument('--output', metavar='PNG', help='where the sheet goes (experiments/NAME_PHASE_preview.png)')
     parser.add_argument(
         '--force_yml',

@@ -320,17 +320,6 @@ def test_simple_gives_what_it_gave_before() -> None:
     assert (float(result.mean()), float(result.std())) == pytest.approx((0.0460, 0.2329), abs=5e-4)
 
 
-@pytest.mark.parametrize('shape', [(64, 64), (256, 256), (17, 23)])
-def test_simple_is_the_degradation_of_the_example_data_sets(shape: tuple[int, int]) -> None:
-    degrade = getattr(pytest.importorskip('paired_set'), 'degrade', None)
-    if degrade is None:
-        pytest.skip('paired_set has no degradation of its own any more')
-    for seed in range(5):
-        image = draw_image(*shape, seed=seed)
-        expected = degrade(image, np.random.default_rng(seed))
-        np.testing.assert_array_equal(run({'type': 'simple'}, image, seed), expected)
-
-
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
