@@ -11,21 +11,19 @@ from pathlib import Path
 import torch
 import yaml
 
-from conftest import ROOT, tiny_options, write_options
+from conftest import ROOT, tiny_options, write_options, write_pairs
 
 FENCE = re.compile(r'^ *```(\w+)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
-EXAMPLE = re.compile(r'`codes/(gpen/\w+/\w+\.py)`.*?```python\n(.*?)```', re.DOTALL)
+EXAMPLE = re.compile(r'`codes/(gpen/[\w/]+\.py)`.*?```python\n(.*?)```', re.DOTALL)
 
 
 def read(name: str) -> str:
     return (ROOT / name).read_text(encoding='utf-8')
 
 
-def test_a_network_a_loss_and_a_data_set_added_as_the_readme_says_can_be_trained(
-    tiny_data: Path, tmp_path: Path
-) -> None:
+def test_what_is_added_as_the_readme_says_can_be_trained(tiny_data: Path, tmp_path: Path) -> None:
     examples = dict(EXAMPLE.findall(read('README.md')))
-    assert len(examples) == 3
+    assert len(examples) == 4
     codes = tmp_path / 'codes'
     shutil.copytree(ROOT / 'codes', codes, ignore=shutil.ignore_patterns('__pycache__'))
     for name, code in examples.items():
@@ -34,6 +32,9 @@ def test_a_network_a_loss_and_a_data_set_added_as_the_readme_says_can_be_trained
     options['network_g'] = {'type': 'PlainNet', 'size': 16, 'channels': 4}
     options['train']['losses'] = {'edges': {'type': 'EdgeLoss', 'loss_weight': 0.1}}
     options['datasets']['train'] = {'type': 'NoisyFaces', 'folder': str(tiny_data / 'train' / 'sharp'), 'size': 16}
+    val = options['datasets']['val']
+    val.pop('dataroot_lq')
+    val |= {'type': 'DegradedFaceDataset', 'degradation': [{'type': 'scratches', 'count': [1, 2]}, {'type': 'simple'}]}
     option_file = write_options(tmp_path / 'own.yml', options)
     command = [sys.executable, str(codes / 'train.py'), '-opt', str(option_file)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={'OMP_NUM_THREADS': '1'})
@@ -81,3 +82,19 @@ def test_the_defaults_in_the_options_table_are_those_of_the_program(tiny_data: P
     assert (early.metric, early.patience, early.min_delta, early.enabled) == ('psnr', 10, 0, True)
     assert (list(parsed.val.metrics), parsed.val.num_pictures, parsed.val.save_img) == (['psnr', 'ssim'], 4, False)
     assert (logger.print_freq, logger.keep_last, logger.use_tb_logger) == (100, 3, True)
+
+
+def test_the_degradation_in_the_readme_is_one(tmp_path: Path) -> None:
+    from gpen.data.loader import build_dataset
+    from gpen.options import parse_options
+
+    (block,) = (code for language, code in FENCE.findall(read('README.md')) if language == 'yaml')
+    shown = yaml.safe_load(block)['datasets']['train']
+    faces = tmp_path / 'faces' / 'sharp'
+    write_pairs(faces.parent, 2, size=32)
+    options = tiny_options(tmp_path, tmp_path)
+    options['datasets'] = {'train': {**shown, 'dataroot_gt': str(faces)}}
+    parsed = parse_options(write_options(tmp_path / 'shown.yml', options)).options
+    assert parsed.datasets.train is not None
+    sample = build_dataset(parsed.datasets.train.to_dict())[0]
+    assert (sample['lq'] - sample['gt']).abs().mean() > 0.01
