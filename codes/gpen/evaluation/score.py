@@ -89,7 +89,8 @@ def format_table(scores: Scores) -> str:
         ('restored', scores.restored.means),
         ('difference', {name: scores.restored.means[name] - scores.lq.means[name] for name in names}),
     ]
-    lines = [f'{f"{scores.images} images":<14}' + ''.join(f'{name.upper():>10}' for name in names)]
+    title = f'{scores.images} image{"s" if scores.images != 1 else ""}'
+    lines = [f'{title:<14}' + ''.join(f'{name.upper():>10}' for name in names)]
     for label, means in rows:
         sign = '+' if label == 'difference' else ''
         lines.append(f'{label:<14}' + ''.join(f'{means[name]:>{sign}10.4f}' for name in names))
