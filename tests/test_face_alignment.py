@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
 
 from gpen.errors import UserError
-from gpen.faces.alignment import align_face, ffhq_quad
+from gpen.faces import alignment
+from gpen.faces.alignment import align_face, face_landmarks, ffhq_quad
 
 # Eyes, nose, corners of the mouth of an upright face with 40 pixels between the eyes.
 FACE = np.array([[-20, -15], [20, -15], [0, 5], [-16, 25], [16, 25]], np.float64)
@@ -71,7 +74,7 @@ def test_landmarks_land_where_the_formula_says(angle: float, scale: float, size:
     aligned = align_face(image, points if landmarks == '5' else to_68(points), size)
     # The square's centre is (0, -11) of FACE, and its left and top edges are the image's.
     expected = (FACE + np.array([80, 91])) * size / 160 - 0.5
-    assert aligned.to_face(points) == pytest.approx(expected, abs=1e-6)
+    assert face_landmarks(aligned, points) == pytest.approx(expected, abs=1e-6)
     assert np.abs(find_dots(aligned.image, expected, round(12 * size / 160)) - expected).max() < 0.2
     assert aligned.scale == pytest.approx(ratio)
     assert aligned.image.shape == (size, size, 3)
@@ -87,21 +90,37 @@ def test_matrix_can_be_inverted_to_paste_a_face_back() -> None:
     assert corners @ inverse[:, :2].T + inverse[:, 2] == pytest.approx(aligned.quad, abs=1e-6)
 
 
-@pytest.mark.parametrize('size', [48, 96, 200])
-def test_face_equals_a_plain_average_over_each_pixel(size: int) -> None:
-    generator = np.random.default_rng(0)
-    image = cv2.GaussianBlur(generator.uniform(-1, 1, (420, 440, 3)).astype(np.float32), (0, 0), 2) * 4
-    points = turned(FACE, 17, 1.4, (215.5, 212.25))
-    aligned = align_face(np.clip(image, -1, 1), points, size)
-    # Plainly: each pixel is the mean of 8 x 8 bilinear samples spread over its square in the photograph.
-    fine = (np.arange(size * 8) + 0.5) / 8 - 0.5
-    grid = np.stack(np.meshgrid(fine, fine), axis=-1)
+def sample_plainly(image: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Return the image at positions (..., 2), interpolated by Keys' cubic with a = -0.75, one neighbour at a time."""
+
+    def weight(x: np.ndarray) -> np.ndarray:
+        x = np.abs(x)
+        inner, outer = (1.25 * x - 2.25) * x * x + 1, ((-0.75 * x + 3.75) * x - 6) * x + 3
+        return np.where(x <= 1, inner, np.where(x < 2, outer, 0))
+
+    first = np.floor(where).astype(int)
+    total = np.zeros((*where.shape[:-1], 3))
+    for across, down in itertools.product(range(-1, 3), repeat=2):
+        columns, rows = first[..., 0] + across, first[..., 1] + down
+        share = weight(where[..., 0] - columns) * weight(where[..., 1] - rows)
+        total += share[..., None] * image[rows, columns]
+    return total
+
+
+@pytest.mark.parametrize(('size', 'limit'), [(48, 0.05), (96, 0.05), (150, 0.03), (200, 0.03), (300, 1e-3)])
+def test_face_equals_a_plain_average_over_each_pixel(size: int, limit: float) -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, (420, 440, 3)).astype(np.float32)
+    image = np.clip(cv2.GaussianBlur(noise, (0, 0), 2) * 4, -1, 1)
+    aligned = align_face(image, turned(FACE, 17, 1.4, (215.5, 212.25)), size)
+    # Plainly: a smaller pixel is the mean of 8 x 8 samples spread over its square, a larger one is one sample.
+    samples = 8 if aligned.scale < 1 else 1
+    fine = (np.arange(size * samples) + 0.5) / samples - 0.5
     inverse = cv2.invertAffineTransform(aligned.matrix)
-    where = (grid @ inverse[:, :2].T + inverse[:, 2]).astype(np.float32)
-    samples = cv2.remap(np.clip(image, -1, 1), where[..., 0], where[..., 1], cv2.INTER_LINEAR)
-    plain = samples.reshape(size, 8, size, 8, 3).mean(axis=(1, 3))
-    assert np.abs(aligned.image - plain).mean() < 0.03
-    assert np.corrcoef(aligned.image.ravel(), plain.ravel())[0, 1] > 0.99
+    where = np.stack(np.meshgrid(fine, fine), axis=-1) @ inverse[:, :2].T + inverse[:, 2]
+    plain = sample_plainly(image, where).reshape(size, samples, size, samples, 3).mean(axis=(1, 3))
+    difference = np.abs(aligned.image - np.clip(plain, -1, 1))
+    assert difference.max() < limit
+    assert difference.mean() < limit / 5
 
 
 def test_fine_stripes_become_grey_instead_of_moire() -> None:
@@ -123,6 +142,43 @@ def test_padding_has_no_hard_edge_and_is_measured(centre: tuple[float, float]) -
     outside = 1 - np.outer((rows >= -0.5) & (rows <= 299.5), (columns >= -0.5) & (columns <= 299.5)).mean()
     assert aligned.padding == pytest.approx(outside, abs=0.01)
     assert aligned.padding > 0.1
+
+
+def test_padding_of_a_larger_photograph_is_the_same() -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, (200, 200, 3)).astype(np.float32)
+    image = np.clip(cv2.GaussianBlur(noise, (0, 0), 4) * 6, -1, 1)
+    points = turned(FACE, 8, 1, (40, 60))
+    aligned = align_face(image, points, 64)
+    large = cv2.resize(image, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    other = align_face(large, (points + 0.5) * 4 - 0.5, 64)
+    assert aligned.padding == other.padding > 0.3
+    assert aligned.image.dtype == other.image.dtype == np.float32
+    assert np.abs(aligned.image - other.image).mean() < 0.01
+
+
+def test_padding_of_a_huge_photograph_is_made_at_the_size_of_the_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blurring and fading 4000 pixels of a photograph took half a minute."""
+    softened = []
+    soften = alignment._soften
+
+    def record(region: np.ndarray, *rest: object) -> np.ndarray:
+        softened.append(max(region.shape))
+        return soften(region, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(alignment, '_soften', record)
+    aligned = align_face(np.zeros((2400, 2400, 3), np.float32), turned(FACE, 10, 12, (400, 400)), 64)
+    assert aligned.padding > 0.3
+    assert max(softened) < 4 * 64
+
+
+@pytest.mark.parametrize('sigma', [2, 5, 12, 30])
+def test_wide_blur_equals_a_plain_one(sigma: float) -> None:
+    noise = np.random.default_rng(0).uniform(-1, 1, (300, 341, 3)).astype(np.float32)
+    image = cv2.GaussianBlur(noise, (0, 0), 1) * 2
+    plain = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+    difference = np.abs(alignment._blur(image, sigma) - plain)
+    assert difference.max() < 0.03
+    assert difference.mean() < 0.005
 
 
 def test_face_within_the_photograph_is_left_as_it_is() -> None:

@@ -20,6 +20,7 @@ _MOUTH_TO_SIDE = 1.8  # half the side of the square, in distances from the eyes 
 _DOWN_TO_CENTRE = 0.1  # the centre lies below the eyes by this share of the way to the mouth
 _FADE = 0.3  # share of the side over which the reflection goes over into its blurred version
 _BLUR = 0.02  # standard deviation of that blur, in sides
+_WIDE_BLUR = 4.0  # standard deviation, pixels, from which on a blur is done at a smaller size
 _MARGIN = 4  # pixels around the square that interpolation looks at
 
 
@@ -88,12 +89,11 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> AlignedFa
     """
     quad = ffhq_quad(landmarks)
     side = float(np.hypot(*(quad[3] - quad[0])))
-    region, left, top, inside = _cut_region(image, quad, side)
     matrix = _matrix_to_face(quad, size)
-    from_region = matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
-    face = _warp(region, from_region, size, size / side)
-    padding = 0.0 if inside is None else 1 - float(_apply(inside, from_region, size, cv2.INTER_LINEAR).mean())
-    return AlignedFace(face, matrix, quad, padding, size / side)
+    region, to_photo = _cut_region(image, quad, 2 * size / side)
+    region = _soften(region, _measure_depth(region, to_photo, image) / side, side / to_photo[0, 0])
+    face = _warp(region, _join(matrix, to_photo), size, size / side)
+    return AlignedFace(face, matrix, quad, _measure_padding(image, matrix, size), size / side)
 
 
 def _find_anchors(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -111,20 +111,52 @@ def _matrix_to_face(quad: np.ndarray, size: int) -> np.ndarray:
     return np.linalg.solve(np.hstack([quad[:3], np.ones((3, 1))]), corners).T
 
 
-def _cut_region(image: np.ndarray, quad: np.ndarray, side: float) -> tuple[np.ndarray, int, int, np.ndarray | None]:
-    """Return the photograph around the square (mirrored and blurred beyond its border), its left and top in the
-    photograph, and where it is photograph (H x W, float32, 0 or 1), or None where all of it is."""
+def _join(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """Return the 2 x 3 matrix that does what ``inner`` does and then what ``outer`` does."""
+    return outer @ np.vstack([inner, [0, 0, 1]])
+
+
+def _cut_region(image: np.ndarray, quad: np.ndarray, wanted: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the photograph around the square, mirrored beyond its border, and the 2 x 3 matrix back to the photograph.
+
+    ``wanted`` is its pixels per pixel of the photograph; where that is below 1, the pixels are averages over areas.
+    """
     height, width = image.shape[:2]
-    left, top = np.floor(quad.min(axis=0)).astype(int) - _MARGIN
-    right, bottom = np.ceil(quad.max(axis=0)).astype(int) + _MARGIN + 1
+    margin = int(np.ceil(_MARGIN / min(1.0, wanted)))
+    left, top = np.floor(quad.min(axis=0)).astype(int) - margin
+    right, bottom = np.ceil(quad.max(axis=0)).astype(int) + margin + 1
     if left >= 0 and top >= 0 and right <= width and bottom <= height:
-        return image[top:bottom, left:right], int(left), int(top), None
-    columns, rows = np.arange(left, right), np.arange(top, bottom)
-    region = image[_mirror(rows, height)][:, _mirror(columns, width)]
-    across = np.minimum(columns, width - 1 - columns) / side
-    down = np.minimum(rows, height - 1 - rows) / side
-    depth = np.minimum(across[None], down[:, None]).astype(np.float32)  # negative outside, in sides
-    return _soften(region, -depth, side), int(left), int(top), (depth >= 0).astype(np.float32)
+        region = image[top:bottom, left:right]
+    else:
+        region = image[_mirror(np.arange(top, bottom), height)[:, None], _mirror(np.arange(left, right), width)]
+    stretch = np.ones(2)
+    if wanted < 1:
+        # Before anything else, as softening takes long at the size of the photograph.
+        small = tuple(max(1, round(length * wanted)) for length in (right - left, bottom - top))
+        region = cv2.resize(region, small, interpolation=cv2.INTER_AREA)
+        stretch = np.array([right - left, bottom - top]) / small
+    # Pixel centres: (small + 0.5) * stretch - 0.5 = large.
+    return region, np.hstack([np.diag(stretch), ((stretch - 1) / 2 + [left, top])[:, None]])
+
+
+def _measure_depth(region: np.ndarray, to_photo: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Return how far within the photograph each pixel of a region lies (H x W, float32, pixels of the photograph)."""
+    across, down = (
+        to_photo[axis, axis] * np.arange(length) + to_photo[axis, 2]
+        for axis, length in enumerate((region.shape[1], region.shape[0]))
+    )
+    across = np.minimum(across, image.shape[1] - 1 - across)
+    down = np.minimum(down, image.shape[0] - 1 - down)
+    return np.minimum(across[None], down[:, None]).astype(np.float32)
+
+
+def _measure_padding(image: np.ndarray, matrix: np.ndarray, size: int) -> float:
+    """Return the share of the face's pixels whose centres lie outside the photograph."""
+    inverse = cv2.invertAffineTransform(matrix)
+    rows, columns = np.mgrid[:size, :size]
+    x, y = (row[0] * columns + row[1] * rows + row[2] for row in inverse)
+    inside = (x >= -0.5) & (x < image.shape[1] - 0.5) & (y >= -0.5) & (y < image.shape[0] - 0.5)
+    return 1 - float(inside.mean())
 
 
 def _mirror(positions: np.ndarray, length: int) -> np.ndarray:
@@ -134,33 +166,42 @@ def _mirror(positions: np.ndarray, length: int) -> np.ndarray:
     return np.minimum(folded, period - folded)
 
 
-def _soften(region: np.ndarray, distance: np.ndarray, side: float) -> np.ndarray:
+def _soften(region: np.ndarray, depth: np.ndarray, side: float) -> np.ndarray:
     """Blur a region towards and beyond the photograph's border, and let it fade to its median colour further out.
 
-    ``distance`` (H x W) is that from the border, in sides, negative within the photograph.
+    Args:
+        region: H x W x 3.
+        depth: H x W, the way to the photograph's border in sides of the square, negative outside.
+        side: of the square, pixels of ``region``.
     """
-    blurred = cv2.GaussianBlur(region, (0, 0), max(side * _BLUR, 0.5), borderType=cv2.BORDER_REFLECT_101)
-    fade = (distance / _FADE)[..., None]
-    softened = region + (blurred - region) * np.clip(3 * fade + 1, 0, 1)
-    within = region[distance <= 0]
+    if depth.min() >= 0:
+        return region
+    softened = (
+        region + (_blur(region, max(side * _BLUR, 0.5)) - region) * np.clip(1 - 3 * depth / _FADE, 0, 1)[..., None]
+    )
+    within = region[depth >= 0]
     median = np.median(within if len(within) else region.reshape(-1, 3), axis=0).astype(np.float32)
-    return softened + (median - softened) * np.clip(fade, 0, 1)
+    return softened + (median - softened) * np.clip(-depth / _FADE, 0, 1)[..., None]
+
+
+def _blur(region: np.ndarray, sigma: float) -> np.ndarray:
+    """Return ``region`` blurred by a Gaussian; a wide one at a smaller size, where it looks the same and is quick."""
+    height, width = region.shape[:2]
+    factor = max(1.0, sigma / _WIDE_BLUR)
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    blurred = cv2.resize(region, small, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(blurred, (0, 0), sigma / factor, borderType=cv2.BORDER_REFLECT_101)
+    return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _warp(region: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> np.ndarray:
     """Return what ``matrix`` takes from a region to a size x size image."""
     if scale >= 1:
         return np.clip(_apply(region, matrix, size), -1, 1)
-    # Averaging over areas first, to twice the wanted size, and after the turn once more: no detail turns into moiré.
-    if 2 * scale < 1:
-        height, width = (max(1, round(length * 2 * scale)) for length in region.shape[:2])
-        stretch = np.array([region.shape[1] / width, region.shape[0] / height])
-        region = cv2.resize(region, (width, height), interpolation=cv2.INTER_AREA)
-        # Pixel centres: (small + 0.5) * stretch - 0.5 = large.
-        matrix = np.hstack([matrix[:, :2] * stretch, matrix[:, :2] @ (stretch - 1)[:, None] / 2 + matrix[:, 2:]])
+    # At twice the size, averaged after the turn: no detail turns into moiré.
     doubled = 2 * matrix + np.array([[0, 0, 0.5], [0, 0, 0.5]])
     return np.clip(cv2.resize(_apply(region, doubled, 2 * size), (size, size), interpolation=cv2.INTER_AREA), -1, 1)
 
 
-def _apply(region: np.ndarray, matrix: np.ndarray, size: int, method: int = cv2.INTER_CUBIC) -> np.ndarray:
-    return cv2.warpAffine(region, matrix, (size, size), flags=method, borderMode=cv2.BORDER_REPLICATE)
+def _apply(region: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    return cv2.warpAffine(region, matrix, (size, size), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

@@ -51,7 +51,8 @@ class MtcnnDetector:
         boxes = self._propose(small, max(_CELL, self._min_face / factor))
         boxes = self._refine(small, boxes)
         boxes, landmarks, scores = self._finish(small, boxes)
-        return to_faces(boxes, landmarks, scores, factor, self._min_face)
+        # The networks count from the pixels' edges, photographs from the first pixel's centre.
+        return to_faces(boxes - 0.5, landmarks - 0.5, scores, factor, self._min_face)
 
     def _propose(self, image: np.ndarray, min_face: float) -> np.ndarray:
         """Return square boxes (N x 4) that may hold a face, found at all sizes from ``min_face`` on."""
@@ -138,9 +139,9 @@ def _run(network: Any, images: np.ndarray, outputs: list[str]) -> list[np.ndarra
 
 
 def _crop(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
-    """Return what is in square boxes, N x size x size x 3; beyond the photograph it is black."""
+    """Return what is in square boxes of whole pixels, N x size x size x 3; beyond the photograph it is black."""
     crops = np.empty((len(boxes), size, size, 3), np.float32)
-    for n, (left, top, right, bottom) in enumerate(np.round(boxes).astype(int)):
+    for n, (left, top, right, bottom) in enumerate(boxes.astype(int)):
         part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
         height, width = bottom - top, right - left
         if part.shape[:2] != (height, width):
@@ -159,10 +160,10 @@ def _shift(boxes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 
 
 def _make_square(boxes: np.ndarray) -> np.ndarray:
-    """Return boxes with the same centres and the longer of their sides, at least one pixel."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = np.maximum((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True), 1) / 2
-    return np.concatenate([centre - half, centre + half], axis=1)
+    """Return boxes of whole pixels around the same centres, with the longer of their sides, at least one pixel."""
+    side = np.maximum(np.round((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)), 1)
+    corner = np.round((boxes[:, :2] + boxes[:, 2:] - side) / 2)
+    return np.concatenate([corner, corner + side], axis=1)
 
 
 def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float, of_smaller: bool = False) -> np.ndarray:
