@@ -10,7 +10,7 @@ import pytest
 
 from gpen.errors import UserError
 from gpen.faces import alignment
-from gpen.faces.alignment import align_face, face_landmarks, ffhq_quad
+from gpen.faces.alignment import align_face, ffhq_quad
 
 # Eyes, nose, corners of the mouth of an upright face with 40 pixels between the eyes.
 FACE = np.array([[-20, -15], [20, -15], [0, 5], [-16, 25], [16, 25]], np.float64)
@@ -74,7 +74,7 @@ def test_landmarks_land_where_the_formula_says(angle: float, scale: float, size:
     aligned = align_face(image, points if landmarks == '5' else to_68(points), size)
     # The square's centre is (0, -11) of FACE, and its left and top edges are the image's.
     expected = (FACE + np.array([80, 91])) * size / 160 - 0.5
-    assert face_landmarks(aligned, points) == pytest.approx(expected, abs=1e-6)
+    assert aligned.to_face(points) == pytest.approx(expected, abs=1e-6)
     assert np.abs(find_dots(aligned.image, expected, round(12 * size / 160)) - expected).max() < 0.2
     assert aligned.scale == pytest.approx(ratio)
     assert aligned.image.shape == (size, size, 3)
