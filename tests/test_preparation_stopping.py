@@ -15,6 +15,7 @@ import pytest
 import photographs
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import write_image
+from gpen.errors import UserError
 from gpen.preparation import pairs, run
 from gpen.utils import files
 from photographs import FACES, Prepare, are_gone, count_calls, draw_photo, read_manifest, read_tree, save, words
@@ -126,6 +127,19 @@ def test_pairs_that_are_there_are_not_made_again(
     assert prepare(photos, tmp_path / 'set') == 130
     assert prepare(photos, tmp_path / 'set') == 0
     assert made == FACES + 1
+
+
+def test_images_of_an_earlier_run_that_are_cut_off_are_made_again(
+    finished: Path, photos: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(run, 'write_manifest', lambda *_: (_ for _ in ()).throw(UserError('the disk is full')))
+        assert prepare(photos, tmp_path / 'set') == 2
+    for pattern in ('photos/*/*.png', 'set-*/train/blurry/*.png'):
+        image = min((tmp_path / 'set' / '.work').glob(pattern))
+        image.write_bytes(image.read_bytes()[:100])  # in place, and so in the sharp image that is a link to it
+    assert prepare(photos, tmp_path / 'set') == 0
+    assert read_tree(tmp_path / 'set') == read_tree(finished)
 
 
 @pytest.mark.parametrize('moved', [0, 1, 3, 4])

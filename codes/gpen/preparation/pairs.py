@@ -12,6 +12,7 @@ import numpy as np
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image, to_tensor, write_image
 from gpen.preparation.selection import Entry, stable_number
+from gpen.preparation.work import is_whole
 from gpen.utils.files import link_or_copy
 from gpen.utils.seeds import derive_seed
 
@@ -67,11 +68,11 @@ def write_pair(task: PairTask) -> tuple[Path, float]:
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
-    if not task.sharp.is_file():
+    if not is_whole(task.sharp):
         link_or_copy(task.image, task.sharp)
     # The 8 bits that a reader has too, so that the copy can be made again from the file.
     sharp = read_image(task.sharp)
-    if not task.blurry.is_file():
+    if not is_whole(task.blurry):
         generator = np.random.Generator(np.random.PCG64(task.seed))
         write_image(task.blurry, build_degradation(task.degradation)(sharp, generator))
     return task.blurry, measure_psnr(read_image(task.blurry), sharp)

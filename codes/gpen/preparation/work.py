@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from gpen.data.file_check import DamagedFileError, check_complete
 from gpen.data.image_io import resize, write_image
 from gpen.faces.alignment import align_face
 from gpen.faces.detection import Detector, Face
@@ -187,6 +188,16 @@ def _measure(image: np.ndarray, face: Face, index: int, settings: Settings) -> t
     return measured, aligned.image
 
 
+def is_whole(path: Path) -> bool:
+    """Say whether an image of an earlier run is there and not cut off, as on a disk that lost power."""
+    try:
+        with path.open('rb') as stream:
+            check_complete(stream)
+    except (OSError, DamagedFileError):
+        return False
+    return True
+
+
 @lru_cache(maxsize=1)
 def _get_detector(source: DetectorSource) -> Detector:
     """Return the process's detector; loading its weights takes longer than a photograph."""
@@ -202,14 +213,14 @@ def _image_path(task: PhotoTask, index: int) -> Path:
 
 
 def _load(task: PhotoTask) -> PhotoRecord | None:
-    """Return the record of an earlier run; None where there is none or an image of it is gone."""
+    """Return the record of an earlier run; None where there is none, or an image of it is gone or damaged."""
     try:
         content = json.loads(_record_path(task).read_text(encoding='utf-8'))
         faces = tuple(_face_from_json(face) for face in content['faces'])
     except (OSError, ValueError, TypeError, KeyError):
         return None
     images = tuple(None if face.problem is not None else _image_path(task, index) for index, face in enumerate(faces))
-    if not all(path is None or path.is_file() for path in images):
+    if not all(path is None or is_whole(path) for path in images):
         return None
     return PhotoRecord(task.photo.key, faces, images)
 
