@@ -29,8 +29,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog='prepare_dataset.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--input', required=True, metavar='FOLDER', help='photographs, in sub-folders too')
-    parser.add_argument('--output', required=True, metavar='FOLDER', help='where the data set goes')
+    parser.add_argument(
+        '--input', type=_folder, required=True, metavar='FOLDER', help='photographs, in sub-folders too'
+    )
+    parser.add_argument('--output', type=_folder, required=True, metavar='FOLDER', help='where the data set goes')
     _add_number(parser, 'size', int, 16, 4096, 'side of the images, pixels')
     _add_number(parser, 'max_pixels', int, 1, 10**9, 'photographs of more pixels are left out')
     _add_detection(parser.add_argument_group('finding faces'))
@@ -104,6 +106,12 @@ def _add_number(
     )
 
 
+def _folder(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError('it is empty')
+    return text
+
+
 def _share(text: str) -> float:
     value: float = within(float, 0, 1)(text)
     if value in (0, 1):
@@ -122,7 +130,8 @@ def to_settings(args: argparse.Namespace) -> Settings:
     from gpen.utils.files import resolve_path
 
     own = {name: getattr(args, name) for name in vars(args) if name in Settings.__dataclass_fields__}
-    wanted = parse_degradation(args.degradation) if args.degradation else default_degradation(args.size)
+    given = args.degradation
+    wanted = default_degradation(args.size) if given is None else parse_degradation(given)
     return Settings(
         **{
             **own,

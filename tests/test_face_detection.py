@@ -15,7 +15,7 @@ from gpen.data.image_io import read_image, to_uint8
 from gpen.errors import UserError
 from gpen.faces import mtcnn, retinaface
 from gpen.faces.alignment import align_face
-from gpen.faces.detection import LONGEST_SIDE, build_detector, choose_detector
+from gpen.faces.detection import DETECTION_SIDE, build_detector, choose_detector
 
 PHOTOS = SHARED / 'data' / 'photos'
 FACES = SHARED / 'data' / 'faces256'
@@ -122,7 +122,7 @@ def test_faces_that_are_aligned_already_stay_where_they_are() -> None:
 def test_face_is_found_at_the_same_place_in_a_larger_photograph() -> None:
     image = read_image(PHOTOS / 'lisa2.jpg')
     large = cv2.resize(image, None, fx=3, fy=3, interpolation=cv2.INTER_CUBIC)
-    assert max(large.shape) > LONGEST_SIDE
+    assert large.shape[0] * large.shape[1] > DETECTION_SIDE**2
     detector = build_detector('mtcnn')
     plain, found = detector.detect(image), detector.detect(large)
     assert len(found) == 1
@@ -208,10 +208,10 @@ def test_retinaface_gets_bgr_pixels_and_gives_coordinates_of_the_photograph(
         return np.array([small, large], np.float32)
 
     monkeypatch.setattr(detector._network, 'detect_faces', detect_faces)
-    image = np.zeros((1000, LONGEST_SIDE * 2, 3), np.float32)
+    image = np.zeros((DETECTION_SIDE, DETECTION_SIDE * 4, 3), np.float32)
     image[..., 0] = 1
     faces = detector.detect(image)
-    assert given[0].shape == (500, LONGEST_SIDE, 3)
+    assert given[0].shape == (DETECTION_SIDE // 2, DETECTION_SIDE * 2, 3)
     assert given[0][0, 0] == pytest.approx([127.5, 127.5, 255])
     assert faces[0].box == pytest.approx((200.5, 200.5, 400.5, 440.5))
     assert faces[0].landmarks[0] == pytest.approx([240.5, 280.5])

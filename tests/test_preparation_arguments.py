@@ -30,6 +30,8 @@ pytest_plugins = ['preparation_fixtures']
         ['--duplicates', '65'],
         ['--detector', 'dots'],
         ['--max_turn', '-1'],
+        ['--input', ''],
+        ['--output', ' '],
     ],
 )
 def test_wrong_arguments_end_with_status_2(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,6 +78,8 @@ def test_degradation_is_a_name_or_steps(degradation: str | None, wanted: Any, tm
         ('[{type: simple}, {type: nothing}]', '1.type'),
         ('{type: [', 'not valid YAML'),
         ('7', 'block'),
+        ('', 'it is empty'),
+        ('/', '/ is a folder'),
     ],
 )
 def test_wrong_degradation_is_found_before_any_work(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,8 +12,8 @@ import numpy as np
 
 from gpen.errors import UserError
 
-LONGEST_SIDE = 1600
-"""Pixels; larger photographs are made smaller for detection."""
+DETECTION_SIDE = 1600
+"""Photographs of more pixels than a square of this side are made smaller for detection."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,9 @@ def build_detector(name: str, weights: Path | None = None, min_face: int = 40, d
 
 
 def shrink_for_detection(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return ``image`` with no side above :data:`LONGEST_SIDE`, and the factor that takes it back."""
-    factor = max(image.shape[:2]) / LONGEST_SIDE
+    """Return ``image`` with no more pixels than detection takes, and the factor that takes it back."""
+    # By area and not by the longer side: the faces in a panorama would get too small to be found.
+    factor = math.sqrt(image.shape[0] * image.shape[1]) / DETECTION_SIDE
     if factor <= 1:
         return image, 1.0
     height, width = (max(1, round(length / factor)) for length in image.shape[:2])

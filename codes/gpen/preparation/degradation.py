@@ -16,7 +16,7 @@ _LARGE = 256  # pixels
 
 
 def default_degradation(size: int) -> dict[str, Any]:
-    """Return the degradation of a data set that names none: the paper's from 256 pixels on.
+    """Return the degradation of a data set that names none: that of GPEN's published code from 256 pixels on.
 
     Smaller faces would not be known again after it.
     """
@@ -35,6 +35,9 @@ def parse_degradation(text: str) -> Any:
     """
     if text.lower().endswith(('.yml', '.yaml')):
         return _read_file(Path(text).expanduser())
+    if not text.strip() or Path(text).expanduser().is_dir():
+        what = f'{text} is a folder' if text.strip() else 'it is empty'
+        raise UserError(f"--degradation names no degradation: {what}. Give a name, '{{type: NAME}}' or a YAML file.")
     value = parse_value(text, '--degradation')
     options = {'type': value} if isinstance(value, str) else value
     problems = check_degradations(options, ('--degradation',))
