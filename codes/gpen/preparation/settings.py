@@ -49,7 +49,7 @@ class Settings:
     detector: Literal['auto', 'retinaface', 'mtcnn'] = 'auto'
     weights: Path | None = None
     largest_only: bool = False
-    min_score: float = 0.9
+    min_score: float = 0.95
     min_sharpness: float = 10.0
     max_turn: float = 60.0
     max_padding: float = 0.3
