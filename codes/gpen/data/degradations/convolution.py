@@ -8,7 +8,8 @@ bounded by the sum of absolute differences between the two kernels, which bounds
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -134,7 +135,7 @@ def _filter_needed_rows(image: np.ndarray, columns: np.ndarray, rows: np.ndarray
     The columns and the resampling are one banded matrix.  It is multiplied block by block: small blocks waste little on
     zeros, and what a block gives is filtered by the rows while it is still in the cache.
     """
-    import torch  # its matrix product keeps to one thread in a data loader's worker
+    import torch
 
     count, size = columns.shape
     first, weights = _resampled_columns(columns, image.shape[0], height)
@@ -151,10 +152,24 @@ def _filter_needed_rows(image: np.ndarray, columns: np.ndarray, rows: np.ndarray
         for line in range(start, stop):
             band[line - start, :, first[line] - low :][:, : size + 1] = weights[line]
         product = buffer[: (stop - start) * count]
-        torch.mm(torch.from_numpy(band.reshape(-1, high - low)), source[low:high], out=product)
+        with _one_thread():
+            torch.mm(torch.from_numpy(band.reshape(-1, high - low)), source[low:high], out=product)
         block = product.numpy().reshape(stop - start, count, *image.shape[1:])
         result[start:stop] = _sum(convolve_plain(block[:, n], rows[n][None]) for n in range(count))
     return result
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread: the last bits of a matrix product depend on how many share it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _resampled_columns(columns: np.ndarray, source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
