@@ -248,3 +248,17 @@ def test_mask_is_the_same_picture_at_every_size() -> None:
     options = {'type': 'mask', 'share': [0.2, 0.2], 'stroke_width': [0.08, 0.08]}
     masks = [run(options, np.zeros((size, size, 3), np.float32), 4)[:, :, 0] for size in (128, 512)]
     assert np.abs(resample(masks[1], 128, 128, 'area') - masks[0]).mean() < 0.05
+
+
+@pytest.mark.parametrize(('weights', 'message'), [([1.0], 'weights is .* it needs 2 numbers'), ([0.0, 0.0], 'weights')])
+def test_weights_that_do_not_fit_the_steps_are_said(weights: list[float], message: str) -> None:
+    steps = [{'type': 'grayscale'}, {'type': 'jpeg'}]
+    degrade = build_degradation({'type': 'one_of', 'steps': steps, 'weights': weights})
+    with pytest.raises(UserError, match=message):
+        degrade(np.zeros((8, 8, 3), np.float32), np.random.default_rng(0))
+
+
+def test_nearest_pixels_are_taken_from_the_middle() -> None:
+    ramp = np.tile(np.linspace(-1, 1, 60, dtype=np.float32)[None, :, None], (60, 1, 3))
+    small = resample(ramp, 12, 12, 'nearest')
+    np.testing.assert_allclose(small, resample(ramp, 12, 12, 'area'), atol=1e-5)

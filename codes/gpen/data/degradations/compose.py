@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from gpen.data.degradations.draws import draw_index
 from gpen.options.types import Degradations, NonNegativeFloat
 from gpen.registry import DEGRADATION_REGISTRY
 
@@ -98,8 +99,11 @@ def one_of(
     steps: Degradations,
     weights: list[NonNegativeFloat] | None = None,
 ) -> np.ndarray:
-    """Do one of ``steps``, chosen with ``weights`` (all alike by default)."""
+    """Do one of ``steps``, chosen with ``weights`` (all alike by default).
+
+    Raises:
+        UserError: there are not as many weights as steps, or they are all 0.
+    """
     listed = steps if isinstance(steps, list) else [steps]
-    shares = np.asarray(weights if weights is not None else [1.0] * len(listed), np.float64)
-    index = int(generator.choice(len(listed), p=shares / shares.sum()))
+    index = draw_index(generator, weights if weights is not None else [1.0] * len(listed), len(listed), 'weights')
     return build_steps(listed[index])(image, generator)

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 
 from gpen.data.degradations.draws import check_above_zero, draw_between, draw_index
+from gpen.errors import UserError
 from gpen.options.types import NonNegativeFloat, Range
 from gpen.registry import DEGRADATION_REGISTRY
 
 METHODS = {
-    'nearest': cv2.INTER_NEAREST,
+    'nearest': cv2.INTER_NEAREST_EXACT,  # INTER_NEAREST takes the first pixel of several, which moves the image
     'bilinear': cv2.INTER_LINEAR,
     'bicubic': cv2.INTER_CUBIC,
     'area': cv2.INTER_AREA,
@@ -59,10 +60,12 @@ def resize(
         interpolations: one of them is drawn, all alike.
 
     Raises:
-        UserError: ``up_down_keep`` are not three numbers.
+        UserError: ``up_down_keep`` are not three numbers, or ``interpolations`` are none.
     """
     scale = draw_factor(generator, factor, up_down_keep, 'up_down_keep')
     height, width = (max(1, int(length * scale)) for length in image.shape[:2])
+    if not interpolations:
+        raise UserError('interpolations is []; it needs at least one name.')
     return resample(image, height, width, draw_interpolation(generator, interpolations))
 
 
