@@ -178,6 +178,18 @@ def test_a_full_disk_is_said_and_nothing_is_left(kind: str, faces: Path, tmp_pat
     assert list((tmp_path / 'out').iterdir()) == []
 
 
+@pytest.mark.skipif(os.name != 'posix', reason='processes cannot be asked for here')
+def test_what_a_killed_run_left_is_removed_by_the_next(faces: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, '-c', ''])
+    ended.wait()
+    out = tmp_path / 'out'
+    others = [out / f'.x.lmdb.{os.getppid()}.tmp', out / '.x.lmdb.mine.tmp', out / f'.y.lmdb.{ended.pid}.tmp']
+    for folder in (out / f'.x.lmdb.{ended.pid}.tmp', *others):
+        folder.mkdir(parents=True)
+    assert convert('--input', faces, '--output', out / 'x.lmdb') == 0
+    assert sorted(out.iterdir()) == sorted([*others, out / 'x.lmdb'])
+
+
 EVIL = ['../evil.png', '/tmp/evil.png', 'C:\\evil.png', 'a/../../evil.png', 'e\0vil.png', '..\\evil.png', '.evil.png']
 
 

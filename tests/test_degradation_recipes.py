@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gpen.data.degradations import build_degradation
+from gpen.data.degradations import build_degradation, try_degradation
 from gpen.data.degradations.compression import round_to_8_bits
 from gpen.data.degradations.convolution import convolve_and_resize_plain
 from gpen.data.degradations.kernels import draw_kernel
@@ -308,6 +309,26 @@ def test_bsrgan_shrinks_without_moving_the_image(monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(half[3:-3], resample(ramp, 32, 23, 'area')[3:-3], atol=1e-5)
 
 
+@pytest.mark.parametrize('size', [61, 62, 63])
+def test_bsrgan_shrinks_sizes_that_are_no_whole_blocks_without_moving_them(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixel = 2 / (size - 1)
+    ramp = np.tile(np.linspace(-1, 1, size, dtype=np.float32)[:, None, None], (1, 48, 3))
+    monkeypatch.setattr(bsrgan_module, 'draw_chance', lambda *_: False)
+    quarter = bsrgan_module._shrink(ramp, np.random.default_rng(0), 4, 0)
+    assert quarter.shape == (15, 12, 3)
+    assert abs(quarter[4:-4].mean()) < 0.05 * pixel
+    assert abs(bsrgan_module._halve_without_aliasing(ramp)[4:-4].mean()) < 0.05 * pixel
+
+
+def test_bsrgan_shrinks_many_times_with_the_narrowest_kernel() -> None:
+    narrowest = SimpleNamespace(uniform=lambda low, _: low)
+    small = bsrgan_module._shrink(draw_image(), narrowest, 64, 0)
+    assert small.shape == (1, 1, 3)
+    np.testing.assert_allclose(small[0, 0], draw_image()[31:33, 31:33].mean(axis=(0, 1)), atol=1e-3)
+
+
 def test_simple_fits_its_strength_to_the_size_of_the_image() -> None:
     for size in (16, 64, 256):
         image, scale = draw_image(size, size), math.sqrt(size / 64)
@@ -333,3 +354,15 @@ def test_simple_gives_what_it_gave_before() -> None:
 def test_what_cannot_be_done_is_said_in_one_sentence(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(options, draw_image(16, 16))
+
+
+def test_a_step_that_is_seldom_done_is_tried_before_the_run() -> None:
+    wrong = {'type': 'resize', 'up_down_keep': [1], 'probability': 0}
+    seldom = {
+        'type': 'one_of',
+        'steps': [{'type': 'jpeg'}, {'type': 'in_any_order', 'steps': wrong}],
+        'weights': [1, 0],
+    }
+    for options in (wrong, seldom):
+        with pytest.raises(UserError, match=r'resize: up_down_keep is \[1\]; it needs 3 numbers'):
+            try_degradation(options)

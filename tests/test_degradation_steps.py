@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torchvision.transforms import functional
 
 from gpen.data.degradations import build_degradation, colour
 from gpen.data.degradations.compression import round_to_8_bits, through_jpeg
-from gpen.data.degradations.kernels import gaussian
+from gpen.data.degradations.kernels import gaussian, generalized_gaussian, plateau
 from gpen.data.degradations.noise import add_correlated_gaussian, add_gaussian, add_poisson
 from gpen.data.degradations.resampling import draw_factor, resample
 from gpen.errors import UserError
@@ -262,3 +263,12 @@ def test_nearest_pixels_are_taken_from_the_middle() -> None:
     ramp = np.tile(np.linspace(-1, 1, 60, dtype=np.float32)[None, :, None], (60, 1, 3))
     small = resample(ramp, 12, 12, 'nearest')
     np.testing.assert_allclose(small, resample(ramp, 12, 12, 'area'), atol=1e-5)
+
+
+@pytest.mark.parametrize('kernel', [generalized_gaussian, plateau])
+def test_extreme_exponents_of_a_kernel_give_a_point_and_no_warning(kernel: Any) -> None:
+    point = np.zeros((5, 5))
+    point[2, 2] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        np.testing.assert_array_equal(kernel(5, 1e-3, beta=900), point)

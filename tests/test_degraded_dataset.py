@@ -128,6 +128,13 @@ def test_damaged_and_missing_images_are_named_before_training(faces: Path, tmp_p
         build(tmp_path / 'empty')
 
 
+def test_steps_that_cannot_be_done_are_told_before_training(faces: Path) -> None:
+    seldom = {'type': 'resize', 'up_down_keep': [1, 0], 'probability': 0.001}
+    for arguments in ({'degradation': [seldom]}, {'augment': {'type': 'one_of', 'steps': [seldom]}}):
+        with pytest.raises(UserError, match=r'resize: up_down_keep is \[1, 0\]; it needs 3 numbers'):
+            build(faces, **arguments)
+
+
 def errors_of(tmp_path: Path, data: Path, degradation: object) -> str:
     path = write_options(tmp_path / 'degraded.yml', degraded_options(data, tmp_path, degradation))
     with pytest.raises(UserError) as caught:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from gpen.data.degradations import build_degradation
+from gpen.data.degradations import build_degradation, try_degradation
 from gpen.data.image_io import read_image, resize, to_tensor
 from gpen.data.scan import scan_images
 from gpen.data.storage import open_storage
@@ -38,7 +38,7 @@ class DegradedFaceDataset(Dataset[dict[str, Any]]):
         scan: check all files now; otherwise a bad one is reported when it is met.
 
     Raises:
-        UserError: no images, damaged images, or an unknown degradation.
+        UserError: no images, damaged images, or a degradation that is unknown or cannot be done.
     """
 
     takes_epoch = True
@@ -59,6 +59,9 @@ class DegradedFaceDataset(Dataset[dict[str, Any]]):
         self.in_size = in_size or size
         if self.in_size > size:
             raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
+        for steps in (degradation, augment):
+            if steps is not None:
+                try_degradation(steps)
         self.use_hflip = use_hflip
         self.manual_seed = manual_seed
         self.gt = open_storage(dataroot_gt, io_backend)

@@ -1,5 +1,5 @@
 """What makes a sharp face a poor one: small functions joined in YAML, and the recipes of published papers."""
 
-from gpen.data.degradations.compose import Degrade, build_degradation
+from gpen.data.degradations.compose import Degrade, build_degradation, try_degradation
 
-__all__ = ['Degrade', 'build_degradation']
+__all__ = ['Degrade', 'build_degradation', 'try_degradation']

@@ -10,11 +10,14 @@ import cv2
 import numpy as np
 
 from gpen.data.degradations.draws import draw_index
+from gpen.errors import UserError
 from gpen.options.types import Degradations, NonNegativeFloat
 from gpen.registry import DEGRADATION_REGISTRY
 
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Takes and gives an image: H x W x 3, float32, RGB, [-1, 1]."""
+
+_TRIAL_SIZE = 16  # pixels
 
 
 def build_degradation(options: Degradations) -> Degrade:
@@ -31,6 +34,24 @@ def build_degradation(options: Degradations) -> Degrade:
         UserError: no degradation has this name.
     """
     return _SameSize(build_steps(options))
+
+
+def try_degradation(options: Degradations) -> None:
+    """Do each step once, also those within others: a seldom one would otherwise fail in the middle of a run.
+
+    Raises:
+        UserError: no degradation has this name, or the arguments of one do not fit together.
+    """
+    for step in options if isinstance(options, list) else [options]:
+        definition = DEGRADATION_REGISTRY.find(step['type'])
+        for parameter in definition.parameters if definition is not None else ():
+            if 'Degradations' in (parameter.annotation or '') and step.get(parameter.name) is not None:
+                try_degradation(step[parameter.name])
+        image = np.zeros((_TRIAL_SIZE, _TRIAL_SIZE, 3), np.float32)
+        try:
+            build_steps({**step, 'probability': 1.0})(image, np.random.Generator(np.random.PCG64(0)))
+        except UserError as error:
+            raise UserError(f'{step["type"]}: {error}') from error
 
 
 def build_steps(options: Degradations) -> Degrade:

@@ -39,14 +39,16 @@ def generalized_gaussian(
 
     The other arguments are those of :func:`gaussian`.  Source: Pascal et al. 2013, arXiv 1302.6498.
     """
-    return _normalize(np.exp(-0.5 * _squared_distance(size, sigma_x, sigma_y, angle) ** beta))
+    with np.errstate(over='ignore'):  # infinitely far is as good
+        return _normalize(np.exp(-0.5 * _squared_distance(size, sigma_x, sigma_y, angle) ** beta))
 
 
 def plateau(
     size: int, sigma_x: float, sigma_y: float | None = None, angle: float = 0.0, beta: float = 1.0
 ) -> np.ndarray:
     """Return a plateau with long tails, 1 / (1 + d^(2 beta)); the arguments are those of :func:`gaussian`."""
-    return _normalize(1 / (1 + _squared_distance(size, sigma_x, sigma_y, angle) ** beta))
+    with np.errstate(over='ignore'):  # infinitely far is as good
+        return _normalize(1 / (1 + _squared_distance(size, sigma_x, sigma_y, angle) ** beta))
 
 
 def sinc(size: int, cutoff: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -248,6 +249,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     if os.path.lexists(target):
         raise UserError(f'Cannot write {target}: it is there already. Choose another name, or remove it.')
     temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
+    _remove_leftovers(target)
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -259,6 +261,24 @@ def new_folder(target: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the temporary folders of processes that were killed while they wrote ``target``; POSIX alone tells."""
+    for folder in target.parent.glob(f'.{glob.escape(target.name)}.*.tmp') if os.name == 'posix' else ():
+        number = folder.name.split('.')[-2]
+        if number.isdecimal() and not _is_running(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def _flush(folder: Path) -> None:

@@ -84,6 +84,12 @@ def _divide(image: np.ndarray, divisor: float) -> tuple[int, int]:
     return max(1, int(image.shape[0] / divisor)), max(1, int(image.shape[1] / divisor))
 
 
+def _fit_blocks(image: np.ndarray, side: int) -> np.ndarray:
+    """Return the image in whole blocks of ``side`` pixels; a rest cut off, or a block too many, would move it."""
+    height, width = _divide(image, side)
+    return resample(image, height * side, width * side, 'bilinear')
+
+
 def _draw_kernel(generator: np.random.Generator, scale: int) -> np.ndarray:
     """Return a Gaussian, isotropic half of the time, of a size from 7 to 25 (section 3.1)."""
     size = draw_size(generator, 7, 25)
@@ -100,9 +106,11 @@ def _shrink(image: np.ndarray, generator: np.random.Generator, scale: int, resiz
         return resample(image, *size, draw_interpolation(generator, _INTERPOLATIONS))
     # The pixels taken are the first of each scale x scale block; the shifted kernel looks at the block's middle.
     middle = (scale - 1) / 2
+    half = max(12, scale)
     sigma = generator.uniform(0.1, 0.6 * scale)
-    profile = np.exp(-0.5 * ((np.arange(-12, 13) - middle) / sigma) ** 2)
+    profile = np.exp(-0.5 * ((np.arange(-half, half + 1) - middle) / sigma) ** 2)
     column = (profile / profile.sum())[:, None]
+    image = _fit_blocks(image, scale)
     return np.ascontiguousarray(convolve_plain(convolve_plain(image, column)[::scale], column.T)[:, ::scale])
 
 
@@ -119,9 +127,9 @@ def _halve_without_aliasing(image: np.ndarray) -> np.ndarray:
     near = 1.5 * distance**3 - 2.5 * distance**2 + 1
     far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
     column = (np.where(distance <= 1, near, far) / 2)[:, None]
-    height, width = _divide(image, 2)
-    rows = cv2.filter2D(image, -1, column, anchor=(0, 3), borderType=cv2.BORDER_REFLECT)[::2][:height]
-    result = cv2.filter2D(rows, -1, column.T, anchor=(3, 0), borderType=cv2.BORDER_REFLECT)[:, ::2][:, :width]
+    image = _fit_blocks(image, 2)
+    rows = cv2.filter2D(image, -1, column, anchor=(0, 3), borderType=cv2.BORDER_REFLECT)[::2]
+    result = cv2.filter2D(rows, -1, column.T, anchor=(3, 0), borderType=cv2.BORDER_REFLECT)[:, ::2]
     return np.clip(result, -1, 1)
 
 
