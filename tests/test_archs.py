@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpen.archs import build_network
+from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
 from gpen.registry import ARCH_REGISTRY
 
@@ -322,3 +323,20 @@ def test_options_of_the_networks_are_known_without_importing_them() -> None:
 def test_importing_the_package_does_not_import_torch() -> None:
     code = 'import sys, gpen.archs; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT / 'codes', check=False).returncode == 0
+
+
+@pytest.mark.parametrize('isconcat', [True, False])
+def test_fixed_noise_makes_a_result_independent_of_the_batch_and_is_no_weight(isconcat: bool) -> None:
+    network = GPEN(size=32, in_size=8, style_dim=8, n_mlp=1, narrow=0.02, isconcat=isconcat).eval()
+    for name, parameter in network.named_parameters():
+        if name.endswith('noise.weight'):
+            parameter.data.fill_(0.5)
+    images = torch.rand(3, 3, 8, 8) * 2 - 1
+    keys = set(network.state_dict())
+    assert not torch.equal(network(images[1:2]), network(images[1:2]))
+    network.fix_noise(seed=4)
+    together = network(images)
+    assert torch.allclose(network(images[1:2]), together[1:2], atol=1e-5)
+    network.fix_noise(seed=5)
+    assert not torch.allclose(network(images), together, atol=1e-3)
+    assert set(network.state_dict()) == keys

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gpen.archs.channels import base_channels, channel_counts
+from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
 from gpen.utils.weight_files import WRAPPERS, list_names, load_weights
 
@@ -87,6 +88,28 @@ def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Pat
         )
     network.load_state_dict(fitting, strict=strict)
     return left_out
+
+
+def load_generator(path: str | Path) -> tuple[GPEN, dict[str, Any]]:
+    """Build the GPEN generator that a file holds; its options are read off the weights, EMA weights come first.
+
+    Args:
+        path: see :func:`load_weights`.
+
+    Returns:
+        The generator, and its options as :func:`infer_gpen_config` gives them.
+
+    Raises:
+        UserError: as :func:`load_weights`, or these are not the weights of a GPEN generator.
+    """
+    state = load_weights(path)
+    try:
+        config = infer_gpen_config(state)
+    except UserError as error:
+        raise UserError(f'{path}: {error}') from error
+    network = GPEN(**{key: value for key, value in config.items() if key != 'type'})
+    fit_weights(network, state, path)
+    return network, config
 
 
 def infer_gpen_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -36,16 +36,22 @@ class ConstantInput(nn.Module):
 class FeatureInjection(nn.Module):
     """Bring an encoder feature in, times a learned scalar: concatenated (GPEN) or added (as StyleGAN2 adds noise).
 
-    Where there is no feature, normal noise of the image's shape is drawn from torch's global generator.
+    Where there is no feature, normal noise of the image's shape is drawn from torch's global generator, or ``noise``
+    (1 x C x H x W) is used if it was set.
     """
+
+    noise: Tensor | None
 
     def __init__(self, concatenate: bool) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
+        self.register_buffer('noise', None, persistent=False)
         self.concatenate = concatenate
 
     def forward(self, x: Tensor, feature: Tensor | None) -> Tensor:
-        weighted = self.weight * (torch.randn_like(x) if feature is None else feature)
+        if feature is None:
+            feature = torch.randn_like(x) if self.noise is None else self.noise.expand_as(x)
+        weighted = self.weight * feature
         return torch.cat([x, weighted], dim=1) if self.concatenate else x + weighted  # N x 2C x H x W or N x C x H x W
 
 

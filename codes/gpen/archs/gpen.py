@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gpen.archs.channels import channel_counts, check_image_shape, check_size, log2_size
@@ -67,6 +69,20 @@ class GPEN(nn.Module):
             setattr(self, f'ecd{index}', nn.Sequential(ConvLayer(above, here, 3, downsample=True)))
         self.n_encoder_levels = len(descending)
         self.final_linear = nn.Sequential(EqualLinear(channels[4] * 4 * 4, style_dim, activate=True))
+
+    def fix_noise(self, seed: int = 0) -> None:
+        """Draw the noise of the resolutions above ``in_size`` once and for all.
+
+        An image's result then depends on that image alone, not on its place in a batch.  The noise does not belong to
+        the state dict.
+        """
+        random = torch.Generator().manual_seed(seed)
+        levels = log2_size(self.size) - log2_size(self.in_size)
+        layers: list[Any] = list(self.generator.convs)[-2 * levels :] if levels else []
+        for index, layer in enumerate(layers):
+            side = 2 * self.in_size * 2 ** (index // 2)
+            weight: Tensor = layer.conv.weight  # 1 x C x I x K x K
+            layer.noise.noise = torch.randn(1, weight.shape[1], side, side, generator=random).to(weight)
 
     def forward(self, lq: Tensor, return_latents: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Restore faces.

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f'--batch_size {args.batch_size}: give 1 or more.')
         from tqdm import tqdm
 
-        from gpen.evaluation.restore import load_restorer, plan_targets, restore_images
+        from gpen.restoration.folder import plan_targets, restore_images
+        from gpen.restoration.restorer import load_restorer
         from gpen.training.device import explain_out_of_memory, select_device
 
         device, _ = select_device(0 if args.device == 'cpu' else 'auto')

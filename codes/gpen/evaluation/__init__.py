@@ -1,1 +1,1 @@
-"""Use of what was trained: scoring against sharp images, restoring."""
+"""Scoring of what was trained, against sharp images."""

@@ -1,62 +1,18 @@
-"""Restore aligned faces with a trained generator, whose shape is read off its file."""
+"""Images in, images out: which file goes where."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from gpen.archs import build_network
-from gpen.archs.checkpoints import fit_weights, infer_gpen_config
 from gpen.data.image_io import read_image, resize, to_tensor, write_image
 from gpen.errors import UserError
-from gpen.utils.weight_files import load_weights
+from gpen.restoration.restorer import Restorer
 
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff'}
-
-
-@dataclass(frozen=True)
-class Restorer:
-    """A generator ready for use.
-
-    Attributes:
-        network: the generator, on ``device``.
-        size: height and width of its output in pixels.
-        in_size: height and width of its input in pixels.
-        device: where it runs.
-    """
-
-    network: torch.nn.Module
-    size: int
-    in_size: int
-    device: torch.device
-
-    @torch.inference_mode()
-    def __call__(self, lq: torch.Tensor) -> torch.Tensor:
-        """Restore N x 3 x in_size x in_size in [-1, 1] to N x 3 x size x size, clamped."""
-        restored: torch.Tensor = self.network(lq.to(self.device))
-        return restored.clamp(-1, 1).cpu()
-
-
-def load_restorer(path: Path, device: torch.device) -> Restorer:
-    """Load a generator: our files, published ones, BasicSR's, safetensors; EMA weights first.
-
-    Raises:
-        UserError: no such file, or not a GPEN generator.
-    """
-    state = load_weights(path)
-    try:
-        config = infer_gpen_config(state)
-    except UserError as error:
-        raise UserError(f'{path}: {error}') from error
-    network = build_network({'type': 'GPEN', **config})
-    fit_weights(network, state, path)
-    network.to(device).eval().requires_grad_(False)
-    size = int(config['size'])
-    return Restorer(network, size, int(config.get('in_size') or size), device)
 
 
 def list_images(source: Path, output: Path) -> list[Path]:
@@ -112,7 +68,7 @@ def restore_images(
     """Restore aligned faces and write each as PNG.
 
     Args:
-        restorer: see :func:`load_restorer`.
+        restorer: see :func:`gpen.restoration.restorer.load_restorer`.
         targets: see :func:`plan_targets`; images of one aligned face each, resized to the network's input.
         batch_size: faces at a time.
         progress: called with the images of each finished batch.

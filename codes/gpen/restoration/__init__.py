@@ -1,0 +1,1 @@
+"""Use of a trained generator: aligned faces, whole photographs, folders of them."""
