@@ -5,6 +5,7 @@ Inside the package an image is float32, RGB, in [-1, 1]: H x W x 3 as an array, 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from gpen.data.file_check import DamagedFileError, check_complete
+from gpen.data.file_check import MAX_PIXELS, DamagedFileError, check_complete, read_size
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path
 
@@ -60,7 +61,41 @@ def decode_image(data: bytes) -> np.ndarray:
         DamagedFileError: the file is cut off or is no such image; the message is a clause.
     """
     check_complete(BytesIO(data))
-    pixels = _decode(data)
+    return _to_float(_decode(data))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and how its file keeps it.
+
+    Attributes:
+        image: H x W x 3, float32, RGB, [-1, 1].
+        bits: per channel, 8 or 16.
+    """
+
+    image: np.ndarray
+    bits: int
+
+
+def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a file of any origin as :func:`read_image` does.
+
+    Raises:
+        UserError: the file cannot be read, is cut off, is no such image or has more than ``max_pixels`` pixels, which
+            its header tells before any memory is taken.
+    """
+    data = _read_bytes(path, str(path))
+    try:
+        read_size(BytesIO(data), max_pixels)
+        pixels = _decode(data)
+    except DamagedFileError as error:
+        raise UserError(f'{path} cannot be used: {error}. Replace or remove the file.') from error
+    except MemoryError as error:
+        raise UserError(f'{path} does not fit into the memory.') from error
+    return Picture(_to_float(pixels), 8 * pixels.dtype.itemsize)
+
+
+def _to_float(pixels: np.ndarray) -> np.ndarray:
     image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.float32)
     image /= np.float32(_FULL_SCALE[pixels.dtype])  # in place: a photograph of 100 million pixels takes 1.2 GB
     image *= 2

@@ -1,0 +1,85 @@
+"""Which pixels of a face image belong to the person: facexlib's ParseNet, trained on CelebAMask-HQ.
+
+Source: Chen et al. 2021, "Progressive Semantic-Aware Style Transformation for Blind Face Restoration"; the classes are
+those of Lee et al. 2020, "MaskGAN" (CelebAMask-HQ).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpen.errors import UserError
+from gpen.faces.pasting import feather_mask
+
+FILENAME = 'parsing_parsenet.pth'
+URL = f'https://github.com/xinntao/facexlib/releases/download/v0.2.2/{FILENAME}'
+
+_SIZE = 512  # of the images it was trained on
+# Everything but the background, hats, necklaces, necks and clothes, which a face network restores badly.
+_CLASSES = (
+    *('skin', 'nose', 'glasses', 'left eye', 'right eye', 'left brow', 'right brow', 'left ear', 'right ear'),
+    *('mouth', 'upper lip', 'lower lip', 'hair'),
+)
+_FIRST = 1  # 0 is the background
+_EARRING = 15
+_BLUR = 1 / 32  # standard deviation of the mask's edge, in sides
+
+
+class FaceParser:
+    """Masks of faces, with hair and earrings.
+
+    Args:
+        weights: a folder that holds the weights; None: the usual places, or a download.
+        device: where it runs.
+
+    Raises:
+        UserError: facexlib or the weights are missing, or the file holds something else.
+    """
+
+    def __init__(self, weights: Path | None = None, device: torch.device | str = 'cpu') -> None:
+        from gpen.utils.weight_files import load_weights
+        from gpen.utils.weights import find_weights
+
+        network = _import_class()(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
+        local = None if weights is None else str(weights.absolute() / FILENAME)
+        path = find_weights(FILENAME, URL, None, local, 'weights of the face parser ParseNet', '--weights')
+        try:
+            network.load_state_dict(load_weights(path))
+        except RuntimeError as error:
+            raise UserError(f'{path} does not hold the weights of ParseNet. Replace it by {URL}.') from error
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, faces: Tensor) -> list[np.ndarray]:
+        """Return a mask for each face, S x S, float32, [0, 1], soft and 0 at the edges.
+
+        Args:
+            faces: N x 3 x S x S, RGB, [-1, 1].
+        """
+        size = faces.shape[-1]
+        resized = torch.nn.functional.interpolate(faces, size=_SIZE, mode='bilinear', antialias=size > _SIZE)
+        labels = self._network(resized.to(self._device))[0].argmax(dim=1).cpu().numpy()  # N x 512 x 512
+        return [to_mask(label, size) for label in labels]
+
+
+def to_mask(labels: np.ndarray, size: int) -> np.ndarray:
+    """Return the mask, size x size, float32, [0, 1], of a label map (H x W, CelebAMask-HQ's classes)."""
+    kept = (labels >= _FIRST) & (labels < _FIRST + len(_CLASSES)) | (labels == _EARRING)
+    mask = cv2.resize(kept.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    mask = cv2.GaussianBlur(mask, (0, 0), max(size * _BLUR, 0.5), borderType=cv2.BORDER_REPLICATE)
+    return mask * feather_mask(size)
+
+
+def _import_class() -> Any:
+    try:
+        from facexlib.parsing.parsenet import ParseNet
+    except ImportError as error:
+        raise UserError("--mask parse needs the package facexlib: pip install 'facexlib>=0.3'.") from error
+    return ParseNet
