@@ -1,4 +1,4 @@
-"""``gpen-restore`` / ``python codes/restore.py``: restore aligned faces."""
+"""``gpen-restore`` / ``python codes/restore.py``: restore the faces in photographs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,91 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gpen.commands._arguments import within
 from gpen.commands._run import run_command
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpen.restoration.folder import Progress, Report, Targets
+    from gpen.restoration.photograph import PhotographRestorer
+    from gpen.restoration.restorer import Restorer
+
+SHOWN = 5  # names in a message
+_WHOLE = (
+    'only_center',
+    'upscale',
+    'background_model',
+    'mask',
+    'color',
+    'detector',
+    'weights',
+    'min_face',
+    'save_faces',
+)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the command line's arguments."""
+    """Return the command line's arguments; those of :data:`_WHOLE` are None where they were not given."""
     parser = argparse.ArgumentParser(
         prog='restore.py',
-        description="Restore images of one aligned face each. The network's size is read off its file.",
+        description='Restore every face in photographs and put it back. '
+        "The network's size and width are read off its file.",
     )
-    parser.add_argument('--model', required=True, metavar='FILE', help='weights of a GPEN generator')
-    parser.add_argument('--input', required=True, metavar='PATH', help='an image, or a folder of images')
-    parser.add_argument('--output', required=True, metavar='DIR', help='where restored images go, as PNG')
-    parser.add_argument('--batch_size', type=int, default=4, metavar='N', help='faces at a time (default 4)')
-    parser.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto')
+    parser.add_argument('--model', required=True, metavar='FILE', help='weights of a GPEN generator, or an ONNX file')
+    parser.add_argument('--input', required=True, metavar='PATH', help='a photograph, or a folder of them')
+    parser.add_argument('--output', required=True, metavar='DIR', help='where restored photographs go')
+    parser.add_argument('--aligned', action='store_true', help='the images are aligned, square faces: detect nothing')
+    parser.add_argument(
+        '--strength', type=within(float, 0, 1), default=1.0, metavar='S', help='0: as it was, 1: as restored (1)'
+    )
+    parser.add_argument('--format', choices=('png', 'jpg', 'webp', 'tif'), default='png', help='of results (png)')
+    parser.add_argument('--skip_existing', action='store_true', help='leave out images whose result is there')
+    parser.add_argument(
+        '--max_pixels', type=within(int, 1, 10**10), metavar='N', help='larger images are refused (178,956,970)'
+    )
+    _add_whole(parser.add_argument_group('whole photographs'))
+    group = parser.add_argument_group('where and how it runs')
+    group.add_argument('--batch_size', type=within(int, 1, 1024), default=4, metavar='N', help='faces at a time (4)')
+    group.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
+    group.add_argument(
+        '--precision', choices=('fp32', 'bf16', 'fp16'), default='fp32', help='of the network; not for ONNX (fp32)'
+    )
     return parser.parse_args(arguments)
+
+
+def _add_whole(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        '--only_center', action='store_const', const=True, help='restore only the face nearest to the middle'
+    )
+    group.add_argument('--upscale', type=within(int, 1, 8), metavar='N', help='enlarge the photograph N times (1)')
+    group.add_argument(
+        '--background_model',
+        metavar='FILE',
+        help='enlarge with a super-resolution network, such as RealESRGAN_x2plus.pth (needs the package spandrel)',
+    )
+    group.add_argument(
+        '--mask',
+        choices=('feather', 'parse'),
+        help='what is put back: the square with soft edges, or the face and hair in it (feather)',
+    )
+    group.add_argument(
+        '--color', action='store_const', const=True, help='grey photographs may get coloured faces (colourisation)'
+    )
+    group.add_argument(
+        '--detector',
+        choices=('auto', 'retinaface', 'mtcnn'),
+        help='auto: RetinaFace, or MTCNN where its weights cannot be had (auto)',
+    )
+    group.add_argument('--weights', metavar='FOLDER', help='where the weights of detector and parser are')
+    group.add_argument(
+        '--min_face', type=within(int, 1, 4096), metavar='N', help='smallest face, pixels of the photograph (32)'
+    )
+    group.add_argument(
+        '--save_faces', action='store_const', const=True, help='also write each face, before and after, to NAME_faces'
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,27 +100,87 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def body() -> int:
         from gpen.errors import UserError
 
-        if args.batch_size < 1:
-            raise UserError(f'--batch_size {args.batch_size}: give 1 or more.')
-        from tqdm import tqdm
-
-        from gpen.restoration.folder import plan_targets, restore_images
+        given = [name for name in _WHOLE if getattr(args, name) is not None]
+        if args.aligned and given:
+            raise UserError(f'--{given[0]} is for whole photographs and --aligned for cropped faces. Leave one out.')
+        from gpen.restoration.folder import plan_targets
         from gpen.restoration.restorer import load_restorer
-        from gpen.training.device import explain_out_of_memory, select_device
+        from gpen.training.device import choose_device, explain_out_of_memory
 
-        device, _ = select_device(0 if args.device == 'cpu' else 'auto')
-        if args.device == 'cuda' and device.type != 'cuda':
-            raise UserError('--device cuda: PyTorch finds no GPU here. Use --device cpu.')
-        restorer = load_restorer(Path(args.model), device)
-        targets = plan_targets(Path(args.input), Path(args.output))
-        with (
-            tqdm(total=len(targets), unit='face', disable=None) as bar,
-            explain_out_of_memory(args.batch_size, '--batch_size'),
-        ):
-            done, failures = restore_images(restorer, targets, args.batch_size, lambda chunk: bar.update(len(chunk)))
-        for failure in failures:
-            print(f'Skipped: {failure}', file=sys.stderr)
-        print(f'{done} restored at {restorer.size} x {restorer.size}: {args.output}')
-        return 0 if done else 2
+        targets = plan_targets(Path(args.input), Path(args.output), f'.{args.format}')
+        wanted = {path: to for path, to in targets.items() if not (args.skip_existing and to.exists())}
+        if not wanted:
+            print(f'All {len(targets)} results are there: {args.output}')
+            return 0
+        device = choose_device(args.device)
+        with explain_out_of_memory(args.batch_size, '--batch_size', 'or --upscale'):
+            restorer = load_restorer(Path(args.model), device, args.precision)
+            print(f'The network restores {restorer.size} x {restorer.size} faces: {restorer.backend}.')
+            report = _restore(args, restorer, wanted, device)
+        return _tell(args, report, len(targets) - len(wanted))
 
     return run_command(body)
+
+
+def _restore(args: argparse.Namespace, restorer: Restorer, targets: Targets, device: torch.device) -> Report:
+    from tqdm import tqdm
+
+    from gpen.data.file_check import MAX_PIXELS
+    from gpen.restoration.folder import restore_faces, restore_photographs
+
+    max_pixels = args.max_pixels or MAX_PIXELS
+    whole = None if args.aligned else _build(args, restorer, device)
+    with tqdm(total=len(targets), unit='image', disable=None) as bar:
+        progress: Progress = bar.update
+        if whole is None:
+            return restore_faces(restorer, targets, args.batch_size, args.strength, max_pixels, progress)
+        return restore_photographs(whole, targets, args.strength, bool(args.save_faces), max_pixels, progress)
+
+
+def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -> PhotographRestorer:
+    from gpen.faces.detection import build_detector, choose_detector
+    from gpen.restoration.background import Enlarger, load_enlarger
+    from gpen.restoration.photograph import PhotographRestorer, feather_masks
+
+    weights = Path(args.weights) if args.weights else None
+    name, reason = choose_detector(args.detector or 'auto', weights)
+    print(reason)
+    detector = build_detector(name, weights, args.min_face or 32, str(device))
+    masks = feather_masks
+    if args.mask == 'parse':
+        from gpen.faces.parsing import FaceParser
+
+        masks = FaceParser(weights, device)
+    if args.background_model:
+        enlarger = load_enlarger(Path(args.background_model), args.upscale, device)
+    else:
+        enlarger = Enlarger(args.upscale or 1)
+    return PhotographRestorer(
+        restorer,
+        detector,
+        batch_size=args.batch_size,
+        only_center=bool(args.only_center),
+        keep_grey=not args.color,
+        masks=masks,
+        enlarger=enlarger,
+    )
+
+
+def _tell(args: argparse.Namespace, report: Report, skipped: int) -> int:
+    """Print what became of the images; return the exit status."""
+    for failure in report.failures:
+        print(f'Skipped: {failure}', file=sys.stderr)
+    if report.faceless:
+        names = ', '.join(path.name for path in report.faceless[:SHOWN])
+        more = f', ... and {len(report.faceless) - SHOWN} more' if len(report.faceless) > SHOWN else ''
+        print(f'No face was found in {_count(len(report.faceless), "photograph")}, copied as they were: {names}{more}')
+    if skipped:
+        print(f'{_count(skipped, "image")} left out, since the results are there.')
+    noun = 'aligned face' if args.aligned else 'face'
+    where = '' if args.aligned else f' in {_count(report.restored, "photograph")}'
+    print(f'{_count(report.faces, noun)} restored{where}: {args.output}')
+    return 0 if report.restored or report.faceless else 2
+
+
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}{"" if number == 1 else "s"}'

@@ -1,9 +1,12 @@
-"""Is an image file whole, and how large is its picture?  Answered from its header and its end, without decoding it."""
+"""Image files: which there are; is one whole, and how large, as its header and its end tell without decoding it."""
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Callable
 from io import SEEK_END
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image
@@ -67,6 +70,28 @@ def check_complete(stream: BinaryIO) -> None:
         raise DamagedFileError(_UNKNOWN)
     if not whole:
         raise DamagedFileError(_CUT_OFF)
+
+
+def walk_images(root: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
+    """Return the files below ``root`` with a suffix of an image, in any order.
+
+    Hidden files and folders are left out; links to folders are followed, each folder once.
+
+    Args:
+        root: the folder.
+        on_error: called for a folder that cannot be read.
+    """
+    found = []
+    visited = set()
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=on_error):
+        real = os.path.realpath(folder)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        found += [Path(folder) / name for name in names if name[0] != '.' and name.lower().endswith(SUFFIXES)]
+    return found
 
 
 def read_size(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
+from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size, walk_images
 from gpen.data.image_io import decode_image
 from gpen.errors import UserError
 
@@ -56,7 +55,7 @@ def list_photos(root: Path) -> tuple[list[Photo], dict[str, str]]:
     def note_folder(error: OSError) -> None:
         skipped[os.path.relpath(error.filename, root)] = f'the folder cannot be read ({error.strerror})'
 
-    for path in _walk(root, note_folder):
+    for path in walk_images(root, note_folder):
         key = path.relative_to(root).as_posix()
         try:
             status = path.stat()
@@ -104,17 +103,3 @@ def explain(reasons: dict[str, str], limit: int = 5) -> str:
     named = [f'{printable(key)}: {reason}' for key, reason in sorted(reasons.items())[:limit]]
     more = [f'... and {len(reasons) - limit} more'] if len(reasons) > limit else []
     return ': ' + '; '.join(named + more)
-
-
-def _walk(root: Path, on_error: Callable[[OSError], None]) -> list[Path]:
-    found = []
-    visited = set()
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=on_error):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        found += [Path(folder) / name for name in names if name[0] != '.' and name.lower().endswith(SUFFIXES)]
-    return found

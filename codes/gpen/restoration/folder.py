@@ -1,26 +1,73 @@
-"""Images in, images out: which file goes where."""
+"""Images in, images out: which file goes where, and what happens on the way."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from gpen.data.image_io import read_image, resize, to_tensor, write_image
+from gpen.data.file_check import MAX_PIXELS, SUFFIXES, walk_images
+from gpen.data.image_io import Picture, read_picture, resize, to_array, to_tensor, write_image
 from gpen.errors import UserError
+from gpen.restoration.photograph import PhotographRestorer, Restoration
 from gpen.restoration.restorer import Restorer
+from gpen.utils.files import atomic_path
 
-SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff'}
+_CHUNK_PIXELS = 40_000_000  # photographs at a time: half a GB as float32 RGB
+_SUFFIXES_OF_16_BITS = ('.png', '.tif')
+_SAME_FORMAT = {'.jpeg': '.jpg', '.tiff': '.tif'}
+
+Targets = dict[Path, Path]
+Progress = Callable[[int], object]
 
 
-def list_images(source: Path, output: Path) -> list[Path]:
-    """Return the images of a folder (with its sub-folders, without ``output``), or the one image that ``source`` is.
+@dataclass
+class Report:
+    """What became of the images.
+
+    Attributes:
+        restored: images with restored faces.
+        faces: restored faces in them.
+        faceless: photographs without a face, which were copied.
+        failures: a sentence for each image that could not be used.
+    """
+
+    restored: int = 0
+    faces: int = 0
+    faceless: list[Path] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def plan_targets(source: Path, output: Path, suffix: str = '.png') -> Targets:
+    """Return where each image of ``source`` goes: its name, sub-folders kept, with another suffix.
+
+    Where two names would meet, the old suffix stays in front of the new one.
+
+    Args:
+        source: an image, or a folder of images.
+        output: the folder for results.
+        suffix: of the results.
 
     Raises:
-        UserError: no such file or folder, or no image in it.
+        UserError: there is no image, or an original would be overwritten.
     """
+    images = _list_images(source, output)
+    root = source if source.is_dir() else source.parent
+    count = Counter(image.with_suffix('') for image in images)
+    targets = {}
+    for image in images:
+        name = image.stem if count[image.with_suffix('')] == 1 else image.name
+        targets[image] = output / image.relative_to(root).with_name(name + suffix)
+        if targets[image].resolve() == image.resolve():
+            raise UserError(f'{image} would be overwritten. Choose another --output.')
+    return targets
+
+
+def _list_images(source: Path, output: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -29,66 +76,117 @@ def list_images(source: Path, output: Path) -> list[Path]:
         raise UserError(
             f'--input and --output are both {source}; the originals would be lost. Choose another --output.'
         )
-    found = [path for path in source.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()]
-    images = sorted(path for path in found if output.resolve() not in path.resolve().parents)
+    images = sorted(path for path in walk_images(source) if output.resolve() not in path.resolve().parents)
     if not images:
-        raise UserError(f'There is no image in {source} ({", ".join(sorted(SUFFIXES))}).')
+        raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).')
     return images
 
 
-def plan_targets(source: Path, output: Path) -> dict[Path, Path]:
-    """Return where each image of ``source`` goes.
-
-    That is its name (sub-folders kept) with the suffix ``.png``, added to the old one where two would meet.
-
-    Raises:
-        UserError: there is no image, or an original would be overwritten.
-    """
-    images = list_images(source, output)
-    root = source if source.is_dir() else source.parent
-    count = Counter(image.with_suffix('') for image in images)
-    targets = {
-        image: output
-        / image.relative_to(root).with_name(
-            f'{image.stem}.png' if count[image.with_suffix('')] == 1 else f'{image.name}.png'
-        )
-        for image in images
-    }
-    if source.is_file() and targets[source].resolve() == source.resolve():
-        raise UserError(f'{source} would be overwritten. Choose another --output.')
-    return targets
-
-
-def restore_images(
+def restore_faces(
     restorer: Restorer,
-    targets: dict[Path, Path],
+    targets: Targets,
     batch_size: int,
-    progress: Callable[[list[Path]], object] = len,
-) -> tuple[int, list[str]]:
-    """Restore aligned faces and write each as PNG.
+    strength: float = 1.0,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress = int,
+) -> Report:
+    """Restore images of one aligned face each.
 
     Args:
         restorer: see :func:`gpen.restoration.restorer.load_restorer`.
-        targets: see :func:`plan_targets`; images of one aligned face each, resized to the network's input.
+        targets: see :func:`plan_targets`; the images are resized to the network's input.
         batch_size: faces at a time.
-        progress: called with the images of each finished batch.
-
-    Returns:
-        How many were restored, and a sentence for each that could not be read.
+        strength: 0 (as they were) to 1 (as restored).
+        max_pixels: larger images are refused.
+        progress: called with the number of images that are done.
     """
-    images = list(targets)
-    failures: list[str] = []
-    for start in range(0, len(images), batch_size):
-        chunk = images[start : start + batch_size]
-        faces: list[tuple[Path, torch.Tensor]] = []
-        for path in chunk:
-            try:
-                faces.append((path, to_tensor(resize(read_image(path), restorer.in_size))))
-            except UserError as error:
-                failures.append(str(error))
-        if faces:
-            restored = restorer(torch.stack([face for _, face in faces]))
-            for (path, _), image in zip(faces, restored, strict=True):
-                write_image(targets[path], image.permute(1, 2, 0).numpy())
-        progress(chunk)
-    return len(images) - len(failures), failures
+    report = Report()
+    for chunk in _read(targets, batch_size, max_pixels, report, progress):
+        lq = torch.stack([to_tensor(resize(picture.image, restorer.in_size)) for _, picture in chunk])
+        for (path, picture), image in zip(chunk, restorer(lq), strict=True):
+            before = resize(picture.image, restorer.size)
+            _write(targets[path], before + strength * (to_array(image) - before), picture.bits)
+        report.restored += len(chunk)
+        report.faces += len(chunk)
+        progress(len(chunk))
+    return report
+
+
+def restore_photographs(
+    restorer: PhotographRestorer,
+    targets: Targets,
+    strength: float = 1.0,
+    save_faces: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress = int,
+) -> Report:
+    """Restore whole photographs; those without a face are copied (enlarged, if that was asked for).
+
+    Args:
+        restorer: what restores them.
+        targets: see :func:`plan_targets`.
+        strength: 0 (as they were) to 1 (as restored).
+        save_faces: also write each face, aligned, before and after, into a folder ``NAME_faces`` beside the result.
+        max_pixels: larger photographs, and larger results, are refused.
+        progress: called with the number of photographs that are done.
+    """
+    report = Report()
+    limit = max_pixels // restorer.enlarger.scale**2
+    for chunk in _read(targets, restorer.batch_size, limit, report, progress):
+        results = restorer.restore([picture.image for _, picture in chunk])
+        for (path, picture), result in zip(chunk, results, strict=True):
+            target = targets[path]
+            if result.faces:
+                _write(target, result.compose(strength), picture.bits)
+                report.restored += 1
+                report.faces += len(result.faces)
+            else:
+                report.faceless.append(path)
+                _copy(path, target, result.background, picture)
+            if save_faces:
+                _write_faces(target, result)
+        progress(len(chunk))
+    return report
+
+
+def _read(
+    targets: Targets, count: int, max_pixels: int, report: Report, progress: Progress
+) -> Iterator[list[tuple[Path, Picture]]]:
+    """Yield images in chunks of at most ``count`` and a bounded number of pixels; note those that cannot be used."""
+    chunk: list[tuple[Path, Picture]] = []
+    pixels = 0
+    for path in targets:
+        try:
+            picture = read_picture(path, max_pixels)
+        except UserError as error:
+            report.failures.append(str(error))
+            progress(1)
+            continue
+        chunk.append((path, picture))
+        pixels += picture.image.shape[0] * picture.image.shape[1]
+        if len(chunk) >= count or pixels >= _CHUNK_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+def _write(target: Path, image: np.ndarray, bits: int) -> None:
+    write_image(target, image, bits if target.suffix.lower() in _SUFFIXES_OF_16_BITS else 8)
+
+
+def _copy(path: Path, target: Path, image: np.ndarray, picture: Picture) -> None:
+    """Copy the file itself where its format stays and it was not enlarged."""
+    suffix = path.suffix.lower()
+    if image is not picture.image or _SAME_FORMAT.get(suffix, suffix) != target.suffix:
+        _write(target, image, picture.bits)
+        return
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(path.read_bytes())
+
+
+def _write_faces(target: Path, result: Restoration) -> None:
+    folder = target.with_name(f'{target.stem}_faces')
+    for number, face in enumerate(result.faces):
+        for when, image in (('before', face.before), ('after', face.after)):
+            write_image(folder / f'{number}_{when}.png', image)

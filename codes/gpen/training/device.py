@@ -30,6 +30,18 @@ def select_device(num_gpu: Any) -> tuple[torch.device, str]:
     return torch.device('cpu'), f'{place}: num_gpu is {num_gpu}, but PyTorch finds no GPU here.'
 
 
+def choose_device(name: str) -> torch.device:
+    """Return the device for ``auto``, ``cpu`` or ``cuda``, as commands take it.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    device, _ = select_device(0 if name == 'cpu' else 'auto')
+    if name == 'cuda' and device.type != 'cuda':
+        raise UserError('--device cuda: PyTorch finds no GPU here. Use --device cpu.')
+    return device
+
+
 def peak_memory(device: torch.device) -> float:
     """Return the largest memory used so far, in MiB: of the GPU's allocator, or of this process on a CPU."""
     if device.type == 'cuda':
@@ -42,17 +54,21 @@ def peak_memory(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
+_LOWER = 'network_g.narrow and network_d.narrow, or the size of both networks'
 # How PyTorch words it on a CPU (Linux and macOS; Windows) and in libraries of the GPU.
 OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'cublas_status_alloc_failed')
 
 
 @contextmanager
-def explain_out_of_memory(batch_size: int, option: str = 'datasets.train.batch_size_per_gpu') -> Iterator[None]:
+def explain_out_of_memory(
+    batch_size: int, option: str = 'datasets.train.batch_size_per_gpu', others: str = _LOWER
+) -> Iterator[None]:
     """Turn an allocation that failed, on a GPU or a CPU, into one sentence with what to lower.
 
     Args:
         batch_size: images at a time.
         option: how the user sets it.
+        others: what else can be lowered.
 
     Raises:
         UserError: memory ran out.
@@ -64,7 +80,4 @@ def explain_out_of_memory(batch_size: int, option: str = 'datasets.train.batch_s
             text = str(error)
             if not any(words in text.lower() for words in OUT_OF_MEMORY):
                 raise
-        raise UserError(
-            f'Out of memory. Lower {option} (now {batch_size}), network_g.narrow and network_d.narrow, or the size of '
-            'both networks.'
-        ) from error
+        raise UserError(f'Out of memory. Lower {option} (now {batch_size}), {others}.') from error

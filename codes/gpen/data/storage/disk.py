@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import BinaryIO
 
-from gpen.data.file_check import SUFFIXES
+from gpen.data.file_check import walk_images
 from gpen.data.storage.base import Storage, key_of
 from gpen.errors import UserError
 
@@ -26,7 +25,7 @@ class DiskStorage(Storage):
         self._problems: list[str] = []
         if not root.is_dir():
             raise UserError(f'There is no folder {root}.')
-        for relative in _list_images(root):
+        for relative in sorted(path.relative_to(root).as_posix() for path in walk_images(root)):
             key = key_of(relative)
             if key in self._files:
                 self._problems.append(f'{self.describe(key)} and {root / relative} have the same name')
@@ -54,19 +53,3 @@ class DiskStorage(Storage):
     def stat(self, key: str) -> tuple[int, int]:
         status = (self.root / self._files[key]).stat()
         return status.st_size, status.st_mtime_ns
-
-
-def _list_images(root: Path) -> list[str]:
-    """Return the paths of all images below ``root``, relative to it, sorted; links to folders are followed once."""
-    found = []
-    visited = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
-            continue
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        images = [name for name in names if not name.startswith('.') and name.lower().endswith(SUFFIXES)]
-        found += [(Path(folder) / name).relative_to(root).as_posix() for name in images]
-    return sorted(found)
