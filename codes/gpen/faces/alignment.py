@@ -73,16 +73,18 @@ def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 
-def align_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> AlignedFace:
+def align_face(image: np.ndarray, landmarks: np.ndarray, size: int, soften: bool = True) -> AlignedFace:
     """Cut out a face as :func:`ffhq_quad` says.
 
-    Where the square reaches beyond the photograph, the photograph is mirrored at its border and, further out, blurred.
+    Where the square reaches beyond the photograph, the photograph is mirrored at its border.
     A face that gets smaller is averaged over areas first; one that gets larger is interpolated (cubic).
 
     Args:
         image: the photograph, H x W x 3, float32, RGB, [-1, 1].
         landmarks: 5 x 2 or 68 x 2.
         size: height and width of the result.
+        soften: where the square reaches beyond the photograph, blur towards its border and further out, as FFHQ does;
+            not for faces that go back into the photograph, since its own pixels near the border are blurred too.
 
     Raises:
         UserError: landmarks that make no face.
@@ -91,7 +93,8 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> AlignedFa
     side = float(np.hypot(*(quad[3] - quad[0])))
     matrix = _matrix_to_face(quad, size)
     region, to_photo = _cut_region(image, quad, 2 * size / side)
-    region = _soften(region, _measure_depth(region, to_photo, image) / side, side / to_photo[0, 0])
+    if soften:
+        region = _soften(region, _measure_depth(region, to_photo, image) / side, side / to_photo[0, 0])
     face = _warp(region, _join(matrix, to_photo), size, size / side)
     return AlignedFace(face, matrix, quad, _measure_padding(image, matrix, size), size / side)
 

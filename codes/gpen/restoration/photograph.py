@@ -100,7 +100,7 @@ class PhotographRestorer:
         found = [self._find(photo) for photo in photos]
         size = self.restorer.in_size
         aligned = [
-            align_face(photo, face.landmarks, size)
+            align_face(photo, face.landmarks, size, soften=False)
             for photo, faces in zip(photos, found, strict=True)
             for face in faces
         ]
