@@ -59,9 +59,11 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
         precision: of the convolutions; ONNX files have their own.
 
     Raises:
-        UserError: no such file, or not a GPEN generator.
+        UserError: no such file, not a GPEN generator, or a precision for an ONNX file.
     """
     if path.suffix.lower() == '.onnx':
+        if precision != 'fp32':
+            raise UserError(f'--precision {precision} is for PyTorch; {path} has its own. Leave it out.')
         from gpen.restoration.onnx_backend import load_onnx
 
         return load_onnx(path, device)
