@@ -15,7 +15,7 @@ def read_requirements() -> list[str]:
 
 def is_optional(requirement: str) -> bool:
     """Whether everything else works without it."""
-    return requirement.startswith(('basicsr', 'facexlib'))
+    return requirement.startswith(('basicsr', 'facexlib', 'torchmetrics', 'torch-fidelity'))
 
 
 REQUIREMENTS = read_requirements()
@@ -34,6 +34,7 @@ setup(
     extras_require={
         'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)],
         'datasets': ['datasets>=3'],  # Hugging Face data sets: io_backend {type: datasets}
+        'background': ['spandrel>=0.4'],  # restore.py --background_model
         'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
     },
     entry_points={

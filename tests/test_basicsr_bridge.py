@@ -16,7 +16,7 @@ import torch
 from gpen.errors import UserError
 from gpen.losses import build_loss
 from gpen.losses.gan import GANLoss
-from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, METRIC_REGISTRY
+from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY
 from gpen.utils import basicsr_bridge
 from gpen.utils.basicsr_bridge import find, names, parameters_of
 
@@ -261,7 +261,7 @@ def test_arguments_are_read_from_the_signature():
         ('loss_weight', False, 1.0),
     ]
     assert not open_ended
-    parameters, open_ended = parameters_of(METRIC_REGISTRY.get('calculate_niqe'))
+    parameters, open_ended = parameters_of(find('METRIC_REGISTRY', 'calculate_niqe'))
     assert [item.name for item in parameters] == ['crop_border', 'input_order', 'convert_to']
     assert open_ended
     assert parameters_of(DATASET_REGISTRY.get('FFHQDataset')) == ((), True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gpen.errors import UserError
-from gpen.metrics import build_metric, lower_is_better
+from gpen.metrics import ImageMetric, build_metric, lower_is_better
 from gpen.metrics.psnr_ssim import calculate_psnr, calculate_ssim
 from gpen.registry import METRIC_REGISTRY
 
@@ -127,6 +127,7 @@ def test_metric_is_built_from_its_options() -> None:
     restored, target = random_pair()
     options = {'type': 'calculate_psnr', 'crop_border': 3, 'test_y_channel': True}
     metric = build_metric(options)
+    assert isinstance(metric, ImageMetric)
     assert torch.equal(metric(restored, target), calculate_psnr(restored, target, 3, True))
     assert metric.higher_is_better
     assert build_metric({'type': 'calculate_ssim'}).higher_is_better
@@ -159,7 +160,16 @@ def test_option_parser_sees_the_options_of_a_metric_but_not_its_images() -> None
 
 @pytest.mark.usefixtures('basicsr_metrics')
 def test_metric_of_basicsr_can_be_named() -> None:
-    restored, target = random_pair(200, 300)
-    metric = build_metric({'type': 'calculate_niqe', 'crop_border': 0})
-    assert metric(restored, target).shape == (3,)
-    assert not metric.higher_is_better
+    restored, target = random_pair()
+    metric = build_metric({'type': 'calculate_psnr_pt', 'crop_border': 0})
+    assert isinstance(metric, ImageMetric)
+    difference = ((restored - target) / 2).double().square().mean(dim=(1, 2, 3))
+    assert metric(restored, target).tolist() == pytest.approx((-10 * torch.log10(difference)).tolist(), rel=1e-4)
+    assert metric.higher_is_better
+
+
+def test_arguments_that_the_program_passes_itself_are_no_options() -> None:
+    for name, options in {'calculate_lpips': ['net', 'weights'], 'calculate_fid': ['weights']}.items():
+        definition = METRIC_REGISTRY.find(name)
+        assert definition is not None
+        assert [parameter.name for parameter in definition.parameters] == options

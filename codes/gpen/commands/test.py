@@ -1,21 +1,39 @@
-"""``gpen-test`` / ``python codes/test.py``: score trained weights on the validation pairs of an option file."""
+"""``gpen-test`` / ``python codes/test.py``: score trained weights on pairs, with the blurry input beside them."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpen.commands._run import run_command
+
+if TYPE_CHECKING:
+    from gpen.options import Options, ScoringOptions
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = argparse.ArgumentParser(
-        prog='test.py', description='Score a trained generator on datasets.val, with the blurry input beside it.'
+        prog='test.py',
+        description='Score trained generators on pairs of sharp and blurry images, with the blurry input beside them.',
     )
-    parser.add_argument('-opt', required=True, metavar='FILE', help='option file of the run')
-    parser.add_argument('--model', metavar='FILE', help="weights; default: the run's best, else its latest")
+    parser.add_argument(
+        '-opt',
+        required=True,
+        metavar='FILE',
+        help='option file: of a scoring run, such as options/test/gpen_512.yml, or of a training run, which is scored '
+        'on its datasets.val',
+    )
+    parser.add_argument(
+        '--model',
+        nargs='+',
+        default=[],
+        metavar='FILE',
+        help="weights to score in place of the file's; of a training run, default: its best, else its latest",
+    )
     parser.add_argument('--output', metavar='DIR', help='where results go; default: experiments/NAME/results')
     parser.add_argument('--force_yml', nargs='+', action='extend', default=[], metavar='KEY:KEY=VALUE')
     return parser.parse_args(arguments)
@@ -26,23 +44,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
 
     def body() -> int:
-        from gpen.options import parse_options
+        from gpen.options import parse_scoring_options
 
-        options = parse_options(args.opt, args.force_yml, training=False).options
-        from gpen.evaluation.score import find_weights, format_table, score, write_results
-        from gpen.training.device import explain_out_of_memory, select_device
-
-        device, _ = select_device(options.num_gpu)
-        weights = find_weights(options, args.model)
-        batch_size = options.datasets.val.batch_size_per_gpu if options.datasets.val is not None else 1
-        with explain_out_of_memory(batch_size, 'datasets.val.batch_size_per_gpu'):
-            scores = score(options, weights, device)
-        folder = Path(args.output) if args.output else options.experiment_folder / 'results'
-        sheet = write_results(scores, weights, folder)
-        print(f'Weights: {weights}\n\n{format_table(scores)}\n')
-        print(f'Numbers: {folder / "results.json"}, {folder / "results.csv"}')
-        if sheet is not None:
-            print(f'Picture (input | restored | sharp): {sheet}')
+        options = parse_scoring_options(args.opt, args.force_yml, check_models=not args.model)
+        score_and_report(options, args.model, args.output)
         return 0
 
     return run_command(body)
+
+
+def score_and_report(given: Options | ScoringOptions, files: list[str], output: str | None) -> None:
+    """Score, print tables and write results; what is done is on disk after each set."""
+    from tqdm import tqdm
+
+    from gpen.evaluation.results import write_results, write_sheets
+    from gpen.evaluation.score import Scoring
+    from gpen.evaluation.table import format_tables
+    from gpen.training.device import select_device
+
+    options, models = _choose_models(given, files)
+    device, _ = select_device(options.num_gpu)
+    scoring = Scoring(options, models, device)
+    folder = Path(output) if output else options.experiment_folder / 'results'
+    findings = scoring.describe()
+    pictures: list[Path] = []
+    with tqdm(total=scoring.total, unit='image', disable=None) as bar:
+
+        def progress(count: int, what: str) -> None:
+            bar.set_description(what, refresh=False)
+            bar.update(count)
+
+        for scored in scoring.run(progress):
+            pictures += write_sheets(scored, folder, findings.is_single)
+            findings.sets.append(replace(scored, sheets={}))
+            write_results(findings, folder)
+    for name, path in models.items():
+        print(f'Weights: {path}' if len(models) == 1 else f'Weights of {name}: {path}')
+    print(f'\n{format_tables(findings)}\n')
+    print(f'Numbers: {folder / "results.json"}, {folder / "results.csv"}')
+    for picture in pictures:
+        print(f'Picture (input | restored | sharp): {picture}')
+
+
+def _choose_models(given: Options | ScoringOptions, files: list[str]) -> tuple[ScoringOptions, dict[str, Path]]:
+    """Return the options of the scoring run and the files to score: those of the command line, else the options'."""
+    from gpen.evaluation.models import find_run_weights, name_models
+    from gpen.options import ScoringOptions, to_scoring_options
+    from gpen.utils.files import resolve_path
+
+    if not isinstance(given, ScoringOptions):
+        return to_scoring_options(given), name_models(files or [find_run_weights(given)])
+    return given, name_models(files) if files else {name: resolve_path(file) for name, file in given.models.items()}

@@ -1,127 +1,175 @@
-"""Score a generator on paired data, with the degraded input beside it."""
+"""Score models on sets of pairs, with the degraded input beside them."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gpen.archs import build_network
-from gpen.archs.checkpoints import load_network
+from gpen.data.loader import build_dataset, build_val_loader
 from gpen.errors import UserError
-from gpen.metrics import build_metric
-from gpen.options.schema import Options
-from gpen.training.parts import build_validation
-from gpen.training.validation import ValidationResult, validate, write_sheet
-from gpen.utils.files import write_text
+from gpen.evaluation.models import ModelShelf
+from gpen.evaluation.results import Findings, ScoredSet
+from gpen.evaluation.sheet import choose_ranks, draw_sheet
+from gpen.metrics import ImageMetric, Metric, MetricNotAvailableError, build_metrics
+from gpen.options.checks import parameter_names
+from gpen.options.schema import Dataset, ScoringOptions
+from gpen.registry import DATASET_REGISTRY
+from gpen.training.device import explain_out_of_memory
+from gpen.training.validation import ValidationResult, validate
 
-SHOWN_WIDTH = 768  # small pictures are enlarged towards this width, by whole pixels
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Means over a data set, of the input and of the restored images, and the picture sheet's rows."""
-
-    images: int
-    lq: ValidationResult
-    restored: ValidationResult
+Progress = Callable[[int, str], object]
 
 
-def find_weights(options: Options, model: str | None) -> Path:
-    """Return the weights to score: ``model`` if given, else the run's best, else its latest.
+class Scoring:
+    """A scoring run of which everything is built, so that what is wrong is known before it starts.
 
-    Raises:
-        UserError: there are none.
-    """
-    if model is not None:
-        if not Path(model).is_file():
-            raise UserError(f'There is no file {model}. Give the weights to score with --model FILE.')
-        return Path(model)
-    folder = options.experiment_folder / 'models'
-    for name in ('net_g_best.pth', 'net_g_latest.pth'):
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(f'There are no weights in {folder}. Train first, or give a file with --model FILE.')
+    Args:
+        options: of the run.
+        models: files of weights by the name of the model; these, whatever ``options.models`` names.
+        device: where networks run.
 
-
-def score(options: Options, weights: Path, device: torch.device) -> Scores:
-    """Score the generator of ``options`` with ``weights`` on ``datasets.val``.
+    Attributes:
+        shelf: the models.
+        metrics: by name.
+        missing: why each optional metric that cannot be had is missing, by name.
+        total: images to be looked at, the input's among them.
 
     Raises:
-        UserError: no validation set, or weights that do not fit.
+        UserError: weights, data or a metric are missing or wrong.
     """
-    loader = build_validation(options)
-    if loader is None:
-        raise UserError('datasets.val is missing in the option file: scoring needs pairs.')
-    network = build_network(options.network_g.to_dict())
-    load_network(network, weights)
-    network.to(device).eval().requires_grad_(False)
-    metrics = {name: build_metric(metric.to_dict()) for name, metric in options.val.metrics.items()}
 
-    def keep(lq: torch.Tensor) -> torch.Tensor:
-        size = options.network_g.arguments.get('size', lq.shape[-1])
-        return (
-            lq if lq.shape[-1] == size else torch.nn.functional.interpolate(lq, size=size, mode='bicubic').clamp(-1, 1)
+    def __init__(self, options: ScoringOptions, models: Mapping[str, Path], device: torch.device) -> None:
+        self.options = options
+        self._device = device
+        self.shelf = ModelShelf(dict(models), options.network_g, device)
+        self.metrics: dict[str, Metric]
+        self.missing: dict[str, MetricNotAvailableError]
+        self.metrics, self.missing = build_metrics(options.val.metrics, device)
+        if not self.metrics:
+            reasons = ' '.join(str(error) for error in self.missing.values())
+            raise UserError(f'None of val.metrics is available. {reasons}')
+        self._datasets = {name: self._build_dataset(name, block) for name, block in options.datasets.items()}
+        self.total = sum(len(dataset) for dataset in self._datasets.values()) * (1 + len(models))
+
+    def describe(self) -> Findings:
+        """Return what :meth:`run` will find, still without any set, with all that tells what the numbers mean."""
+        blocks: dict[str, dict[str, Any]] = {}
+        for name, block in self.options.val.metrics.items():
+            blocks[name] = {**block.to_dict(), 'optional': block.optional}
+            if name in self.metrics:
+                blocks[name]['higher_is_better'] = self.metrics[name].higher_is_better
+        return Findings(
+            name=self.options.name,
+            seed=self.options.seed,
+            device=str(self._device),
+            models=self.shelf.files,
+            metrics=blocks,
+            missing=self.missing,
+            is_single=len(self.shelf.files) == len(self.options.datasets) == 1,
         )
 
-    @torch.inference_mode()
-    def restore(lq: torch.Tensor) -> torch.Tensor:
-        image: torch.Tensor = network(lq.to(device))
-        return image.clamp(-1, 1)
+    def run(self, progress: Progress) -> Iterator[ScoredSet]:
+        """Score one set after the other.
 
-    before = validate(keep, loader, metrics, options.seed)
-    after = validate(restore, loader, metrics, options.seed, options.val.num_pictures)
-    assert before is not None
-    assert after is not None
-    return Scores(len(after.rows), before, after)
+        Args:
+            progress: called after each batch with its number of images and what is being done.
+
+        Raises:
+            UserError: an image cannot be read, a metric cannot be taken of these images, or memory runs out.
+        """
+        for name, block in self.options.datasets.items():
+            option = f'datasets.{name}.batch_size_per_gpu'
+            try:
+                with explain_out_of_memory(block.batch_size_per_gpu, option):
+                    scored = self._score_set(name, block, progress)
+            except UserError as error:
+                raise UserError(f'datasets.{name}: {error}') from error
+            yield scored
+
+    def _score_set(self, name: str, block: Dataset, progress: Progress) -> ScoredSet:
+        dataset = self._datasets[name]
+        loader = build_val_loader(
+            dataset,
+            block.batch_size_per_gpu,
+            block.num_worker_per_gpu,
+            pin_memory=block.pin_memory,
+            prefetch_factor=block.prefetch_factor,
+        )
+
+        def measure(restore: Callable[[torch.Tensor], torch.Tensor], what: str) -> ValidationResult:
+            result = validate(restore, watch(loader, progress, f'{name}: {what}'), self.metrics, self.options.seed)
+            assert result is not None
+            return result
+
+        lq = measure(self._enlarge, 'input')
+        restored: dict[str, ValidationResult] = {}
+        sheets: dict[str, Any] = {}
+        for model in self.shelf.files:
+            restored[model] = measure(self.shelf.load(model).restore, model)
+            sheet = self._draw(dataset, model, name, lq, restored[model])
+            if sheet is not None:
+                sheets[model] = sheet
+        return ScoredSet(name, lq, restored, sheets)
+
+    def _enlarge(self, lq: torch.Tensor) -> torch.Tensor:
+        size = self.shelf.size
+        if size is None or lq.shape[-1] == size:
+            return lq
+        return torch.nn.functional.interpolate(lq, size=size, mode='bicubic').clamp(-1, 1)
+
+    def _draw(self, dataset: Any, model: str, name: str, lq: ValidationResult, restored: ValidationResult) -> Any:
+        """Return the picture sheet of a model on a set, or None; the few images that it shows are restored again."""
+        metric = self._ranking_metric()
+        if metric is None:
+            return None
+        chosen = choose_ranks(
+            [row[metric] for row in restored.rows], self.metrics[metric].higher_is_better, self.options.val.num_pictures
+        )
+        restore = self.shelf.load(model).restore
+        rows = []
+        for index, rank in chosen.items():
+            sample = dataset[(0, index) if getattr(dataset, 'takes_epoch', False) else index]
+            pictures = (sample['lq'], restore(sample['lq'][None])[0], sample['gt'])
+            rows.append((rank, pictures, lq.rows[index], restored.rows[index]))
+        title = f'{model} on {name}: from the best to the worst of {len(lq.rows)} by {metric.upper()}'
+        return draw_sheet(rows, title) if rows else None
+
+    def _ranking_metric(self) -> str | None:
+        """Return the metric that images are ranked by: PSNR where it is there, else the first that images have."""
+        blocks = self.options.val.metrics
+        of_images = [name for name, metric in self.metrics.items() if isinstance(metric, ImageMetric)]
+        psnr = [name for name in of_images if blocks[name].type == 'calculate_psnr']
+        return next(iter([*psnr, *of_images]), None)
+
+    def _build_dataset(self, name: str, block: Dataset) -> Any:
+        """Build a set at the size of the models."""
+        arguments = block.to_dict()
+        takes = parameter_names(block, DATASET_REGISTRY)
+        for key, value in (('size', self.shelf.size), ('in_size', self.shelf.in_size)):
+            if key not in takes or value is None:
+                continue
+            given = arguments.get(key)
+            if given is not None and given != value:
+                file = next(iter(self.shelf.files.values()))
+                raise UserError(
+                    f'datasets.{name}.{key} is {given}, but {file.path} works at {value}. Remove that line, or '
+                    'correct network_g or the file.'
+                )
+            arguments[key] = value
+        try:
+            dataset = build_dataset(arguments)
+        except UserError as error:
+            raise UserError(f'datasets.{name}: {error}') from error
+        if len(dataset) == 0:
+            raise UserError(f'datasets.{name} has no images.')
+        return dataset
 
 
-def format_table(scores: Scores) -> str:
-    """Return the means as a table: a row for the input, the restored images and their difference."""
-    names = list(scores.restored.means)
-    rows = [
-        ('blurry input', scores.lq.means),
-        ('restored', scores.restored.means),
-        ('difference', {name: scores.restored.means[name] - scores.lq.means[name] for name in names}),
-    ]
-    title = f'{scores.images} image{"s" if scores.images != 1 else ""}'
-    lines = [f'{title:<14}' + ''.join(f'{name.upper():>10}' for name in names)]
-    for label, means in rows:
-        sign = '+' if label == 'difference' else ''
-        lines.append(f'{label:<14}' + ''.join(f'{means[name]:>{sign}10.4f}' for name in names))
-    return '\n'.join(lines)
-
-
-def write_results(scores: Scores, weights: Path, folder: Path) -> Path | None:
-    """Write ``results.json``, ``results.csv`` and the picture sheet; return the sheet's path."""
-    summary = {
-        'weights': str(weights),
-        'images': scores.images,
-        'input': scores.lq.means,
-        'restored': scores.restored.means,
-    }
-    write_text(folder / 'results.json', json.dumps(summary, indent=2) + '\n')
-    write_text(folder / 'results.csv', _to_csv(scores))
-    sheet = scores.restored.sheet
-    if sheet is None:
-        return None
-    path = folder / 'input_restored_sharp.png'
-    factor = max(1, SHOWN_WIDTH // sheet.shape[-1])
-    write_sheet(path, sheet.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2))
-    return path
-
-
-def _to_csv(scores: Scores) -> str:
-    names = list(scores.restored.means)
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator='\n')
-    writer.writerow(['image', *(f'input_{name}' for name in names), *(f'restored_{name}' for name in names)])
-    rows: list[tuple[dict[str, Any], dict[str, Any]]] = list(zip(scores.lq.rows, scores.restored.rows, strict=True))
-    for lq, restored in rows:
-        writer.writerow([lq['name'], *(lq[name] for name in names), *(restored[name] for name in names)])
-    return stream.getvalue()
+def watch(loader: Any, progress: Progress, what: str) -> Iterator[dict[str, Any]]:
+    """Yield the batches of a loader; say so after each is done with."""
+    for batch in loader:
+        yield batch
+        progress(len(batch['name']), what)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,16 +45,8 @@ class IdentityLoss(nn.Module):
     def __init__(self, loss_weight: NonNegativeFloat = 1.0, weights: str | None = None) -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        backbone = _import_backbone()
-        path = find_weights(
-            FILENAME,
-            URL,
-            sha256_prefix=None,
-            local=weights,
-            what='ArcFace weights',
-            option="the option 'weights' of IdentityLoss",
-        )
-        self.network = _load_network(backbone, path)
+        _check_facexlib()
+        self.network = load_arcface(find_arcface(weights, "the option 'weights' of IdentityLoss"))
 
     def train(self, mode: bool = True) -> IdentityLoss:  # noqa: ARG002
         """Stay in evaluation mode: the network's batch normalisation and dropout must not change."""
@@ -87,19 +79,30 @@ def crop_face(images: torch.Tensor) -> torch.Tensor:
     return face.contiguous()  # facexlib's network takes views that channels-last memory does not allow
 
 
-def _import_backbone() -> Any:
+def find_arcface(local: str | None, option: str) -> Path:
+    """Return the path of ArcFace's weight file; see :func:`gpen.utils.weights.find_weights`."""
+    return find_weights(FILENAME, URL, sha256_prefix=None, local=local, what='ArcFace weights', option=option)
+
+
+def load_arcface(path: Path) -> nn.Module:
+    """Return facexlib's fixed IR-SE50: N x 3 x 112 x 112 in [-1, 1] (see :func:`crop_face`) -> N x 512, of length 1.
+
+    Raises:
+        UserError: the weight file does not fit.
+    """
+    from facexlib.recognition.arcface_arch import Backbone
+
+    with torch.device('meta'):
+        network: nn.Module = Backbone(num_layers=50, drop_ratio=0.6, mode='ir_se')
+    load_frozen(network, load_weights(path), path, "facexlib's ArcFace IR-SE50 weights")
+    return network
+
+
+def _check_facexlib() -> None:
     try:
-        from facexlib.recognition.arcface_arch import Backbone
+        importlib.import_module('facexlib.recognition.arcface_arch')
     except ImportError as error:
         raise UserError(
             f'IdentityLoss needs facexlib, which cannot be imported ({error}). '
             'Install it (pip install facexlib) or remove the loss.'
         ) from error
-    return Backbone
-
-
-def _load_network(backbone: Any, path: Path) -> nn.Module:
-    with torch.device('meta'):
-        network: nn.Module = backbone(num_layers=50, drop_ratio=0.6, mode='ir_se')
-    load_frozen(network, load_weights(path), path, "facexlib's ArcFace IR-SE50 weights")
-    return network

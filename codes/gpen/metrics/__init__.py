@@ -1,20 +1,88 @@
-"""Metrics by name: each compares a batch of restored images with the sharp ones and gives a number per image."""
+"""Metrics by name: how good restored images are, one by one or as a set.
+
+What is registered is one of two things:
+
+- a plain function ``calculate_NAME(restored, target, ...options)`` of two batches, N x 3 x H x W in [-1, 1], that gives
+  N values, marked with :func:`lower_is_better` where less is better;
+- where a network has to be loaded first, a function ``calculate_NAME(device, option, ...options)`` that is marked with
+  :func:`builds_metric` and returns an :class:`ImageMetric` or a :class:`SetMetric`.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gpen.errors import UserError
 from gpen.registry import METRIC_REGISTRY
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from gpen.options.schema import Metric as MetricOptions
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
-_LOWER_IN_BASICSR = ('calculate_niqe',)
+
+class MetricNotAvailableError(UserError):
+    """A metric's weights or package cannot be had.
+
+    Attributes:
+        missing: what cannot be had in a few words, such as the name of the weight file.
+    """
+
+    def __init__(self, message: str, missing: str) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+@dataclass(frozen=True)
+class ImageMetric:
+    """A number per image: ``metric(restored, target)``, N x 3 x H x W in [-1, 1] each, gives N values.
+
+    A metric without a reference looks at ``restored`` alone.  A value that is not a number says that the metric is not
+    defined for that image.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    higher_is_better: bool
+
+    def __call__(self, restored: Tensor, target: Tensor) -> Tensor:
+        """Return the metric of each image."""
+        return self.function(restored, target)
+
+
+class SetMetric(ABC):
+    """One number for a whole set: ``start()``, ``update(...)`` with each batch, ``compute()``.
+
+    Attributes:
+        higher_is_better: the direction.
+    """
+
+    higher_is_better: bool
+
+    @abstractmethod
+    def start(self) -> None:
+        """Forget all images."""
+
+    @abstractmethod
+    def update(self, restored: Tensor, target: Tensor) -> None:
+        """Take in two batches, N x 3 x H x W in [-1, 1]."""
+
+    @abstractmethod
+    def compute(self) -> float:
+        """Return the metric of the images since :meth:`start`; not a number where they are too few."""
+
+    def explain(self) -> str | None:
+        """Return a sentence on how far the number can be trusted, or None where there is nothing to say."""
+        return None
+
+
+Metric = ImageMetric | SetMetric
 
 
 def higher_is_better(function: Function) -> Function:
@@ -29,33 +97,61 @@ def lower_is_better(function: Function) -> Function:
     return function
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric with its options: ``metric(restored, target)``, N x 3 x H x W in [-1, 1] each, gives N values."""
-
-    name: str
-    function: Callable[..., Tensor]
-    higher_is_better: bool
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def __call__(self, restored: Tensor, target: Tensor) -> Tensor:
-        """Return the metric of each image."""
-        return self.function(restored, target, **self.options)
+def builds_metric(function: Function) -> Function:
+    """Mark a function that returns a metric: it gets the device, and how messages call the metric's option block."""
+    vars(function)['builds_metric'] = True
+    return function
 
 
-def build_metric(options: Mapping[str, Any]) -> Metric:
+def build_metric(
+    options: Mapping[str, Any], device: torch.device | str = 'cpu', option: str = 'the block of the metric'
+) -> Metric:
     """Build a metric from a block such as ``{'type': 'calculate_psnr', 'crop_border': 4}``.
 
     Args:
         options: ``type``, and the arguments of the metric that it names; left unchanged.
+        device: where the metric's network is to live, if it has one.
+        option: how messages call the block.
 
     Raises:
-        UserError: there is no such metric.
+        UserError: there is no such metric, or a weight file is not what it should be.
+        MetricNotAvailableError: its weights or a package cannot be had.
     """
     arguments = dict(options)
     name = arguments.pop('type', None)
     if not isinstance(name, str):
         raise UserError(f'A metric block needs "type: NAME" ({METRIC_REGISTRY.explain_missing(str(name))})')
     function = METRIC_REGISTRY.get(name)
-    better = bool(getattr(function, 'higher_is_better', name not in _LOWER_IN_BASICSR))
-    return Metric(name, function, better, arguments)
+    if getattr(function, 'builds_metric', False):
+        metric: Metric = function(device, option, **arguments)
+        return metric
+    return ImageMetric(partial(function, **arguments), bool(getattr(function, 'higher_is_better', True)))
+
+
+def build_metrics(
+    blocks: Mapping[str, MetricOptions], device: torch.device | str = 'cpu', option: str = 'val.metrics'
+) -> tuple[dict[str, Metric], dict[str, MetricNotAvailableError]]:
+    """Build the metrics of an option file.
+
+    Args:
+        blocks: by name.
+        device: see :func:`build_metric`.
+        option: where the blocks stand.
+
+    Returns:
+        The metrics by name, and why each of the others, which are ``optional``, cannot be had.
+
+    Raises:
+        UserError: as :func:`build_metric`, for a metric that is not ``optional``.
+    """
+    metrics: dict[str, Metric] = {}
+    missing: dict[str, MetricNotAvailableError] = {}
+    for name, block in blocks.items():
+        place = f'{option}.{name}'
+        try:
+            metrics[name] = build_metric(block.to_dict(), device, place)
+        except MetricNotAvailableError as error:
+            if not block.optional:
+                raise UserError(f'{place}: {error} To go on without it, set {place}.optional to true.') from error
+            missing[name] = error
+    return metrics, missing

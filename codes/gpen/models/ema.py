@@ -34,8 +34,8 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float, stepped: torch.
         torch._foreach_lerp_(averages, weights, 1 - decay)
     elif stepped.device.type != 'cpu':
         move_towards(averages, weights, stepped.float() * (1 - decay))
-    for average, buffer in zip(ema.buffers(), network.buffers(), strict=True):
-        average.copy_(buffer)
+    for name, buffer in network.named_buffers():  # the average alone may hold more, such as fixed noise
+        ema.get_buffer(name).copy_(buffer)
 
 
 def move_towards(averages: list[torch.Tensor], weights: list[torch.Tensor], share: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gpen.archs import build_network
 from gpen.archs.checkpoints import load_network
+from gpen.archs.gpen import GPEN
 from gpen.losses import build_loss
 from gpen.losses.gan import r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
@@ -54,6 +55,8 @@ class GPENModel:
             self._build_training()
         # Copied after the published weights are in.
         self.net_g_ema = copy.deepcopy(self.net_g).eval().requires_grad_(False)
+        if isinstance(self.net_g_ema, GPEN):
+            self.net_g_ema.fix_noise()  # validation sees what restoring gives
 
     def _build_training(self) -> None:
         train = self.options.train

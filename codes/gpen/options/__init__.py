@@ -1,6 +1,15 @@
 """Option files: YAML in BasicSR's style, checked to the last key before anything heavy is imported."""
 
-from gpen.options.parse import ParsedOptions, parse_options
-from gpen.options.schema import Component, Dataset, Options
+from gpen.options.parse import ParsedOptions, parse_options, parse_scoring_options, to_scoring_options
+from gpen.options.schema import Component, Dataset, Options, ScoringOptions
 
-__all__ = ['Component', 'Dataset', 'Options', 'ParsedOptions', 'parse_options']
+__all__ = [
+    'Component',
+    'Dataset',
+    'Options',
+    'ParsedOptions',
+    'ScoringOptions',
+    'parse_options',
+    'parse_scoring_options',
+    'to_scoring_options',
+]

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from gpen.options.components import parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem, suggest
-from gpen.options.schema import Dataset, Options
+from gpen.options.schema import Options, ScoringOptions
 from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY
 from gpen.utils.files import resolve_path
 
 TRAIN: tuple[str, ...] = ('train',)
+INPUT_NAME = 'input'  # names the blurry input where models are named
 
 
 def unify_run_options(options: Options) -> list[Problem]:
@@ -30,14 +31,13 @@ def unify_run_options(options: Options) -> list[Problem]:
 FILLED = ('size', 'in_size', 'manual_seed')
 
 
-def fill_dataset_arguments(options: Options) -> list[Problem]:
-    """Give data sets the sizes of the generator and the run's seed, where they take them."""
+def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
+    """Give data sets the sizes of the generator, where it is given, and the run's seed, where they take them."""
     problems = []
-    generator = options.network_g.arguments
+    generator = options.network_g.arguments if options.network_g is not None else {}
     from_network = {'size': generator.get('size'), 'in_size': generator.get('in_size') or generator.get('size')}
-    for phase in ('train', 'val'):
-        dataset: Dataset | None = getattr(options.datasets, phase)
-        if dataset is None or dataset.model_extra is None:
+    for phase, dataset in options.dataset_blocks.items():
+        if dataset.model_extra is None:
             continue
         names = parameter_names(dataset, DATASET_REGISTRY)
         for name, value in from_network.items():
@@ -124,10 +124,9 @@ def _check_networks(options: Options) -> Iterator[Problem]:
             yield Problem(('network_d', 'size'), message)
 
 
-def _check_folders(options: Options, phases: Sequence[str]) -> Iterator[Problem]:
-    for phase in phases:
-        dataset: Dataset | None = getattr(options.datasets, phase)
-        if dataset is None:
+def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> Iterator[Problem]:
+    for phase, dataset in options.dataset_blocks.items():
+        if phase not in phases:
             continue
         key = ('datasets', phase)
         io_backend = dataset.arguments.get('io_backend')
@@ -142,6 +141,33 @@ def _check_files(options: Options) -> Iterator[Problem]:
         value = getattr(paths, name)
         if value is not None and not resolve_path(value).is_file():
             yield Problem(('path', name), f'there is no file {resolve_path(value)}. Put it there, or change this line.')
+
+
+def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator[Problem]:
+    """Yield what a scoring run cannot work with.
+
+    Args:
+        options: what to check.
+        check_models: the files under ``models`` are the ones to score.
+    """
+    if check_models and not options.models:
+        yield Problem(('models',), 'names no file of weights: write NAME: FILE, or give --model FILE')
+    for name, file in options.models.items():
+        if name == INPUT_NAME:
+            yield Problem(('models', name), f'{INPUT_NAME!r} is what tables call the blurry input; choose another name')
+        if check_models and not resolve_path(file).is_file():
+            message = f'there is no file {resolve_path(file)}. Put it there, or change this line.'
+            yield Problem(('models', name), message)
+    if not options.datasets:
+        yield Problem(('datasets',), 'names no set to score on: write NAME: {type: PairedImageDataset, ...}')
+    if not options.val.metrics:
+        yield Problem(('val', 'metrics'), 'names no metric: write NAME: {type: calculate_psnr}, or leave the block out')
+    for name, dataset in options.datasets.items():
+        takes_size = 'size' in parameter_names(dataset, DATASET_REGISTRY)
+        if options.network_g is not None and takes_size and dataset.arguments.get('size') is None:
+            message = f'needs size, the height and width of the images that {options.network_g.type} makes'
+            yield Problem(('datasets', name), message)
+    yield from _check_folders(options, list(options.datasets))
 
 
 def find_warnings(options: Options) -> Iterator[Problem]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from gpen.options import types
 from gpen.options.problems import Problem, from_pydantic
-from gpen.options.schema import Component, Degradation, Options
+from gpen.options.schema import Component, Degradation, Options, ScoringOptions
 from gpen.options.yaml_reader import Key
 from gpen.registry import (
     ARCH_REGISTRY,
@@ -29,15 +29,21 @@ from gpen.registry import (
 LOSS_KEYS = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'identity_opt', 'feature_matching_opt')
 
 
-def list_components(options: Options) -> Iterator[tuple[Key, Component, Registry]]:
+def list_components(options: Options | ScoringOptions) -> Iterator[tuple[Key, Component, Registry]]:
     """Yield the key path of each ``type`` block, the block, and the registry its name belongs to."""
-    yield ('network_g',), options.network_g, ARCH_REGISTRY
+    if options.network_g is not None:
+        yield ('network_g',), options.network_g, ARCH_REGISTRY
+    for phase, dataset in options.dataset_blocks.items():
+        yield ('datasets', phase), dataset, DATASET_REGISTRY
+    for name, metric in options.val.metrics.items():
+        yield ('val', 'metrics', name), metric, METRIC_REGISTRY
+    if isinstance(options, Options):
+        yield from _list_training_components(options)
+
+
+def _list_training_components(options: Options) -> Iterator[tuple[Key, Component, Registry]]:
     if options.network_d is not None:
         yield ('network_d',), options.network_d, ARCH_REGISTRY
-    for phase in ('train', 'val'):
-        dataset = getattr(options.datasets, phase)
-        if dataset is not None:
-            yield ('datasets', phase), dataset, DATASET_REGISTRY
     train = options.train
     yield ('train', 'optim_g'), train.optim_g, OPTIMIZER_REGISTRY
     yield ('train', 'optim_d'), train.optim_d, OPTIMIZER_REGISTRY
@@ -49,8 +55,6 @@ def list_components(options: Options) -> Iterator[tuple[Key, Component, Registry
             yield ('train', key), loss, LOSS_REGISTRY
     for name, loss in train.losses.items():
         yield ('train', 'losses', name), loss, LOSS_REGISTRY
-    for name, metric in options.val.metrics.items():
-        yield ('val', 'metrics', name), metric, METRIC_REGISTRY
 
 
 @cache

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gpen.options.components import LOSS_KEYS, signature_model
-from gpen.options.schema import Degradation, Options
+from gpen.options.components import signature_model
+from gpen.options.schema import Degradation, Options, ScoringOptions
 from gpen.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -21,45 +21,52 @@ from gpen.registry import (
     Registry,
 )
 
+# The file in options/, the options that it describes, and its title.
+SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
+    'schema.json': (Options, 'Options of a training run'),
+    'schema_test.json': (ScoringOptions, 'Options of a scoring run'),
+}
+BLOCKS = {
+    'Dataset': DATASET_REGISTRY,
+    'Degradation': DEGRADATION_REGISTRY,
+    'Loss': LOSS_REGISTRY,
+    'Metric': METRIC_REGISTRY,
+    'Network': ARCH_REGISTRY,
+    'Optimizer': OPTIMIZER_REGISTRY,
+    'Scheduler': SCHEDULER_REGISTRY,
+}
 
-def build_json_schema() -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of option files.
+
+def build_json_schema(file: str = 'schema.json') -> dict[str, Any]:
+    """Return a JSON schema (draft 2020-12) of option files, one of :data:`SCHEMAS`.
 
     Nothing is required in it, since a file may inherit from others (``_base_``); the parser checks what is missing.
     """
-    schema = Options.model_json_schema()
-    definitions = schema['$defs']
-    schema['properties']['_base_'] = {
+    model, title = SCHEMAS[file]
+    schema = model.model_json_schema()
+    definitions, properties = schema['$defs'], schema['properties']
+    properties['_base_'] = {
         'description': 'Option files to inherit from, relative to this one; this file wins.',
         'anyOf': [{'type': 'string'}, {'type': 'array', 'items': {'type': 'string'}}],
     }
     definitions['Degradation'] = Degradation.model_json_schema()
-    definitions['Network'] = _with_arguments(definitions['Component'], ARCH_REGISTRY)
-    definitions['Metric'] = _with_arguments(definitions.pop('Component'), METRIC_REGISTRY)
-    for name, registry in (
-        ('Dataset', DATASET_REGISTRY),
-        ('Degradation', DEGRADATION_REGISTRY),
-        ('Loss', LOSS_REGISTRY),
-        ('Optimizer', OPTIMIZER_REGISTRY),
-        ('Scheduler', SCHEDULER_REGISTRY),
-    ):
-        definitions[name] = _with_arguments(definitions[name], registry)
-    properties = schema['properties']
-    _point_to(properties['network_g'], 'Network')
-    _point_to(properties['network_d'], 'Network')
-    _point_to(definitions['Val']['properties']['metrics'], 'Metric')
-    properties['model_type']['examples'] = sorted(MODEL_REGISTRY.definitions)
-    assert all(key in definitions['Train']['properties'] for key in LOSS_KEYS)
+    definitions['Network'] = definitions.pop('Component')
+    _point_to_network(schema)
+    for name, registry in BLOCKS.items():
+        if name in definitions:
+            definitions[name] = _with_arguments(definitions[name], registry)
+    if 'model_type' in properties:
+        properties['model_type']['examples'] = sorted(MODEL_REGISTRY.definitions)
     _refer_to_degradations(schema)
     _drop_required(schema)
     schema['$schema'] = 'https://json-schema.org/draft/2020-12/schema'
-    schema['title'] = 'Options of a training run'
+    schema['title'] = title
     return schema
 
 
-def dump_json_schema() -> str:
-    """Return the text of ``options/schema.json``."""
-    return json.dumps(build_json_schema(), indent=1, ensure_ascii=False) + '\n'
+def dump_json_schema(file: str = 'schema.json') -> str:
+    """Return the text of ``options/FILE``."""
+    return json.dumps(build_json_schema(file), indent=1, ensure_ascii=False) + '\n'
 
 
 def _with_arguments(block: dict[str, Any], registry: Registry) -> dict[str, Any]:
@@ -85,12 +92,12 @@ def _arguments(model: type[BaseModel]) -> dict[str, Any]:
     return properties
 
 
-def _point_to(node: Any, name: str) -> None:
-    """Make the references to ``Component`` below ``node`` point to ``name``."""
+def _point_to_network(node: Any) -> None:
+    """Make the references to ``Component`` below ``node``, which are all to networks, say so."""
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
-        _point_to(child, name)
+        _point_to_network(child)
     if isinstance(node, dict) and node.get('$ref') == '#/$defs/Component':
-        node['$ref'] = f'#/$defs/{name}'
+        node['$ref'] = '#/$defs/Network'
 
 
 def _refer_to_degradations(node: Any) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
+from gpen.errors import UserError
 from gpen.options import checks
 from gpen.options.components import check_component, list_components
 from gpen.options.problems import Problem, describe, from_pydantic, to_user_error
-from gpen.options.schema import Options
+from gpen.options.schema import Options, Run, Scoring, ScoringOptions
 from gpen.options.yaml_reader import Document, Key, apply_overrides, find_option_file, read_yaml
 from gpen.registry import MODEL_REGISTRY
+
+Parsed = TypeVar('Parsed', bound=Run)
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ def parse_options(
     training: bool = True,
     phases: Sequence[str] | None = None,
 ) -> ParsedOptions:
-    """Read an option file, apply ``--force_yml`` settings and check everything.
+    """Read an option file of a training run, apply ``--force_yml`` settings and check everything.
 
     Nothing heavy is imported, unless a name has to be looked up in BasicSR.
 
@@ -50,48 +54,127 @@ def parse_options(
     Raises:
         UserError: one error that lists all that is wrong, each with file, line and option path.
     """
+    document = _read(path, overrides)
+    if 'train' not in document.data and 'models' in document.data:
+        raise UserError(
+            f'{document.file} is an option file for scoring: it has models, and no train block. Use it with '
+            'codes/test.py, or give a recipe from options/train.'
+        )
+    return _parse_training(document, training, phases or (('train', 'val') if training else ('val',)))
+
+
+def parse_scoring_options(
+    path: str | Path, overrides: Sequence[str] = (), check_models: bool = True
+) -> ScoringOptions | Options:
+    """Read the option file of a scoring run, or of a training run (one with a block ``train``), and check it.
+
+    Nothing heavy is imported, unless a name has to be looked up in BasicSR.
+
+    Args:
+        path: see :func:`parse_options`.
+        overrides: see :func:`parse_options`.
+        check_models: files under ``models`` must be there, one at least; false where others take their place.
+
+    Raises:
+        UserError: as :func:`parse_options`.
+    """
+    document = _read(path, overrides)
+    if 'train' in document.data:
+        return _parse_training(document, training=False, phases=('val',)).options
+
+    def check_blocks(options: ScoringOptions) -> list[Problem]:
+        if options.num_gpu is None:
+            options.num_gpu = 'auto'
+        return checks.fill_dataset_arguments(options) + _check_components(options, document)
+
+    def check_whole(options: ScoringOptions) -> list[Problem]:
+        return list(checks.find_scoring_errors(options, check_models))
+
+    return _validate(document, ScoringOptions, check_blocks, check_whole)
+
+
+def to_scoring_options(options: Options) -> ScoringOptions:
+    """Return what scoring takes from the options of a training run: the set is ``datasets.val``, models are none.
+
+    Raises:
+        UserError: there is no ``datasets.val``.
+    """
+    if options.datasets.val is None:
+        raise UserError('datasets.val is missing in the option file: scoring needs pairs.')
+    return ScoringOptions(
+        name=options.name,
+        num_gpu=options.num_gpu,
+        manual_seed=options.manual_seed,
+        path=options.path,
+        network_g=options.network_g,
+        datasets={'val': options.datasets.val},
+        val=Scoring(metrics=options.val.metrics, num_pictures=options.val.num_pictures),
+    )
+
+
+def _read(path: str | Path, overrides: Sequence[str]) -> Document:
     document = read_yaml(find_option_file(path))
     apply_overrides(document, overrides)
-    try:
-        options = Options.model_validate(document.data)
-    except ValidationError as error:
-        raise to_user_error(document, _salvage(document, error)) from None
-    problems = checks.unify_run_options(options)
-    problems += checks.fill_dataset_arguments(options)
-    problems += _check_names_and_arguments(options, document)
-    problems += checks.find_errors(options, training, phases or (('train', 'val') if training else ('val',)))
-    if problems:
-        raise to_user_error(document, problems)
+    return document
+
+
+def _parse_training(document: Document, training: bool, phases: Sequence[str]) -> ParsedOptions:
+    def check_blocks(options: Options) -> list[Problem]:
+        problems = checks.unify_run_options(options) + checks.fill_dataset_arguments(options)
+        if not MODEL_REGISTRY.exists(options.model_type):
+            problems.append(Problem(('model_type',), MODEL_REGISTRY.explain_missing(options.model_type)))
+        return problems + _check_components(options, document)
+
+    def check_whole(options: Options) -> list[Problem]:
+        return list(checks.find_errors(options, training, phases))
+
+    options = _validate(document, Options, check_blocks, check_whole)
     warnings = [describe(document, problem) for problem in checks.find_warnings(options)] if training else []
     return ParsedOptions(options, warnings, _dump(document))
 
 
-def _check_names_and_arguments(options: Options, document: Document) -> list[Problem]:
+def _check_components(options: Options | ScoringOptions, document: Document) -> list[Problem]:
+    """Return what is wrong with the names and arguments of all ``type`` blocks."""
     problems = []
-    if not MODEL_REGISTRY.exists(options.model_type):
-        problems.append(Problem(('model_type',), MODEL_REGISTRY.explain_missing(options.model_type)))
     for key, component, registry in list_components(options):
         problems += check_component(key, component, registry)
     # A size that is wrong for the network is wrong for the data set that took it from there: said once.
     return [problem for problem in problems if problem.key[-1] not in checks.FILLED or problem.key in document.places]
 
 
-def _salvage(document: Document, error: ValidationError) -> list[Problem]:
-    """Return what the schema found, and what can be found all the same about ``type`` blocks, to show all together.
+def _validate(
+    document: Document,
+    model: type[Parsed],
+    check_blocks: Callable[[Parsed], list[Problem]],
+    check_whole: Callable[[Parsed], list[Problem]],
+) -> Parsed:
+    """Return the document as checked options.
 
-    The blocks that the schema complains about are left out; what remains may be valid enough to look further.
+    Where the schema already complains, blocks that it complains about are left out: what remains may be valid enough to
+    look further, so that all problems are shown together.
+
+    Args:
+        document: the file.
+        model: its schema.
+        check_blocks: what is wrong within blocks; fills in what blocks take from each other.
+        check_whole: what is wrong between blocks, or missing.
     """
-    problems = from_pydantic(error.errors(), Options)
-    wrong = {problem.key for problem in problems}
-    data = _without(document.data, wrong, ())
     try:
-        options = Options.model_validate(data)
+        options = model.model_validate(document.data)
+    except ValidationError as error:
+        problems = from_pydantic(error.errors(), model)
+    else:
+        problems = check_blocks(options) + check_whole(options)
+        if not problems:
+            return options
+        raise to_user_error(document, problems)
+    wrong = {problem.key for problem in problems}
+    try:
+        rest = model.model_validate(_without(document.data, wrong, ()))
     except ValidationError:
-        return problems
-    checks.unify_run_options(options)
-    more = checks.fill_dataset_arguments(options) + _check_names_and_arguments(options, document)
-    more += [problem for problem in checks.find_errors(options) if problem.key in document.places]
-    return problems + [problem for problem in more if problem.key not in wrong]
+        raise to_user_error(document, problems) from None
+    more = check_blocks(rest) + [problem for problem in check_whole(rest) if problem.key in document.places]
+    raise to_user_error(document, problems + [problem for problem in more if problem.key not in wrong])
 
 
 def _without(data: dict[str, object], keys: set[Key], prefix: Key) -> dict[str, object]:

@@ -26,6 +26,7 @@ WORDS = {
     'model_attributes_type': 'should be a block of "key: value" lines',
     'missing': 'is missing',
     'finite_number': 'should be finite',
+    'string_pattern_mismatch': 'should be letters, digits, ".", "_" and "-" alone',
 }
 
 

@@ -34,6 +34,7 @@ NumGpu = Annotated[
     WithJsonSchema({'anyOf': [{'const': 'auto'}, {'type': 'integer', 'minimum': 0}]}),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]*$', max_length=120)]  # also the name of a file
 
 
 class Section(BaseModel):
@@ -106,6 +107,13 @@ class Dataset(Component):
     """Batches that each worker reads ahead."""
     pin_memory: bool = True
     """Page-locked memory for faster copies to a GPU."""
+
+
+class Metric(Component):
+    """A metric; further keys are its arguments (``crop_border``, ``weights``, ...)."""
+
+    optional: bool = False
+    """true: go on without it, and say so, where its weights or a package cannot be had; false: that is an error."""
 
 
 class Degradation(Component):
@@ -199,20 +207,27 @@ class Train(Section):
     """Stop when validation no longer improves."""
 
 
-class Val(Section):
-    """Validation."""
+class Scoring(Section):
+    """What is measured on restored images, and shown of them."""
+
+    metrics: Annotated[dict[str, Metric], BeforeValidator(_drop_empty)] = Field(
+        default_factory=lambda: {
+            'psnr': Metric(type='calculate_psnr'),
+            'ssim': Metric(type='calculate_ssim'),
+        }
+    )
+    """Metrics by name."""
+    num_pictures: NonNegativeInt = 3
+    """Rows (input, restored, sharp) of each picture sheet, spread from the best image to the worst."""
+
+
+class Val(Scoring):
+    """Validation; each metric is logged as val/NAME."""
 
     val_freq: PositiveInt | None = None
     """Iterations between validations; default: once per epoch."""
-    metrics: Annotated[dict[str, Component], BeforeValidator(_drop_empty)] = Field(
-        default_factory=lambda: {
-            'psnr': Component(type='calculate_psnr'),
-            'ssim': Component(type='calculate_ssim'),
-        }
-    )
-    """Metrics by name, each logged as val/NAME."""
     num_pictures: NonNegativeInt = 4
-    """Validation pictures (input, restored, sharp) in TensorBoard."""
+    """Validation pictures (input, restored, sharp) in TensorBoard; when scoring, rows of the picture sheet."""
     save_img: bool = False
     """Also write these pictures to experiments/NAME/visualization."""
 
@@ -230,7 +245,14 @@ class Logger(Section):
     """Write TensorBoard files."""
 
 
-class PathOptions(Section):
+class ResultsPath(Section):
+    """Where results go."""
+
+    experiments_root: str = 'experiments'
+    """Folder that experiments/NAME is made in; a relative path starts at the project's root."""
+
+
+class PathOptions(ResultsPath):
     """Files to start from, and where results go."""
 
     pretrain_network_g: str | None = None
@@ -247,8 +269,6 @@ class PathOptions(Section):
     """false: take over the weights that fit and leave the rest as initialised."""
     resume_state: str | None = None
     """A .state file to continue from, instead of the newest one (--auto_resume)."""
-    experiments_root: str = 'experiments'
-    """Folder that experiments/NAME is made in; a relative path starts at the project's root."""
 
 
 class DistParams(Section):
@@ -258,17 +278,34 @@ class DistParams(Section):
     port: Annotated[int, Field(ge=1024, le=65535)] = 29500
 
 
-class Options(Section):
-    """All options of a training run."""
+class Run(Section):
+    """What every run has."""
 
-    name: Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]*$', max_length=120)]
+    name: Name
     """Name of the run; its results go to experiments/NAME."""
-    model_type: str = 'GPENModel'
-    """Networks and how one step trains them."""
     num_gpu: NumGpu | None = None
     """GPUs to use: auto (one if there is one), 0 (the CPU) or a number. Default: auto."""
     manual_seed: Seed | None = None
     """Seed of everything that is random. Default: 0."""
+    path: ResultsPath = Field(default_factory=ResultsPath)
+    """Where results go."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.manual_seed or 0
+
+    @property
+    def experiment_folder(self) -> Path:
+        """Where the run's results go."""
+        return resolve_path(self.path.experiments_root) / self.name
+
+
+class Options(Run):
+    """All options of a training run."""
+
+    model_type: str = 'GPENModel'
+    """Networks and how one step trains them."""
     datasets: Datasets
     """Training and validation data."""
     network_g: Component
@@ -287,14 +324,9 @@ class Options(Section):
     """Communication between several GPUs."""
 
     @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.manual_seed or 0
-
-    @property
-    def experiment_folder(self) -> Path:
-        """Where the run's results go."""
-        return resolve_path(self.path.experiments_root) / self.name
+    def dataset_blocks(self) -> dict[str, Dataset]:
+        """The data sets that are given, by their key under ``datasets``."""
+        return {phase: block for phase, block in (('train', self.datasets.train), ('val', self.datasets.val)) if block}
 
     @property
     def generator_losses(self) -> dict[str, Loss]:
@@ -302,3 +334,21 @@ class Options(Section):
         train = self.train
         known = {'pixel': train.pixel_opt, 'perceptual': train.perceptual_opt, 'identity': train.identity_opt}
         return {name: loss for name, loss in {**known, **train.losses}.items() if loss is not None and loss.is_on}
+
+
+class ScoringOptions(Run):
+    """All options of a scoring run, such as options/test/gpen_512.yml."""
+
+    models: Annotated[dict[Name, str], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
+    """Files of weights to score, by the name that the tables call them; --model FILE takes their place."""
+    network_g: Component | None = None
+    """The network that the files belong to; default: a GPEN, whose size and width are read off each file."""
+    datasets: Annotated[dict[Name, Dataset], BeforeValidator(_drop_empty)]
+    """Sets of pairs to score on, by the name that the tables call them."""
+    val: Scoring = Field(default_factory=Scoring)
+    """What is measured and shown."""
+
+    @property
+    def dataset_blocks(self) -> dict[str, Dataset]:
+        """The data sets, by their key under ``datasets``."""
+        return self.datasets

@@ -16,7 +16,7 @@ import yaml
 from addict import Dict
 
 from gpen.errors import UserError
-from gpen.options.schema import Dataset, Optimizer, Scheduler
+from gpen.options.schema import Dataset, Metric, Optimizer, Scheduler
 from gpen.utils.files import project_root
 
 Key = tuple[str | int, ...]
@@ -24,7 +24,7 @@ MAX_VALUES = 20_000
 FLOAT = re.compile(r'^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$')
 WHOLE_NUMBER = re.compile(r'^[-+]?\d+([eE]\+?\d+)?$')  # as a float: 5e3, or BasicSR's !!float 5000
 # Options of a block that do not depend on its type.
-KEPT_KEYS = {name for block in (Dataset, Optimizer, Scheduler) for name in block.model_fields} - {'type'}
+KEPT_KEYS = {name for block in (Dataset, Metric, Optimizer, Scheduler) for name in block.model_fields} - {'type'}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def find_option_file(path: str | Path) -> Path:
     for candidate in (given, project_root() / given):
         if candidate.is_file():
             return candidate
-    raise UserError(f'There is no option file {given}. Recipes lie in options/train; give one with -opt FILE.')
+    raise UserError(
+        f'There is no option file {given}. Recipes lie in options/train and options/test; give one with -opt FILE.'
+    )
 
 
 def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:

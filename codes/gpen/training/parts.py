@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +12,13 @@ import torch
 
 from gpen.data.loader import build_dataset, build_val_loader
 from gpen.errors import UserError
-from gpen.metrics import Metric, build_metric
+from gpen.metrics import Metric, build_metrics
 from gpen.models import build_model
 from gpen.options.schema import Dataset, Options
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
+
+LOGGER = logging.getLogger('gpen')
 
 
 @dataclass
@@ -65,7 +69,7 @@ def build_parts(options: Options, device: torch.device) -> Parts:
     """Build data sets (scanned for bad files), model, schedule and metrics.
 
     Raises:
-        UserError: data or weights that are missing or wrong.
+        UserError: data, weights or metrics that are missing or wrong.
     """
     train_options = options.datasets.train
     if train_options is None:
@@ -73,7 +77,7 @@ def build_parts(options: Options, device: torch.device) -> Parts:
     train_set = build_data('train', train_options)
     iterations_per_epoch = math.ceil(len(train_set) / train_options.batch_size_per_gpu)
     total = options.train.total_iter or (options.train.total_epochs or 0) * iterations_per_epoch
-    metrics = {name: build_metric(metric.to_dict()) for name, metric in options.val.metrics.items()}
+    metrics = build_validation_metrics(options, device)
     return Parts(
         options=options,
         device=device,
@@ -110,7 +114,27 @@ def build_validation(options: Options) -> Any:
     )
 
 
-def build_early_stopping(options: Options, metrics: dict[str, Metric]) -> EarlyStopping | None:
+def build_validation_metrics(options: Options, device: torch.device) -> dict[str, Metric]:
+    """Return the metrics by name; those that are optional and cannot be had are left out, with a warning.
+
+    Raises:
+        UserError: a metric that is not optional, or that chooses the best weights, cannot be had.
+    """
+    if options.datasets.val is None:
+        return {}
+    metrics, missing = build_metrics(options.val.metrics, device)
+    early = options.train.early_stopping.metric
+    if early in missing:
+        raise UserError(
+            f'train.early_stopping.metric is {early}, which chooses the best weights, but that metric is not '
+            f'available: {missing[early]} Or choose another metric for train.early_stopping.'
+        )
+    for name, error in missing.items():
+        LOGGER.warning('Warning: validation goes without val.metrics.%s, which is optional: %s', name, error)
+    return metrics
+
+
+def build_early_stopping(options: Options, metrics: Mapping[str, Metric]) -> EarlyStopping | None:
     """Return what follows the chosen metric, or None without validation."""
     early = options.train.early_stopping
     if options.datasets.val is None or early.metric not in metrics:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from gpen.data.image_io import to_uint8, write_image
-from gpen.metrics import Metric
+from gpen.errors import UserError
+from gpen.metrics import Metric, SetMetric
 from gpen.utils.seeds import derive_seed
 
 
@@ -20,20 +22,22 @@ class ValidationResult:
     """What a validation found.
 
     Attributes:
-        means: the mean of each metric.
-        rows: one dict per image: its name and metrics.
+        means: the mean of each metric over the images that it is defined for; a set metric's one number.
+        rows: one dict per image: its name and the metrics of images.
         sheet: the first pictures, one row each, input | restored | sharp: 3 x H x W, uint8 RGB; None without pictures.
+        notes: sentences on how far a number can be trusted.
     """
 
     means: dict[str, float]
     rows: list[dict[str, Any]]
     sheet: Tensor | None
+    notes: list[str] = field(default_factory=list)
 
 
 def validate(
     restore: Callable[[Tensor], Tensor],
     batches: Iterable[dict[str, Any]],
-    metrics: dict[str, Metric],
+    metrics: Mapping[str, Metric],
     seed: int,
     num_pictures: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
@@ -43,28 +47,76 @@ def validate(
     Args:
         restore: N x 3 x H x W in [-1, 1] to N x 3 x size x size.
         batches: dicts with ``lq``, ``gt`` and ``name``.
-        metrics: by name; each gives one number per image.
+        metrics: by name.
         seed: of the noise that a generator with ``in_size`` below ``size`` draws.
         num_pictures: how many images to show in the sheet.
         should_stop: asked between batches; when true, validation is given up.
 
     Returns:
         The result, or None when it was given up.
+
+    Raises:
+        UserError: a metric cannot be taken of these images, or restored and sharp ones differ in size.
     """
     rows: list[dict[str, Any]] = []
     strips: list[Tensor] = []
+    for metric in metrics.values():
+        if isinstance(metric, SetMetric):
+            metric.start()
     for number, batch in enumerate(batches):
         if should_stop():
             return None
         torch.manual_seed(derive_seed(seed, 'val', number))
         restored = restore(batch['lq']).cpu()
-        columns = {name: metric(restored, batch['gt']).tolist() for name, metric in metrics.items()}
+        _check_shapes(restored, batch['gt'])
+        columns = _measure(metrics, restored, batch['gt'])
         for n, image_name in enumerate(batch['name']):
             rows.append({'name': image_name, **{name: values[n] for name, values in columns.items()}})
             if len(strips) < num_pictures:
                 strips.append(make_strip(batch['lq'][n], restored[n], batch['gt'][n]))
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in metrics} if rows else {}
-    return ValidationResult(means, rows, torch.cat(strips, dim=1) if strips else None)
+    means, notes = _summarise(metrics, rows) if rows else ({}, [])
+    return ValidationResult(means, rows, torch.cat(strips, dim=1) if strips else None, notes)
+
+
+def _measure(metrics: Mapping[str, Metric], restored: Tensor, target: Tensor) -> dict[str, list[float]]:
+    """Return the metrics of each image by name; set metrics take the images in."""
+    columns = {}
+    for name, metric in metrics.items():
+        try:
+            if isinstance(metric, SetMetric):
+                metric.update(restored, target)
+            else:
+                columns[name] = metric(restored, target).tolist()
+        except UserError as error:
+            raise UserError(f'The metric {name}: {error}') from error
+    return columns
+
+
+def _summarise(metrics: Mapping[str, Metric], rows: list[dict[str, Any]]) -> tuple[dict[str, float], list[str]]:
+    """Return the mean or number of each metric, and what has to be said about them."""
+    means, notes = {}, []
+    for name, metric in metrics.items():
+        if isinstance(metric, SetMetric):
+            means[name] = metric.compute()
+            explanation = metric.explain()
+            notes += [f'{name} {explanation}.'] if explanation else []
+            continue
+        values = [row[name] for row in rows if not math.isnan(row[name])]
+        means[name] = sum(values) / len(values) if values else math.nan
+        if len(values) < len(rows):
+            notes.append(
+                f'{name} is not defined for {len(rows) - len(values)} of {len(rows)} images; the mean omits them.'
+            )
+    return means, notes
+
+
+def _check_shapes(restored: Tensor, target: Tensor) -> None:
+    if restored.shape != target.shape:
+        made, wanted = (' x '.join(str(side) for side in images.shape[:1:-1]) for images in (restored, target))
+        raise UserError(
+            f'The network makes images of {made}, but the sharp ones are {wanted}. '
+            'Set size and in_size of the data set to what the network makes and takes.'
+        )
 
 
 def write_sheet(path: Path, sheet: Tensor) -> None:

@@ -1,0 +1,164 @@
+"""The models to score: which files, how tables call them, and how they are loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpen.archs import build_network
+from gpen.archs.checkpoints import load_network
+from gpen.errors import UserError
+from gpen.options.checks import INPUT_NAME
+from gpen.options.schema import Component, Options
+from gpen.restoration.restorer import Restorer, load_restorer
+
+RESTORED = 'restored'  # what tables call a model that is the only one
+CHUNK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network ready for use.
+
+    Attributes:
+        restore: N x 3 x in_size x in_size in [-1, 1] to N x 3 x size x size, float32, clamped, on the CPU.
+        size: height and width of what it makes; None where that depends on what it is given.
+        in_size: height and width of what it takes; None as above.
+        backend: what runs it.
+    """
+
+    restore: Callable[[Tensor], Tensor]
+    size: int | None
+    in_size: int | None
+    backend: str
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What is to be said of a model's file: ``sha256`` of its content in hexadecimal, its length in ``bytes``."""
+
+    path: str
+    sha256: str
+    bytes: int
+    size: int | None
+    in_size: int | None
+    backend: str
+
+
+class ModelShelf:
+    """The models of a scoring run; one at a time is in memory.
+
+    Args:
+        paths: files of weights by the name of the model, one at least.
+        network_g: the network that they belong to; None reads a GPEN off each file.
+        device: where they run.
+
+    Attributes:
+        files: what is to be said of each model.
+        size: height and width of what they make; None where that depends on what they are given.
+        in_size: height and width of what they take; None as above.
+
+    Raises:
+        UserError: a file is missing, damaged, or does not fit the network, or two models differ in size.
+    """
+
+    def __init__(self, paths: dict[str, Path], network_g: Component | None, device: torch.device) -> None:
+        self._paths = paths
+        self._network_g = network_g
+        self._device = device
+        self._loaded: tuple[str, Model] | None = None
+        self.files = {name: self._inspect(name) for name in paths}
+        first, *others = self.files.items()
+        self.size, self.in_size = first[1].size, first[1].in_size
+        for name, file in others:
+            if (file.size, file.in_size) != (self.size, self.in_size):
+                raise UserError(
+                    f'{name} makes images of {file.size} pixels out of {file.in_size}, but {first[0]} {self.size} out '
+                    f'of {self.in_size}: their scores cannot be compared. Score them in runs of their own.'
+                )
+
+    def load(self, name: str) -> Model:
+        """Return a model, read from its file unless it was the last one asked for."""
+        if self._loaded is None or self._loaded[0] != name:
+            self._loaded = None  # makes room first
+            self._loaded = (name, load_model(self._paths[name], self._network_g, self._device))
+        return self._loaded[1]
+
+    def _inspect(self, name: str) -> ModelFile:
+        path = self._paths[name]
+        model = self.load(name)
+        digest, length = hashlib.sha256(), path.stat().st_size
+        with path.open('rb') as stream:
+            for chunk in iter(lambda: stream.read(CHUNK), b''):
+                digest.update(chunk)
+        return ModelFile(str(path), digest.hexdigest(), length, model.size, model.in_size, model.backend)
+
+
+def load_model(path: Path, network_g: Component | None, device: torch.device) -> Model:
+    """Load a model: a GPEN and ONNX files as restoring does, any other network as ``network_g`` says.
+
+    Raises:
+        UserError: no such file, or it does not fit.
+    """
+    if network_g is None or network_g.type == 'GPEN' or path.suffix.lower() == '.onnx':
+        restorer = load_restorer(path, device)
+        return Model(restorer, restorer.size, restorer.in_size, restorer.backend)
+    network = build_network(network_g.to_dict())
+    load_network(network, path)
+    network.to(device).eval().requires_grad_(False)
+
+    @torch.inference_mode()
+    def run(lq: Tensor) -> Tensor:
+        image: Tensor = network(lq.to(device))
+        return image
+
+    size = network_g.arguments.get('size')
+    in_size = network_g.arguments.get('in_size', size)
+    backend = f'PyTorch on {device.type}, fp32'
+    # Restorer checks and clamps what the network gives; it does not look at the sizes.
+    return Model(Restorer(run, size or 0, in_size or 0, backend), size, in_size, backend)
+
+
+def find_run_weights(options: Options) -> Path:
+    """Return the weights of a training run to score: its best, else its latest.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = options.experiment_folder / 'models'
+    for name in ('net_g_best.pth', 'net_g_latest.pth'):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(f'There are no weights in {folder}. Train first, or give a file with --model FILE.')
+
+
+def name_models(files: Sequence[str | Path]) -> dict[str, Path]:
+    """Return names for files that were given without: their stems, with folders in front where these are alike.
+
+    Raises:
+        UserError: a file is not there.
+    """
+    paths = list(dict.fromkeys(Path(file).expanduser() for file in files))
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f'There is no file {path}. Give the weights to score with --model FILE.')
+    if len(paths) == 1:
+        return {RESTORED: paths[0]}
+    absolute = [path.resolve() for path in paths]
+    for depth in range(max(len(path.parts) for path in absolute)):
+        names = [_name(path, depth) for path in absolute]
+        if len(set(names)) == len(names) and INPUT_NAME not in names:
+            return dict(zip(names, paths, strict=True))
+    return {f'model_{n}': path for n, path in enumerate(paths, start=1)}
+
+
+def _name(path: Path, depth: int) -> str:
+    """Return the stem of a path after so many of its folders, as the name of a file."""
+    parts = [*path.parts[-1 - depth : -1], path.stem]
+    return re.sub(r'[^A-Za-z0-9._-]+', '-', '_'.join(parts)).lstrip('._-')[-120:] or 'model'

@@ -1,0 +1,162 @@
+"""What a scoring run found, and the files that keep it."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpen import __version__
+from gpen.data.image_io import write_image
+from gpen.evaluation.models import ModelFile
+from gpen.metrics import MetricNotAvailableError
+from gpen.options.checks import INPUT_NAME
+from gpen.training.validation import ValidationResult
+from gpen.utils.files import write_text
+
+PACKAGES = ('torchmetrics', 'torch-fidelity', 'basicsr', 'facexlib', 'onnxruntime')  # that metrics and models may use
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """What was found on one set.
+
+    Attributes:
+        name: of the set.
+        lq: of the input as it is, enlarged (bicubic) where the networks enlarge.
+        restored: by the name of the model.
+        sheets: pictures by the name of the model, H x W x 3, uint8, RGB; none where none were asked for.
+    """
+
+    name: str
+    lq: ValidationResult
+    restored: dict[str, ValidationResult]
+    sheets: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def images(self) -> int:
+        """How many images the set has."""
+        return len(self.lq.rows)
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be said about the numbers, each thing once."""
+        return list(dict.fromkeys(note for result in (self.lq, *self.restored.values()) for note in result.notes))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a scoring run found.
+
+    Attributes:
+        name: of the run.
+        seed: of the run.
+        device: where networks ran.
+        models: the files by the name of the model.
+        metrics: the options of each metric by name, and ``higher_is_better``.
+        missing: why each optional metric that cannot be had is missing, by name.
+        is_single: whether it is about one model on one set.
+        sets: what was found on each set that is done.
+    """
+
+    name: str
+    seed: int
+    device: str
+    models: dict[str, ModelFile]
+    metrics: dict[str, dict[str, Any]]
+    missing: dict[str, MetricNotAvailableError]
+    is_single: bool
+    sets: list[ScoredSet] = field(default_factory=list)
+
+
+def write_results(findings: Findings, folder: Path) -> None:
+    """Write ``results.json`` and ``results.csv``: all that was found, image by image."""
+    text = json.dumps(_to_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(folder / 'results.json', text + '\n')
+    write_text(folder / 'results.csv', _to_csv(findings))
+
+
+def write_sheets(scored: ScoredSet, folder: Path, is_single: bool) -> list[Path]:
+    """Write the picture sheets of a set; return their paths."""
+    paths = []
+    for model, sheet in scored.sheets.items():
+        path = folder / ('input_restored_sharp.png' if is_single else f'{scored.name}_{model}.png')
+        write_image(path, sheet.astype(np.float32) / 127.5 - 1)
+        paths.append(path)
+    return paths
+
+
+def _to_json(findings: Findings) -> dict[str, Any]:
+    return {
+        'name': findings.name,
+        'manual_seed': findings.seed,
+        'device': findings.device,
+        'versions': _list_versions(),
+        'models': {name: asdict(file) for name, file in findings.models.items()},
+        'metrics': findings.metrics,
+        'not_available': {
+            name: {'missing': error.missing, 'reason': str(error)} for name, error in findings.missing.items()
+        },
+        'sets': {scored.name: _set_to_json(scored) for scored in findings.sets},
+    }
+
+
+def _list_versions() -> dict[str, str]:
+    """Return the versions of what the numbers depend on, where it is installed."""
+    versions = {'gpen': __version__, 'python': platform.python_version(), 'torch': torch.__version__}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
+
+
+def _set_to_json(scored: ScoredSet) -> dict[str, Any]:
+    results = {INPUT_NAME: scored.lq, **scored.restored}
+    return {
+        'images': scored.images,
+        'means': {name: _finite(result.means) for name, result in results.items()},
+        'notes': scored.notes,
+        'per_image': [
+            {
+                'image': row['name'],
+                **{name: _finite(_without_name(result.rows[n])) for name, result in results.items()},
+            }
+            for n, row in enumerate(scored.lq.rows)
+        ],
+    }
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | str | None]:
+    """Return numbers as JSON can hold them: null for no number, ``"inf"`` for the PSNR of equal images."""
+    return {
+        name: None if math.isnan(value) else value if math.isfinite(value) else str(value)
+        for name, value in values.items()
+    }
+
+
+def _without_name(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != 'name'}
+
+
+def _to_csv(findings: Findings) -> str:
+    """Return a line for each image of each set as input and as restored by each model."""
+    stream = io.StringIO()
+    metrics = list(findings.sets[0].lq.rows[0])[1:] if findings.sets else []  # the name comes first
+    writer = csv.writer(stream, lineterminator='\n')
+    writer.writerow(['set', 'image', 'model', *metrics])
+    for scored in findings.sets:
+        for model, result in {INPUT_NAME: scored.lq, **scored.restored}.items():
+            for row in result.rows:
+                writer.writerow([scored.name, row['name'], model, *(row[name] for name in metrics)])
+    return stream.getvalue()

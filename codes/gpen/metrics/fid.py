@@ -1,0 +1,136 @@
+"""FID: the distance between the restored images as a set and the sharp ones as a set."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpen.data.image_io import to_uint8
+from gpen.losses.frozen import load_frozen
+from gpen.metrics import SetMetric, builds_metric
+from gpen.metrics.shared import needing, require
+from gpen.registry import METRIC_REGISTRY
+from gpen.utils.weight_files import load_weights
+from gpen.utils.weights import find_weights
+
+FILENAME = 'weights-inception-2015-12-05-6726825d.pth'
+URL = f'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILENAME}'
+FEATURES = 2048
+REQUIREMENTS = {'torchmetrics': 'torchmetrics>=1.4', 'torch_fidelity': 'torch-fidelity>=0.3'}
+
+
+@METRIC_REGISTRY.register
+@builds_metric
+def calculate_fid(device: torch.device | str, option: str, weights: str | None = None) -> SetMetric:
+    """Fréchet inception distance (Heusel et al. 2017, eq. 6) of the restored set to the sharp set; 0 for equal sets.
+
+    Features are the 2048 of the last pooling of the TensorFlow InceptionV3 that published values are made with, in
+    torch-fidelity's version; images are rounded to 8 bits and resized to 299 x 299 as TensorFlow did.  The sharp set is
+    that of the same images, so numbers are smaller than with an independent one such as all of FFHQ.
+
+    Args:
+        device: where the network is to live.
+        option: how messages call the metric's option block.
+        weights: a local copy of ``weights-inception-2015-12-05-6726825d.pth``; default: the one in ``weights/`` under
+            the project's root, in torch hub's cache, or downloaded.
+
+    Returns:
+        The metric; less is better.
+
+    Raises:
+        MetricNotAvailableError: torchmetrics or torch-fidelity is missing, or the weight file cannot be had.
+        UserError: the weight file does not fit.
+    """
+    require('torchmetrics', REQUIREMENTS['torchmetrics'], 'FID')
+    library = require('torch_fidelity.feature_extractor_inceptionv3', REQUIREMENTS['torch_fidelity'], 'FID')
+    with needing(FILENAME):
+        path = find_weights(
+            FILENAME,
+            URL,
+            sha256_prefix=FILENAME.removesuffix('.pth').rpartition('-')[2],
+            local=weights,
+            what="FID's InceptionV3 weights",
+            option=f'{option}.weights',
+        )
+    network = build_inception(library)
+    load_frozen(network, load_weights(path), path, "torch-fidelity's weights of InceptionV3")
+    return FrechetDistance(LastPooling(network), device)
+
+
+class FrechetDistance(SetMetric):
+    """Fréchet distance of two sets of images in the feature space of a network.
+
+    Args:
+        network: N x 3 x H x W, uint8, to N x F; with F as its attribute ``num_features``.
+        device: where it is to live.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, network: nn.Module, device: torch.device | str) -> None:
+        fid = require('torchmetrics.image.fid', REQUIREMENTS['torchmetrics'], 'FID')
+        self.device = device
+        self.distance: Any = fid.FrechetInceptionDistance(feature=network).to(device)
+
+    def start(self) -> None:
+        """Forget all images."""
+        self.distance.reset()
+
+    @torch.no_grad()
+    def update(self, restored: Tensor, target: Tensor) -> None:
+        """Take in two batches, N x 3 x H x W in [-1, 1]."""
+        for images, real in ((restored, False), (target, True)):
+            self.distance.update(to_uint8(images.to(self.device)), real=real)
+
+    def compute(self) -> float:
+        """Return the distance; not a number for fewer than two images."""
+        return max(0.0, float(self.distance.compute())) if self._count() >= 2 else math.nan
+
+    def explain(self) -> str | None:
+        """Say that the number of images is too small, where it is."""
+        count, features = self._count(), int(self.distance.real_features_sum.numel())
+        if count < 2:
+            return f'has no value: it compares sets of two images or more, and there is {count}'
+        if count < features:
+            return (
+                f'comes from {count} images, fewer than its {features} features: it depends strongly on their number, '
+                'so compare it only with values on these same images'
+            )
+        return None
+
+    def _count(self) -> int:
+        return int(self.distance.fake_features_num_samples)
+
+
+class LastPooling(nn.Module):
+    """torch-fidelity's network with one tensor as its result: N x 3 x H x W, uint8 -> N x 2048."""
+
+    num_features = FEATURES
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.network(images)[0]
+        return features
+
+
+def build_inception(library: Any) -> nn.Module:
+    """Return torch-fidelity's InceptionV3 on the ``meta`` device, without weights."""
+
+    class Inception(library.FeatureExtractorInceptionV3):  # type: ignore[misc, name-defined]
+        # The constructor of its base downloads weights, or unpickles them without weights_only, and loads them here.
+        def load_state_dict(self, state_dict: Any, *arguments: Any, **settings: Any) -> Any:
+            return super().load_state_dict(state_dict, *arguments, **settings) if state_dict else None
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    with torch.device('meta'):
+        network: nn.Module = Inception('inception-v3-compat', [str(FEATURES)], feature_extractor_weights_path=nothing)
+    return network

@@ -1,0 +1,46 @@
+"""Identity similarity: is it still the same person?"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpen.losses.identity import FILENAME, crop_face, find_arcface, load_arcface
+from gpen.metrics import ImageMetric, builds_metric
+from gpen.metrics.shared import as_saved, needing, require
+from gpen.registry import METRIC_REGISTRY
+
+
+@METRIC_REGISTRY.register
+@builds_metric
+def calculate_identity(device: torch.device | str, option: str, weights: str | None = None) -> ImageMetric:
+    """Cosine similarity of ArcFace embeddings (Deng et al. 2019): 1 for the same image, about 0 for other people.
+
+    Judged on 8-bit values, by the network and the cut-out of :class:`gpen.losses.identity.IdentityLoss`: images must be
+    faces aligned as in FFHQ.
+
+    Args:
+        device: where the network is to live.
+        option: how messages call the metric's option block.
+        weights: a local copy of ``recognition_arcface_ir_se50.pth``; default: the one in ``weights/`` under the
+            project's root, in torch hub's cache, or downloaded.
+
+    Returns:
+        The metric; more is better.
+
+    Raises:
+        MetricNotAvailableError: facexlib is missing, or the weight file cannot be had.
+        UserError: the weight file does not fit.
+    """
+    require('facexlib.recognition.arcface_arch', 'facexlib>=0.3', 'Identity similarity')
+    with needing(FILENAME):
+        path = find_arcface(weights, f'{option}.weights')
+    network = load_arcface(path).to(device)
+
+    @torch.no_grad()
+    def measure(restored: Tensor, target: Tensor) -> Tensor:
+        a, b = (network(crop_face(as_saved(images, device))) for images in (restored, target))  # N x 512 each
+        return F.cosine_similarity(a.double(), b.double())
+
+    return ImageMetric(measure, higher_is_better=True)
