@@ -30,11 +30,14 @@ setup(
     python_requires='>=3.10',
     package_dir={'': 'codes'},
     packages=find_packages('codes'),
+    package_data={'gpen.demo': ['*.css', '*.html', '*.js']},
     install_requires=[requirement for requirement in REQUIREMENTS if not is_optional(requirement)],
     extras_require={
         'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)],
         'datasets': ['datasets>=3'],  # Hugging Face data sets: io_backend {type: datasets}
         'background': ['spandrel>=0.4'],  # restore.py --background_model
+        'demo': ['gradio>=6.30'],  # scripts/demo.py
+        'export': ['onnx>=1.16', 'onnxscript>=0.3'],  # export.py --format onnx
         'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
     },
     entry_points={

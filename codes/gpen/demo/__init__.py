@@ -1,0 +1,1 @@
+"""The page that restores photographs: dropped on it, kept in memory alone, forgotten soon."""

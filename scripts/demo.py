@@ -1,0 +1,108 @@
+"""Show a trained network on a page in the browser: drop a photograph, see every face before and after.
+
+The page is served at http://127.0.0.1:7860 to this computer alone, until Ctrl-C.  Photographs stay in memory and are
+forgotten when their tab is closed, or after some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+from _arguments import within
+from gpen.commands._run import run_command
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog='demo.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--model', required=True, metavar='FILE', help='a checkpoint, or an exported .onnx file')
+    parser.add_argument('--host', default='127.0.0.1', help='address to serve at; 0.0.0.0: to everyone (127.0.0.1)')
+    parser.add_argument(
+        '--port', type=within(int, 0, 65535), default=7860, help='the next free one where it is taken; 0: any (7860)'
+    )
+    parser.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto')
+    parser.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], default='fp32')
+    parser.add_argument('--batch_size', type=within(int, 1, 1024), default=4, metavar='N', help='faces at a time (4)')
+    parser.add_argument(
+        '--detector', choices=['auto', 'retinaface', 'mtcnn'], default='auto', help='what finds faces (auto)'
+    )
+    parser.add_argument('--weights', type=Path, metavar='FOLDER', help="where RetinaFace's weights are")
+    parser.add_argument(
+        '--max_size', type=within(float, 0.001, 4000), default=20, metavar='MB', help='largest file (20 MB)'
+    )
+    parser.add_argument(
+        '--max_pixels', type=within(int, 1, 10**9), default=50_000_000, metavar='N',
+        help='largest photograph, before and after it is enlarged (50,000,000)',
+    )  # fmt: skip
+    parser.add_argument('--open', action='store_true', help='open the page in the browser')
+    return parser.parse_args(arguments)
+
+
+def show(args: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C; return the exit status."""
+    from gpen.demo.server import open_socket, prepare, serve
+
+    prepare()
+    listener = open_socket(args.host, args.port)
+
+    from gpen.demo.service import MIN_FACE, About, Service
+    from gpen.demo.store import Store
+    from gpen.faces.detection import build_detector, choose_detector
+    from gpen.restoration.photograph import PhotographRestorer
+    from gpen.restoration.restorer import load_restorer
+    from gpen.training.device import choose_device
+
+    device = choose_device(args.device)
+    restorer = load_restorer(Path(args.model), device, args.precision)
+    name, reason = choose_detector(args.detector, args.weights)
+    print(reason)
+    detector = build_detector(name, args.weights, MIN_FACE, device.type)
+    service = Service(PhotographRestorer(restorer, detector, args.batch_size), Store(), args.max_pixels)
+    about = About(
+        f'{Path(args.model).name}: faces of {restorer.size} x {restorer.size} pixels, {restorer.backend}',
+        round(args.max_size * 1e6),
+    )
+
+    serve(service, about, listener, lambda: announce(args.host, args.port, listener.getsockname(), args.open))
+    if service.is_busy:
+        # The thread that the network still runs in would abort the interpreter when it ends in the usual way.
+        sys.stdout.flush()
+        os._exit(0)
+    return 0
+
+
+def announce(host: str, wanted: int, bound: tuple[str, int], open_it: bool) -> None:
+    """Print where the page is: at ``host``, which is bound to an address and a port."""
+    import ipaddress
+
+    port = bound[1]
+    at = ipaddress.ip_address(bound[0].partition('%')[0])
+    if wanted not in (0, port):
+        print(f'Port {wanted} is taken; this is the next free one.')
+    if not at.is_loopback:
+        print(f'Warning: anyone who can reach this computer at port {port} can use the page (--host {host}).')
+    name = 'localhost' if at.is_unspecified else f'[{host}]' if ':' in host else host
+    address = f'http://{name}:{port}'
+    print('Press Ctrl-C to end it.')
+    print(address, flush=True)
+    if open_it:
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    args = parse_arguments(arguments)
+    return run_command(lambda: show(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
