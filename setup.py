@@ -15,7 +15,7 @@ def read_requirements() -> list[str]:
 
 def is_optional(requirement: str) -> bool:
     """Whether everything else works without it."""
-    return requirement.startswith(('basicsr', 'facexlib', 'torchmetrics', 'torch-fidelity'))
+    return requirement.startswith(('basicsr', 'facexlib', 'onnx>', 'onnxscript', 'torch-fidelity', 'torchmetrics'))
 
 
 REQUIREMENTS = read_requirements()
@@ -37,7 +37,7 @@ setup(
         'datasets': ['datasets>=3'],  # Hugging Face data sets: io_backend {type: datasets}
         'background': ['spandrel>=0.4'],  # restore.py --background_model
         'demo': ['gradio>=6.30'],  # scripts/demo.py
-        'export': ['onnx>=1.16', 'onnxscript>=0.3'],  # export.py --format onnx
+        'export': ['onnx>=1.17', 'onnxscript>=0.7'],  # export.py --format onnx
         'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
     },
     entry_points={

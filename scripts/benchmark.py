@@ -1,6 +1,7 @@
 """Measure how fast parts of the program are on this machine.
 
 data: decoding and each degradation recipe, beside the same built from BasicSR's functions.
+restore: a face through the network, with PyTorch and with ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from _arguments import within
+from gpen.commands._arguments import within
 from gpen.commands._run import run_command
 
 
@@ -22,6 +23,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
     _add_data(commands.add_parser('data', help='decoding and degradations, images per second per core'))
+    _add_restore(commands.add_parser('restore', help='a face through the network, PyTorch and ONNX Runtime'))
     return parser.parse_args(arguments)
 
 
@@ -44,16 +46,37 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
 
 
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.description = 'Seconds per face on the CPU, with PyTorch (fp32 and bf16) and with ONNX Runtime.'
+    parser.set_defaults(run=_run_restore)
+    parser.add_argument('--model', metavar='FILE', help='weights of a generator (default: random ones)')
+    parser.add_argument('--size', type=int, default=512, metavar='N', help='side of random weights (512)')
+    parser.add_argument('--channel_multiplier', type=int, metavar='N', help='of random weights (as published)')
+    parser.add_argument('--narrow', type=float, metavar='X', help='of random weights (as published)')
+    parser.add_argument(
+        '--batch_sizes', type=within(int, 1, 64), nargs='+', default=[1, 4], metavar='N', help='faces at a time (1 4)'
+    )
+    parser.add_argument('--rounds', type=within(int, 1, 100), default=3, metavar='N', help='the median counts (3)')
+    parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help="of both (PyTorch's choice)")
+    parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
+
+
 def _run_data(args: argparse.Namespace) -> int:
+    for library in ('OMP', 'OPENBLAS', 'MKL'):  # what is measured is one core; NumPy reads these on import
+        os.environ[f'{library}_NUM_THREADS'] = '1'
     from benchmarks.data import measure_data
 
     return measure_data(args)
 
 
+def _run_restore(args: argparse.Namespace) -> int:
+    from benchmarks.restore import measure_restoring
+
+    return measure_restoring(args)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
-    for library in ('OMP', 'OPENBLAS', 'MKL'):  # what is measured is one core; NumPy reads these on import
-        os.environ[f'{library}_NUM_THREADS'] = '1'
     args = parse_arguments(arguments)
     return run_command(lambda: args.run(args))
 

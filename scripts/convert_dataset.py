@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from _arguments import within
+from gpen.commands._arguments import within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
-from _arguments import within
+from gpen.commands._arguments import within
 from gpen.commands._run import run_command
 
 

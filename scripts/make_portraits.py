@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from _arguments import within
+from gpen.commands._arguments import within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The benchmark measures ours and BasicSR's side of the same work."""
+"""The benchmark measures ours and BasicSR's side of the same work, and PyTorch beside ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import benchmark
-from benchmarks import data
+from benchmarks import data, restore
 from benchmarks.plain_degradations import Plain, find_plain
 from benchmarks.report import Cost, Row, format_speeds
 from conftest import run_code, write_pairs
@@ -180,3 +180,28 @@ def test_ours_and_plain_do_the_same_harm_on_average(name: str, plain: Plain, fac
         mean_of(theirs, lambda image: psnr(bgr, image)), abs=0.8
     )
     assert mean_of(ours, detail) == pytest.approx(mean_of(theirs, detail), rel=0.4)
+
+
+def test_restoring_is_timed_with_pytorch_and_onnx_runtime(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ('onnx', 'onnxruntime', 'onnxscript'):
+        pytest.importorskip(package, reason=f'{package} is not installed')
+    target = tmp_path / 'numbers.json'
+    tiny = ['--size', '16', '--narrow', '0.02', '--batch_sizes', '1', '3', '--rounds', '2']
+    assert benchmark.main(['restore', *tiny, '--json', str(target)]) == 0
+    printed = capsys.readouterr().out
+    lines = [[cell.strip() for cell in line.split('|')[1:-1]] for line in printed.splitlines() if line.startswith('|')]
+    assert lines[0] == ['seconds per face', 'batch 1', 'times as fast', 'batch 3', 'times as fast']
+    assert [line[0] for line in lines[2:]] == ['PyTorch, fp32', 'PyTorch, bf16', 'ONNX Runtime, fp32']
+    assert lines[2][2] == lines[2][4] == '1.00'
+    assert 'GPEN 16 x 16' in printed
+    numbers = json.loads(target.read_text())
+    assert {(row['backend'], row['batch_size']) for row in numbers['times']} == {
+        (line[0], batch) for line in lines[2:] for batch in (1, 3)
+    }
+    assert all(len(row['seconds']) == 2 and min(row['seconds']) > 0 for row in numbers['times'])
+
+
+def test_the_table_of_restoring_shows_medians_and_how_many_times_faster_they_are() -> None:
+    times = {(restore.BASELINE, 1): [2.0, 2.0, 9.0], ('ONNX Runtime, fp32', 1): [1.0, 9.0, 1.0]}
+    cells = restore.format_times(times).splitlines()[-1].split('|')
+    assert [cell.strip() for cell in cells[1:-1]] == ['ONNX Runtime, fp32', '1', '2.00']

@@ -56,13 +56,13 @@ def format_speeds(rows: Sequence[Row]) -> str:
     cells = {(row.name, row.size): _format_row(row, _format_speed) for row in rows}
     header = ['images/s per core', *(f'{size}: {title}' for size in sizes for title in ('ours', 'plain', 'ratio'))]
     names = list(dict.fromkeys(row.name for row in rows))
-    return _format_table([header, *([name, *(cell for size in sizes for cell in cells[name, size])] for name in names)])
+    return format_table([header, *([name, *(cell for size in sizes for cell in cells[name, size])] for name in names)])
 
 
 def format_steps(rows: Sequence[Row]) -> str:
     """Return milliseconds per image: a line for each step."""
     lines = [[f'{row.name}, {row.size} x {row.size}', *_format_row(row, _format_milliseconds)] for row in rows]
-    return _format_table([['ms per image', 'ours', 'plain', 'ratio'], *lines])
+    return format_table([['ms per image', 'ours', 'plain', 'ratio'], *lines])
 
 
 def _format_row(row: Row, form: Any) -> list[str]:
@@ -83,7 +83,7 @@ def _format_milliseconds(seconds: float) -> str:
     return f'{seconds * 1000:.2f}'
 
 
-def _format_table(lines: Sequence[Sequence[str]]) -> str:
+def format_table(lines: Sequence[Sequence[str]]) -> str:
     """Return a table that is as readable in a terminal as in a Markdown file."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     justified = [

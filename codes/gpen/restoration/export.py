@@ -1,0 +1,145 @@
+"""A trained generator in one file for other programs: ONNX, safetensors, or the flat layout of the published files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from gpen import __version__
+from gpen.archs.checkpoints import load_generator
+from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.storage import find_backend, open_storage
+from gpen.errors import UserError
+from gpen.restoration.export_onnx import external_path, write_onnx
+from gpen.utils.files import atomic_path
+
+Format = Literal['onnx', 'safetensors', 'gpen']
+SUFFIXES: dict[Format, str] = {'onnx': '.onnx', 'safetensors': '.safetensors', 'gpen': '.pth'}
+MAX_FACES = 8
+
+
+def export_generator(
+    checkpoint: Path,
+    kind: Format,
+    output: Path | None = None,
+    overwrite: bool = False,
+    faces: Path | None = None,
+    progress: Callable[[str], object] = len,
+) -> Path:
+    """Write a generator (EMA weights first) in another format, whole or not at all.
+
+    - ``onnx``: see :func:`gpen.restoration.export_onnx.write_onnx`.
+    - ``safetensors``: float32, names as published; metadata ``format`` (pt), ``network_g`` (the options as JSON) and
+      ``version``.
+    - ``gpen``: a flat state dict as the published files are, to be read with ``weights_only=True``.
+
+    All three can be given to :func:`gpen.restoration.restorer.load_restorer`.
+
+    Args:
+        checkpoint: our files, published ones, BasicSR's or safetensors.
+        kind: the format.
+        output: where to; by default beside the checkpoint, see :func:`plan_output`.
+        overwrite: replace a file that is there.
+        faces: an image or a folder, to check ONNX with; images are resized to the network's input, at most
+            :data:`MAX_FACES` of a folder are taken.
+        progress: called with a sentence after each step.
+
+    Returns:
+        Where it was written.
+
+    Raises:
+        UserError: the checkpoint cannot be used, ``output`` is in the way or has another suffix, a package is missing,
+            or ONNX Runtime computes something else than PyTorch.
+    """
+    target = plan_output(checkpoint, kind, output, overwrite)
+    if faces is not None and kind != 'onnx':
+        raise UserError(
+            f'--check belongs to --format onnx; the weights of --format {kind} are those of the checkpoint.'
+        )
+    network, config = load_generator(checkpoint)
+    network.eval().requires_grad_(False)
+    progress(f'{checkpoint}: {describe_network(config)}')
+    if kind == 'onnx':
+        write_onnx(network, config, target, _read_faces(faces, config['in_size']), progress)
+        return target
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    (_write_safetensors if kind == 'safetensors' else _write_gpen)(target, state, config)
+    return target
+
+
+def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: bool) -> Path:
+    """Return where the file goes: ``output``, or beside the checkpoint with the suffix of the format.
+
+    The published layout has the suffix of our own checkpoints, so its default name is ``NAME_gpen.pth``.
+
+    Raises:
+        UserError: the checkpoint is an ONNX file or would be lost, another file is in the way, or the suffix is that of
+            another format, by which the file would be read wrongly later.
+    """
+    suffix = SUFFIXES[kind]
+    if checkpoint.suffix.lower() == '.onnx':
+        raise UserError(f'{checkpoint} is exported already. Give the checkpoint that it was made from.')
+    if output is None:
+        output = checkpoint.with_name(f'{checkpoint.stem}{"_gpen" if kind == "gpen" else ""}{suffix}')
+    if output.suffix.lower() != suffix:
+        raise UserError(f'--output {output}: a file of --format {kind} should end in {suffix}.')
+    if output.resolve() == checkpoint.resolve():
+        raise UserError(f'{output} is the checkpoint itself, which would be lost. Choose another --output.')
+    if output.is_dir():
+        raise UserError(f'--output {output} is a folder. Give the path of a file.')
+    places = [output, external_path(output)] if kind == 'onnx' else [output]
+    for place in places:
+        if place.exists() and not overwrite:
+            raise UserError(f'{place} is there already. Choose another --output, or replace it with --overwrite.')
+    return output
+
+
+def describe_network(config: dict[str, Any]) -> str:
+    """Return what the options of a network say, in words."""
+    size, in_size = config['size'], config['in_size']
+    sizes = f'{size} x {size}' if size == in_size else f'{in_size} x {in_size} to {size} x {size}'
+    return f'GPEN {sizes}, channel_multiplier {config["channel_multiplier"]}, narrow {config["narrow"]:g}'
+
+
+def _write_safetensors(target: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    metadata = {'format': 'pt', 'network_g': json.dumps(config), 'version': f'gpen-trainer {__version__}'}
+    with atomic_path(target) as temporary:
+        try:
+            save_file(state, temporary, metadata)
+        except SafetensorError as error:  # also what a full disk ends in
+            raise OSError(str(error)) from error
+
+
+def _write_gpen(target: Path, state: dict[str, Tensor], _config: dict[str, Any]) -> None:
+    with atomic_path(target) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # PyTorch's word for a full disk
+            raise OSError(next(iter(str(error).splitlines()), 'the file could not be written')) from error
+
+
+def _read_faces(source: Path | None, size: int) -> list[Tensor]:
+    """Return faces, each 1 x 3 x size x size: an image, or some spread over a folder."""
+    if source is None:
+        return []
+    if source.is_file():
+        images = [read_image(source)]
+    elif source.is_dir():
+        storage = open_storage(source.absolute(), find_backend(source))
+        keys = storage.keys()
+        count = min(MAX_FACES, len(keys))
+        chosen = [keys[index * len(keys) // count] for index in range(count)]
+        images = [read_image(storage.read(key), storage.describe(key)) for key in chosen]
+    else:
+        raise UserError(f'--check {source}: there is no such file or folder. Give an image, or a folder of images.')
+    if not images:
+        raise UserError(f'--check {source}: there is no image in it. Give an image, or a folder of images.')
+    return [to_tensor(resize(image, size))[None] for image in images]

@@ -1,0 +1,223 @@
+"""A generator as an ONNX file, compared with PyTorch before it gets its name."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from gpen import __version__
+from gpen.archs.gpen import GPEN
+from gpen.errors import UserError
+from gpen.restoration.onnx_backend import INPUT, OUTPUT, first_line, import_package, load_onnx
+from gpen.utils.files import atomic_path
+from gpen.utils.seeds import derive_generator
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 18
+# The version of the file format that belongs to opset 18: ONNX Runtime since 1.14 and other programs of 2023 read it.
+IR_VERSION = 8
+LARGEST_DIFFERENCE = 1.0  # in 1/255 of the range of an image
+BATCHES = (1, 3)
+_LARGEST_BATCH = 2**16  # torch 2.5 and 2.6 want a bound
+# Protocol buffers hold 2 GB; the graph around the weights takes far less than the rest.
+LARGEST_FILE = 2**31 - 2**26
+_SMALL = 1024  # bytes of a tensor that stays in the graph, where shape inference looks for it
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The largest difference between ONNX Runtime and PyTorch, over what inputs, in 1/255 of [-1, 1]."""
+
+    inputs: str
+    largest: float
+
+    def __str__(self) -> str:
+        return f'{self.inputs}: {self.largest:.2g}'
+
+
+def write_onnx(
+    network: GPEN,
+    config: dict[str, Any],
+    target: Path,
+    faces: Sequence[Tensor] = (),
+    progress: Callable[[str], object] = len,
+) -> list[Difference]:
+    """Write a network as ONNX, unless ONNX Runtime computes something else with it than PyTorch.
+
+    The input is ``lq``, N x 3 x in_size x in_size, float32, RGB, [-1, 1], the output ``image``, N x 3 x size x size,
+    not clamped, for any N.  The noise of a network that enlarges is fixed (:meth:`gpen.archs.gpen.GPEN.fix_noise`) and
+    becomes constants.  The network's options are in the metadata.  Weights of more than 2 GB go to a file beside it,
+    ``TARGET.data``.
+
+    Args:
+        network: on the CPU, for evaluation and without gradients; its noise is fixed.
+        config: its options, see :func:`gpen.archs.checkpoints.infer_gpen_config`.
+        target: where to; replaced if it is there.
+        faces: 1 x 3 x in_size x in_size each, to compare with, on top of random inputs in batches of 1 and 3.
+        progress: called with a sentence after each step.
+
+    Returns:
+        What was compared, and the differences.
+
+    Raises:
+        UserError: a package is missing, the disk is full, or a difference is above 1/255; nothing is written then.
+    """
+    for package in ('onnx', 'onnxscript', 'onnxruntime'):
+        import_package(package)
+    network.fix_noise()
+    model = build_model(network, config)
+    data = external_path(target)
+    if sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST_FILE:
+        # The inner file gets its name first, so that a graph never stands there without its data.
+        with atomic_path(target) as graph_file, atomic_path(data) as data_file:
+            _move_weights(model, data_file)
+            graph_file.write_bytes(model.SerializeToString())
+            differences = check_model(graph_file, network, faces, progress)
+            _name_data(model, data.name)
+            graph_file.write_bytes(model.SerializeToString())
+            target.unlink(missing_ok=True)  # an old graph would be read with the new data if this were cut off here
+        return differences
+    with atomic_path(target) as graph_file:
+        graph_file.write_bytes(model.SerializeToString())
+        del model
+        differences = check_model(graph_file, network, faces, progress)
+    data.unlink(missing_ok=True)  # of a larger network that had this name
+    return differences
+
+
+def external_path(target: Path) -> Path:
+    """Return where the weights of an ONNX file lie that is too large to hold them."""
+    return target.with_name(f'{target.name}.data')
+
+
+def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
+    """Return the network as ONNX: dynamic batch, weights in the graph, the options as metadata."""
+    from onnx import helper
+
+    example = torch.zeros(2, 3, config['in_size'], config['in_size'])
+    batch = {0: torch.export.Dim('batch', min=1, max=_LARGEST_BATCH)}
+    try:
+        with torch.no_grad(), _silence():
+            # The strict tracer follows len(tensor), which the other one turns into the batch size of the example.
+            program = torch.export.export(network, (example,), dynamic_shapes=(batch,), strict=True)
+            exported = torch.onnx.export(
+                program, (), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # old versions fail in many ways
+        raise UserError(
+            f'PyTorch {torch.__version__} cannot write this network as ONNX: {first_line(error)}. Use torch 2.6 or '
+            'newer, with the newest onnxscript.'
+        ) from error
+    assert exported is not None  # it would be for another exporter
+    model: onnx.ModelProto = exported.model_proto
+    _remove_traces(model)
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = 'gpen-trainer', __version__
+    properties = {'format': 'gpen', 'version': __version__, **config}
+    helper.set_model_props(model, {key: str(value) for key, value in properties.items()})
+    return model
+
+
+def check_model(
+    path: Path, network: GPEN, faces: Sequence[Tensor], progress: Callable[[str], object] = len
+) -> list[Difference]:
+    """Check a file with ONNX's checker, then compare ONNX Runtime with PyTorch on random inputs and on ``faces``.
+
+    Raises:
+        UserError: the file breaks ONNX's rules, or a difference is above :data:`LARGEST_DIFFERENCE`.
+    """
+    from onnx import checker
+
+    try:
+        checker.check_model(str(path))
+    except checker.ValidationError as error:
+        raise UserError(
+            f"The exported graph breaks ONNX's rules: {error}. Use other versions of torch and onnx."
+        ) from error
+    restorer = load_onnx(path, torch.device('cpu'))
+    generator = derive_generator(0, 'export')
+    shape = (3, network.in_size, network.in_size)
+    inputs = {
+        f'random input, batch {batch}': [torch.from_numpy(generator.uniform(-1, 1, (batch, *shape))).float()]
+        for batch in BATCHES
+    }
+    if faces:
+        inputs[f'{len(faces)} {"face" if len(faces) == 1 else "faces"}'] = list(faces)
+    differences = []
+    for name, images in inputs.items():
+        largest = torch.stack([_compare(restorer.run, network, image) for image in images]).max()
+        difference = Difference(name, float(largest))
+        progress(f'Largest difference between ONNX Runtime and PyTorch in 1/255, {difference}')
+        # "not <=" also catches values that are no numbers.
+        if not difference.largest <= LARGEST_DIFFERENCE:
+            raise UserError(
+                f'ONNX Runtime and PyTorch differ by {difference.largest:.3g}/255 ({name}), more than '
+                f'{LARGEST_DIFFERENCE:g}/255; nothing was written. Use other versions of onnxruntime and torch.'
+            )
+        differences.append(difference)
+    return differences
+
+
+@torch.inference_mode()
+def _compare(run: Callable[[Tensor], Tensor], network: GPEN, lq: Tensor) -> Tensor:
+    """Return the largest difference in 1/255 of the range [-1, 1], a scalar."""
+    difference: Tensor = (run(lq) - network(lq)).abs().max() * (255 / 2)
+    return difference
+
+
+def _move_weights(model: onnx.ModelProto, data_file: Path) -> None:
+    """Move the weights of the graph to a file in the graph's folder."""
+    from onnx.external_data_helper import set_external_data
+
+    with data_file.open('wb') as stream:
+        for weight in model.graph.initializer:
+            content = weight.raw_data
+            if len(content) >= _SMALL:
+                set_external_data(weight, data_file.name, offset=stream.tell(), length=len(content))
+                weight.ClearField('raw_data')
+                stream.write(content)
+
+
+def _name_data(model: onnx.ModelProto, name: str) -> None:
+    """Let the graph look for its weights in the file ``name``."""
+    for weight in model.graph.initializer:
+        for entry in weight.external_data:
+            if entry.key == 'location':
+                entry.value = name
+
+
+def _remove_traces(model: onnx.ModelProto) -> None:
+    """Remove where in which source file each node comes from, and name the free dimension ``batch``."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField('metadata_props')
+        part.ClearField('doc_string')
+    graph.ClearField('value_info')  # shapes in between, which every program infers by itself
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = 'batch'
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's remarks off the screen; what matters is checked afterwards."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)

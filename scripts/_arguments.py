@@ -1,1 +1,0 @@
-from gpen.commands._arguments import within as within

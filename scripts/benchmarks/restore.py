@@ -1,0 +1,135 @@
+"""How many seconds a face takes with PyTorch and with ONNX Runtime.
+
+Both restore the same random images on the CPU with the same number of threads, in turns, so that other programs disturb
+them alike; the median of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from benchmarks.machine import describe_machine
+from benchmarks.report import format_table
+from gpen.archs.checkpoints import load_generator
+from gpen.archs.gpen import GPEN
+from gpen.restoration.export import describe_network
+from gpen.restoration.export_onnx import Difference, write_onnx
+from gpen.restoration.restorer import Restorer, load_restorer
+from gpen.training.device import explain_out_of_memory
+from gpen.utils.files import write_text
+from gpen.utils.seeds import derive_generator
+
+CPU = torch.device('cpu')
+BASELINE = 'PyTorch, fp32'
+# Published widths: channel_multiplier and narrow up to 256, and above.
+SMALL, LARGE = (1, 0.5), (2, 1.0)
+
+
+def measure_restoring(args: argparse.Namespace) -> int:
+    """Measure, print the table, and write the JSON file; return the exit status."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(args.model).expanduser() if args.model else _write_random(Path(folder), args)
+        exported = Path(folder) / 'exported.onnx'
+        network, config = load_generator(model)
+        differences = write_onnx(network.eval().requires_grad_(False), config, exported)
+        restorers = {
+            BASELINE: load_restorer(model, CPU),
+            'PyTorch, bf16': load_restorer(model, CPU, 'bf16'),
+            'ONNX Runtime, fp32': load_restorer(exported, CPU),
+        }
+        with explain_out_of_memory(max(args.batch_sizes), '--batch_sizes', '--size or --narrow'):
+            times = time_restorers(restorers, args.batch_sizes, args.rounds)
+    machine = describe_machine(('numpy', 'torch', 'onnxruntime', 'onnxruntime-gpu'))
+    settings = {'model': args.model, 'network': describe_network(config), 'threads': torch.get_num_threads()}
+    settings |= {'rounds': args.rounds, 'batch_sizes': args.batch_sizes}
+    print(_describe(machine, settings, differences))
+    print(f'\n{format_times(times)}')
+    if args.json:
+        rows = [
+            {'backend': name, 'batch_size': batch, 'seconds': list(taken)} for (name, batch), taken in times.items()
+        ]
+        text = json.dumps({'machine': machine, 'settings': settings, 'times': rows}, indent=2)
+        write_text(Path(args.json).expanduser(), text + '\n')
+    return 0
+
+
+def time_restorers(
+    restorers: dict[str, Restorer], batch_sizes: Sequence[int], rounds: int
+) -> dict[tuple[str, int], list[float]]:
+    """Return seconds per face of each round, by back end and batch size."""
+    times: dict[tuple[str, int], list[float]] = {(name, batch): [] for batch in batch_sizes for name in restorers}
+    with tqdm(total=rounds * len(times) + len(restorers), desc='runs', disable=None) as progress:
+        for name in restorers:
+            _time_once(restorers[name], min(batch_sizes))  # warms up
+            progress.update()
+        for number in range(rounds):
+            for batch in batch_sizes:
+                for name in list(restorers)[:: 1 if number % 2 else -1]:
+                    times[name, batch].append(_time_once(restorers[name], batch) / batch)
+                    progress.update()
+    return times
+
+
+def format_times(times: dict[tuple[str, int], list[float]]) -> str:
+    """Return the medians: a line for each back end, and how many times faster than PyTorch in float32 it is."""
+    batches = sorted({batch for _, batch in times})
+    medians = {key: float(np.median(seconds)) for key, seconds in times.items()}
+    header = ['seconds per face', *(text for batch in batches for text in (f'batch {batch}', 'times as fast'))]
+    lines = [
+        [name, *(cell for batch in batches for cell in _format_cells(medians, name, batch))]
+        for name in dict.fromkeys(name for name, _ in times)
+    ]
+    return format_table([header, *lines])
+
+
+def _format_cells(medians: dict[tuple[str, int], float], name: str, batch: int) -> tuple[str, str]:
+    seconds = medians[name, batch]
+    return f'{seconds:.3g}', f'{medians[BASELINE, batch] / seconds:.2f}'
+
+
+def _time_once(restorer: Restorer, batch: int) -> float:
+    faces = _make_faces(batch, restorer.in_size)
+    start = time.perf_counter()
+    restorer(faces)
+    return time.perf_counter() - start
+
+
+def _make_faces(batch: int, size: int) -> Tensor:
+    return torch.from_numpy(derive_generator(0, 'benchmark').uniform(-1, 1, (batch, 3, size, size))).float()
+
+
+def _write_random(folder: Path, args: argparse.Namespace) -> Path:
+    """Write a network with random weights, as wide as the published ones unless told otherwise."""
+    multiplier, narrow = SMALL if args.size <= 256 else LARGE
+    torch.manual_seed(0)
+    network = GPEN(args.size, channel_multiplier=args.channel_multiplier or multiplier, narrow=args.narrow or narrow)
+    path = folder / 'random weights.pth'
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def _describe(machine: dict[str, Any], settings: dict[str, Any], differences: Sequence[Difference]) -> str:
+    """Return on what and how it was measured."""
+    packages = {name: value for name, value in machine.items() if name not in ('processor', 'cores', 'system')}
+    return '\n'.join(
+        [
+            f'{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}',
+            ', '.join(f'{name} {value}' for name, value in packages.items() if value is not None),
+            f'{settings["network"]}, {settings["model"] or "random weights"}; {settings["threads"]} threads, in turns, '
+            f'median of {settings["rounds"]} rounds, the clock on the wall.',
+            f'Largest difference in 1/255: {max(difference.largest for difference in differences):.2g}.',
+        ]
+    )
