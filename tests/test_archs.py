@@ -314,9 +314,9 @@ def test_options_of_the_networks_are_known_without_importing_them() -> None:
     definition = ARCH_REGISTRY.find('GPEN')
     assert definition is not None
     assert [parameter.name for parameter in definition.parameters] == [
-        'size', 'style_dim', 'n_mlp', 'channel_multiplier', 'narrow', 'isconcat', 'in_size',
+        'size', 'style_dim', 'n_mlp', 'channel_multiplier', 'narrow', 'isconcat', 'in_size', 'grad_checkpoint',
     ]  # fmt: skip
-    assert [parameter.default for parameter in definition.parameters] == [None, 512, 8, 2, 1.0, True, None]
+    assert [parameter.default for parameter in definition.parameters] == [None, 512, 8, 2, 1.0, True, None, False]
     assert ARCH_REGISTRY.find('GPENDiscriminator') is not None
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from gpen.errors import UserError
 from gpen.losses import build_loss
-from gpen.losses.gan import GANLoss, r1_penalty
+from gpen.losses.gan import GANLoss
+from gpen.losses.r1 import r1_penalty
 from gpen.options.components import signature_model
 from gpen.registry import LOSS_REGISTRY
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gpen.archs.channels import channel_counts, check_image_shape, check_size
 from gpen.archs.layers import Blur, ConvLayer, EqualConv2d, EqualLinear
+from gpen.archs.recompute import recompute, run_in_parts
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
 
@@ -37,15 +38,23 @@ class GPENDiscriminator(nn.Module):
         size: width and height of the images.
         channel_multiplier: factor on the channel counts above 32 x 32.
         narrow: factor on all channel counts.
+        grad_checkpoint: train with less memory and more time: most activations are computed again in the backward pass.
 
     Raises:
         UserError: a value is out of range.
     """
 
-    def __init__(self, size: ImageSize, channel_multiplier: PositiveInt = 2, narrow: PositiveFloat = 1.0) -> None:
+    def __init__(
+        self,
+        size: ImageSize,
+        channel_multiplier: PositiveInt = 2,
+        narrow: PositiveFloat = 1.0,
+        grad_checkpoint: bool = False,
+    ) -> None:
         super().__init__()
         check_size('size', size)
         self.size = size
+        self.grad_checkpoint = grad_checkpoint
         channels = channel_counts(size, channel_multiplier, narrow)
         blocks = [ResBlock(above, below) for above, below in pairwise(reversed(channels.values()))]
         self.convs = nn.Sequential(ConvLayer(3, channels[size], 1), *blocks)
@@ -54,12 +63,16 @@ class GPENDiscriminator(nn.Module):
             EqualLinear(channels[4] * 4 * 4, channels[4], activate=True), EqualLinear(channels[4], 1)
         )
 
-    def forward(self, images: Tensor, return_features: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+    def forward(
+        self, images: Tensor, return_features: bool = False, parts: int = 1
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Judge images.
 
         Args:
             images: N x 3 x size x size, RGB, [-1, 1].
             return_features: also return the features, for feature matching.
+            parts: parts of the batch that are computed one after the other, to save memory; the logits are those of the
+                whole batch, whose deviation the last layers look at.
 
         Returns:
             Logits N x 1, above 0 for real; with ``return_features`` also the output of each residual block,
@@ -69,15 +82,27 @@ class GPENDiscriminator(nn.Module):
             UserError: ``images`` has another shape.
         """
         check_image_shape('discriminator', images.shape, self.size)
+        if return_features:
+            features = run_in_parts(self.look, images, parts)
+            return self.judge(features[-1]), features
+        (last,) = run_in_parts(lambda part: self.look(part)[-1:], images, parts)
+        return self.judge(last)
+
+    def look(self, images: Tensor) -> list[Tensor]:
+        """Return the output of each residual block; each image is looked at by itself."""
         stem, *blocks = self.convs
         x = stem(images)
         features: list[Tensor] = []
         for block in blocks:
-            x = block(x)
+            x = recompute(block, x) if self.grad_checkpoint else block(x)
             features.append(x)
+        return features
+
+    def judge(self, x: Tensor) -> Tensor:
+        """Return logits, N x 1, for the last block's output, N x C x 4 x 4, of a whole batch."""
         x = self.final_conv(_append_batch_deviation(x))  # N x C x 4 x 4 -> N x C + 1 x 4 x 4 -> N x C x 4 x 4
         logits: Tensor = self.final_linear(x.flatten(1))
-        return (logits, features) if return_features else logits
+        return logits
 
 
 def _append_batch_deviation(x: Tensor) -> Tensor:

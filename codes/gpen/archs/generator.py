@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gpen.archs.layers import Blur, EqualLinear, FusedLeakyReLU
 from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d
+from gpen.archs.recompute import recompute
 
 MAPPING_LR_MUL = 0.01
 
@@ -142,10 +143,14 @@ class StyleGenerator(nn.Module):
         style_dim: length of the latents.
         n_mlp: layers of the mapping network.
         isconcat: concatenate encoder features; otherwise add them.
+        grad_checkpoint: keep one feature per resolution for the backward pass and compute the rest again.
     """
 
-    def __init__(self, channels: dict[int, int], style_dim: int, n_mlp: int, isconcat: bool) -> None:
+    def __init__(
+        self, channels: dict[int, int], style_dim: int, n_mlp: int, isconcat: bool, grad_checkpoint: bool = False
+    ) -> None:
         super().__init__()
+        self.grad_checkpoint = grad_checkpoint
         widening = 2 if isconcat else 1
         mapping = [EqualLinear(style_dim, style_dim, lr_mul=MAPPING_LR_MUL, activate=True) for _ in range(n_mlp)]
         self.style = nn.Sequential(PixelNorm(), *mapping)
@@ -174,10 +179,16 @@ class StyleGenerator(nn.Module):
         latent = latents.unbind(dim=1)
         x = self.conv1(self.input(len(code)), latent[0], features[0])
         image = self.to_rgb1(x, latent[1])
-        for level, (feature, to_rgb) in enumerate(zip(features[1:], self.to_rgbs, strict=True)):
+        for level, feature in enumerate(features[1:]):
             # The latent of each toRGB is also that of the next resolution's first convolution, as in StyleGAN2.
-            first = 2 * level + 1
-            x = self.convs[2 * level](x, latent[first], feature)
-            x = self.convs[2 * level + 1](x, latent[first + 1], feature)
-            image = to_rgb(x, latent[first + 2], image)
+            inputs = (level, x, image, latent[2 * level + 1 : 2 * level + 4], feature)
+            x, image = recompute(self._double, *inputs) if self.grad_checkpoint else self._double(*inputs)
         return image, latents
+
+    def _double(
+        self, level: int, x: Tensor, image: Tensor, latent: Sequence[Tensor], feature: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Go up one resolution: features N x C x R x R and image N x 3 x R x R to those of twice the resolution."""
+        x = self.convs[2 * level](x, latent[0], feature)
+        x = self.convs[2 * level + 1](x, latent[1], feature)
+        return x, self.to_rgbs[level](x, latent[2], image)

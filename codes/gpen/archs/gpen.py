@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gpen.archs.channels import channel_counts, check_image_shape, check_size, log2_size
 from gpen.archs.generator import StyleGenerator
 from gpen.archs.layers import ConvLayer, EqualLinear
+from gpen.archs.recompute import recompute
 from gpen.errors import UserError
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
@@ -34,6 +35,7 @@ class GPEN(nn.Module):
             plain StyleGAN2 generator.
         in_size: width and height of the input, not above ``size``, which is also the default.  Resolutions above it
             have no encoder feature and get normal noise from torch's global generator.
+        grad_checkpoint: train with less memory and more time: most activations are computed again in the backward pass.
 
     Raises:
         UserError: a value is out of range.
@@ -48,6 +50,7 @@ class GPEN(nn.Module):
         narrow: PositiveFloat = 1.0,
         isconcat: bool = True,
         in_size: ImageSize | None = None,
+        grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         in_size = size if in_size is None else in_size
@@ -59,8 +62,9 @@ class GPEN(nn.Module):
             raise UserError(f'style_dim and n_mlp should be at least 1, not {style_dim} and {n_mlp}.')
         self.size = size
         self.in_size = in_size
+        self.grad_checkpoint = grad_checkpoint
         channels = channel_counts(size, channel_multiplier, narrow)
-        self.generator = StyleGenerator(channels, style_dim, n_mlp, isconcat)
+        self.generator = StyleGenerator(channels, style_dim, n_mlp, isconcat, grad_checkpoint)
         self.n_latent = self.generator.n_latent
 
         descending = [channels[2**level] for level in range(log2_size(in_size), 1, -1)]
@@ -102,7 +106,10 @@ class GPEN(nn.Module):
         features: list[Tensor | None] = []
         x = lq
         for index in range(self.n_encoder_levels):
-            x = getattr(self, f'ecd{index}')(x)  # N x C x in_size / 2 ** index x in_size / 2 ** index
+            encoder = getattr(self, f'ecd{index}')
+            x = (
+                recompute(encoder, x) if self.grad_checkpoint else encoder(x)
+            )  # N x C x in_size / 2 ** index x in_size / 2 ** index
             features.insert(0, x)
         code = self.final_linear(x.flatten(1))  # N x 16C -> N x style_dim
         features += [None] * (log2_size(self.size) - log2_size(self.in_size))

@@ -1,4 +1,4 @@
-"""Adversarial losses, and the R1 penalty of the discriminator."""
+"""Adversarial losses."""
 
 from __future__ import annotations
 
@@ -86,19 +86,3 @@ class GANLoss(nn.Module):
             return (logits - label).square().mean()
         # The cross entropy of sigmoid(x) with a label y: softplus(x) - x y, so softplus(-x) for y = 1.
         return F.softplus(-logits).mean() if label == 1 else (F.softplus(logits) - label * logits).mean()
-
-
-def r1_penalty(real_logits: torch.Tensor, real_images: torch.Tensor) -> torch.Tensor:
-    """Return the mean over the batch of the squared norm of d(sum of logits) / d(image), differentiable again.
-
-    Mescheder et al., "Which Training Methods for GANs do actually Converge?", 2018, equation 9 (without its gamma / 2).
-
-    Args:
-        real_logits: the discriminator's output for ``real_images``, any shape.
-        real_images: N x C x H x W, with ``requires_grad`` set before they went through the discriminator.
-
-    Returns:
-        A scalar, not weighted.
-    """
-    (gradient,) = torch.autograd.grad(real_logits.sum(), real_images, create_graph=True)  # N x C x H x W
-    return gradient.square().flatten(1).sum(1).mean()

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from gpen.archs import build_network
 from gpen.archs.checkpoints import load_network
+from gpen.archs.discriminator import GPENDiscriminator
 from gpen.archs.gpen import GPEN
+from gpen.archs.recompute import run_in_parts
 from gpen.losses import build_loss
-from gpen.losses.gan import r1_penalty
+from gpen.losses.r1 import r1_in_parts, r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, set_learning_rate, step_if
 from gpen.models.step_log import FiniteGuard, RunningMeans
@@ -46,6 +48,7 @@ class GPENModel:
     def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
         self.options = options
         self.device = device
+        self.parts = options.datasets.train.accumulate if options.datasets.train is not None else 1
         self.net_g = self._build('network_g', 'g')
         self.net_d: nn.Module | None = None
         self.gan: Any = None
@@ -111,7 +114,7 @@ class GPENModel:
             iteration % train.net_d_iters == 0 and iteration > train.net_d_init_iters
         )
         with torch.set_grad_enabled(generator_learns):
-            restored = self.net_g(lq)
+            (restored,) = run_in_parts(lambda part: [self.net_g(part)], lq, self.parts)
         values: dict[str, Tensor] = {}
         if self.net_d is not None:
             values |= self._step_discriminator(restored.detach(), gt, iteration)
@@ -129,14 +132,15 @@ class GPENModel:
         assert self.optimizer_d is not None
         self.net_d.requires_grad_(True)
         regularize = train.r1_reg_weight > 0 and iteration % train.net_d_reg_every == 0
-        real = gt.detach().requires_grad_(regularize)
-        fake_logits, real_logits = self.net_d(fake), self.net_d(real)
+        by_parts = self.parts > 1 and isinstance(self.net_d, GPENDiscriminator)
+        real = gt.detach().requires_grad_(regularize and not by_parts)
+        fake_logits, real_logits = self._judge(self.net_d, fake), self._judge(self.net_d, real)
         loss_real, loss_fake = self.gan.discriminator(real_logits, fake_logits)
         acc_real, acc_fake = self.gan.accuracy(real_logits, fake_logits)
         values = {'D_loss_real': loss_real, 'D_loss_fake': loss_fake, 'D_acc_real': acc_real, 'D_acc_fake': acc_fake}
         total = loss_real + loss_fake
         if regularize:
-            values['D_r1'] = r1_penalty(real_logits, real)
+            values['D_r1'] = r1_in_parts(self.net_d, gt, self.parts) if by_parts else r1_penalty(real_logits, real)
             # Lazy regularization: scaled by its interval (StyleGAN2, appendix B).
             total = total + values['D_r1'] * (train.r1_reg_weight / 2 * train.net_d_reg_every)
         values['grad_norm_d'], _ = self._backward_and_step(total, self.net_d, self.optimizer_d)
@@ -153,14 +157,20 @@ class GPENModel:
 
     def _adversarial_losses(self, net_d: nn.Module, restored: Tensor, gt: Tensor) -> dict[str, Tensor]:
         if self.feature_matching is None:
-            return {'adv': self.gan.generator(net_d(restored))}
-        logits, fake_features = net_d(restored, return_features=True)
+            return {'adv': self.gan.generator(self._judge(net_d, restored))}
+        logits, fake_features = self._judge(net_d, restored, return_features=True)
         with torch.no_grad():
-            _, real_features = net_d(gt, return_features=True)
+            _, real_features = self._judge(net_d, gt, return_features=True)
         return {
             'adv': self.gan.generator(logits),
             'feature_matching': self.feature_matching(fake_features, real_features),
         }
+
+    def _judge(self, net_d: nn.Module, images: Tensor, **arguments: Any) -> Any:
+        """Run the discriminator, in parts where it can."""
+        if self.parts > 1 and isinstance(net_d, GPENDiscriminator):
+            arguments['parts'] = self.parts
+        return net_d(images, **arguments)
 
     def _backward_and_step(
         self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer

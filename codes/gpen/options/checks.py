@@ -66,6 +66,7 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
         yield from _check_length(options)
         yield from _check_losses(options)
         yield from _check_early_stopping(options)
+        yield from _check_accumulation(options)
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
     yield from _check_networks(options)
@@ -103,6 +104,13 @@ def _check_losses(options: Options) -> Iterator[Problem]:
             yield Problem(
                 ('train', 'losses', name), f'has the name of a built-in loss; use train.{name}_opt or rename it'
             )
+
+
+def _check_accumulation(options: Options) -> Iterator[Problem]:
+    train = options.datasets.train
+    if train is not None and train.accumulate > train.batch_size_per_gpu:
+        message = f'is {train.accumulate}, but a batch has {train.batch_size_per_gpu} images to share out. Lower it.'
+        yield Problem(('datasets', 'train', 'accumulate'), message)
 
 
 def _check_early_stopping(options: Options) -> Iterator[Problem]:

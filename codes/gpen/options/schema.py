@@ -101,6 +101,8 @@ class Dataset(Component):
     """A name for logs."""
     batch_size_per_gpu: PositiveInt = 1
     """Images in a batch."""
+    accumulate: PositiveInt = 1
+    """Parts that a training batch is computed in, for less memory and more time; the result is that of the batch."""
     num_worker_per_gpu: NonNegativeInt = 2
     """Processes that read images; 0 reads in the main process. The samples do not depend on it."""
     prefetch_factor: PositiveInt = 2
