@@ -62,7 +62,7 @@ def show(args: argparse.Namespace) -> int:
     from gpen.training.device import choose_device
 
     device = choose_device(args.device)
-    restorer = load_restorer(Path(args.model), device, args.precision)
+    restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')
     name, reason = choose_detector(args.detector, args.weights)
     print(reason)
     detector = build_detector(name, args.weights, MIN_FACE, device.type)

@@ -263,6 +263,7 @@ def test_a_gpu_that_onnx_runtime_cannot_use_is_an_error(tmp_path: Path, monkeypa
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider'])
     with pytest.raises(UserError, match='pip install onnxruntime-gpu'):
         load_restorer(path, torch.device('cuda', 0))
+    assert load_restorer(path, torch.device('cuda', 0), fall_back=True).backend == 'ONNX Runtime on cpu'
 
 
 def test_a_gpu_that_onnx_runtime_leaves_for_the_cpu_is_an_error(
@@ -276,4 +277,6 @@ def test_a_gpu_that_onnx_runtime_leaves_for_the_cpu_is_an_error(
     monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *_, providers: asked.append(providers[0]) or session)
     with pytest.raises(UserError, match='pip install onnxruntime-gpu'):
         load_restorer(path, torch.device('cuda', 1))
-    assert asked == [('CUDAExecutionProvider', {'device_id': 1})]
+    assert load_restorer(path, torch.device('cuda', 1), fall_back=True).backend == 'ONNX Runtime on cpu'
+    assert len(asked) == 2
+    assert asked[0] == ('CUDAExecutionProvider', {'device_id': 1})

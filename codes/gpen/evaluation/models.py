@@ -107,7 +107,7 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
         UserError: no such file, or it does not fit.
     """
     if network_g is None or network_g.type == 'GPEN' or path.suffix.lower() == '.onnx':
-        restorer = load_restorer(path, device)
+        restorer = load_restorer(path, device, fall_back=True)
         return Model(restorer, restorer.size, restorer.in_size, restorer.backend)
     network = build_network(network_g.to_dict())
     load_network(network, path)

@@ -29,20 +29,21 @@ OUTPUT = 'image'
 _OUT_OF_MEMORY = ('allocate memory', 'bad_alloc', 'out of memory')
 
 
-def load_onnx(path: Path, device: torch.device) -> Restorer:
+def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Restorer:
     """Load a generator that ``scripts/export.py`` wrote as ONNX; its sizes are read off the graph.
 
     Args:
         path: the file.
         device: ``cuda`` needs the package onnxruntime-gpu; everything else runs on the CPU, with as many threads as
             PyTorch has.
+        fall_back: run on the CPU where ONNX Runtime cannot use the GPU.
 
     Raises:
         UserError: the file is missing, damaged, or another kind of graph; it refers to data outside its folder; a
             package or the GPU is missing.
     """
     in_size, size = read_sizes(path)
-    session = _open_session(path, device)
+    session = _open_session(path, device, fall_back)
 
     def run(lq: Tensor) -> Tensor:
         check_image_shape('generator', tuple(lq.shape), in_size)
@@ -144,12 +145,14 @@ def _find_locations(message: Any) -> Iterator[str]:
                 yield from _find_locations(child)
 
 
-def _open_session(path: Path, device: torch.device) -> Any:
+def _open_session(path: Path, device: torch.device, fall_back: bool) -> Any:
     """Return an onnxruntime.InferenceSession for a file that was looked at."""
     onnxruntime = import_package('onnxruntime')
     providers: list[Any] = ['CPUExecutionProvider']
     if device.type == 'cuda':
         if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
+            if fall_back:
+                return _open_session(path, torch.device('cpu'), fall_back)
             raise _no_gpu(path)
         providers.insert(0, ('CUDAExecutionProvider', {'device_id': device.index or 0}))
     options = onnxruntime.SessionOptions()
@@ -162,7 +165,7 @@ def _open_session(path: Path, device: torch.device) -> Any:
             f'ONNX Runtime cannot load {path}: {first_line(error)}. Export the checkpoint again, or install a newer '
             'onnxruntime.'
         ) from error
-    if device.type == 'cuda' and session.get_providers()[0] != 'CUDAExecutionProvider':
+    if device.type == 'cuda' and session.get_providers()[0] != 'CUDAExecutionProvider' and not fall_back:
         raise _no_gpu(path)  # ONNX Runtime falls back to the CPU without a word
     return session
 

@@ -48,7 +48,9 @@ class Restorer:
         return restored.clamp(-1, 1)
 
 
-def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32') -> Restorer:
+def load_restorer(
+    path: Path, device: torch.device, precision: Precision = 'fp32', fall_back: bool = False
+) -> Restorer:
     """Load a generator: our files, published ones, BasicSR's, safetensors (EMA weights first), or exported as ONNX.
 
     The noise of a generator that enlarges (in_size below size) is fixed, so that results can be repeated.
@@ -57,6 +59,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
         path: the file; one with the suffix ``.onnx`` runs through ONNX Runtime.
         device: where it runs.
         precision: of the convolutions; ONNX files have their own.
+        fall_back: run an ONNX file on the CPU where ONNX Runtime cannot use the GPU.
 
     Raises:
         UserError: no such file, not a GPEN generator, or a precision for an ONNX file.
@@ -66,7 +69,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
             raise UserError(f'--precision {precision} is for PyTorch; {path} has its own. Leave it out.')
         from gpen.restoration.onnx_backend import load_onnx
 
-        return load_onnx(path, device)
+        return load_onnx(path, device, fall_back)
     network, config = load_generator(path)
     network.fix_noise()
     network.to(device).eval().requires_grad_(False)
