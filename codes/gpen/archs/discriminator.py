@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gpen.archs.channels import channel_counts, check_image_shape, check_size
 from gpen.archs.layers import Blur, ConvLayer, EqualConv2d, EqualLinear
+from gpen.archs.ops.precision import full_precision, widen
 from gpen.archs.recompute import recompute, run_in_parts
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
@@ -100,9 +101,10 @@ class GPENDiscriminator(nn.Module):
 
     def judge(self, x: Tensor) -> Tensor:
         """Return logits, N x 1, for the last block's output, N x C x 4 x 4, of a whole batch."""
-        x = self.final_conv(_append_batch_deviation(x))  # N x C x 4 x 4 -> N x C + 1 x 4 x 4 -> N x C x 4 x 4
-        logits: Tensor = self.final_linear(x.flatten(1))
-        return logits
+        with full_precision(x):
+            x = _append_batch_deviation(widen(x))  # N x C x 4 x 4 -> N x C + 1 x 4 x 4
+            logits: Tensor = self.final_linear(self.final_conv(x).flatten(1))
+            return logits
 
 
 def _append_batch_deviation(x: Tensor) -> Tensor:

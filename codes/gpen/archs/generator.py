@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gpen.archs.layers import Blur, EqualLinear, FusedLeakyReLU
 from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d
+from gpen.archs.ops.precision import full_precision
 from gpen.archs.recompute import recompute
 
 MAPPING_LR_MUL = 0.01
@@ -52,7 +53,7 @@ class FeatureInjection(nn.Module):
     def forward(self, x: Tensor, feature: Tensor | None) -> Tensor:
         if feature is None:
             feature = torch.randn_like(x) if self.noise is None else self.noise.expand_as(x)
-        weighted = self.weight * feature
+        weighted = self.weight.to(feature.dtype) * feature
         return torch.cat([x, weighted], dim=1) if self.concatenate else x + weighted  # N x 2C x H x W or N x C x H x W
 
 
@@ -116,7 +117,8 @@ class Upsample(nn.Module):
         self.register_buffer('kernel', make_fir_kernel(gain=4.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        return fir_upsample(x, self.kernel)
+        with full_precision(x):  # the image goes through all resolutions
+            return fir_upsample(x, self.kernel)
 
 
 class ToRGB(nn.Module):

@@ -19,6 +19,7 @@ from gpen.losses import build_loss
 from gpen.losses.r1 import r1_in_parts, r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, set_learning_rate, step_if
+from gpen.models.precision import LossScale, autocast
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
@@ -74,6 +75,10 @@ class GPENModel:
             self.optimizer_d = build_optimizer(train.optim_d.to_dict(), self.net_d.parameters())
         if train.feature_matching_opt is not None and train.feature_matching_opt.is_on:
             self.feature_matching = build_loss(train.feature_matching_opt.to_dict())
+        self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
+        self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
+        self.scale_g, self.scale_d = (LossScale(train.amp, self.device) for _ in range(2))
+        self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format
         self.means = RunningMeans(self.device)
         self.guard = FiniteGuard()
 
@@ -108,13 +113,15 @@ class GPENModel:
         """
         train = self.options.train
         torch.manual_seed(derive_seed(self.options.seed, 'step', iteration))
-        lq = batch['lq'].to(self.device, non_blocking=True)
-        gt = batch['gt'].to(self.device, non_blocking=True)
+        lq, gt = (
+            batch[key].to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
+            for key in ('lq', 'gt')
+        )
         generator_learns = self.net_d is None or (
             iteration % train.net_d_iters == 0 and iteration > train.net_d_init_iters
         )
-        with torch.set_grad_enabled(generator_learns):
-            (restored,) = run_in_parts(lambda part: [self.net_g(part)], lq, self.parts)
+        with torch.set_grad_enabled(generator_learns), autocast(train.amp, self.device):
+            (restored,) = run_in_parts(lambda part: [self.run_g(part)], lq, self.parts)
         values: dict[str, Tensor] = {}
         if self.net_d is not None:
             values |= self._step_discriminator(restored.detach(), gt, iteration)
@@ -124,7 +131,12 @@ class GPENModel:
             decay = ema_decay_at(iteration, train.ema_decay, train.ema_scheduler.total_iter)
             update_ema(self.net_g_ema, self.net_g, decay, stepped)
         self.means.add(values)
-        self.guard.record(iteration, values, list(batch['gt_path']))
+        self.guard.record(iteration, self._forgive(values), list(batch['gt_path']))
+
+    def _forgive(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out gradient norms that only a loss scale made too large."""
+        scales = {'grad_norm_g': self.scale_g, 'grad_norm_d': self.scale_d}
+        return {name: scales[name].forgive(value) if name in scales else value for name, value in values.items()}
 
     def _step_discriminator(self, fake: Tensor, gt: Tensor, iteration: int) -> dict[str, Tensor]:
         train = self.options.train
@@ -132,48 +144,59 @@ class GPENModel:
         assert self.optimizer_d is not None
         self.net_d.requires_grad_(True)
         regularize = train.r1_reg_weight > 0 and iteration % train.net_d_reg_every == 0
-        by_parts = self.parts > 1 and isinstance(self.net_d, GPENDiscriminator)
-        real = gt.detach().requires_grad_(regularize and not by_parts)
-        fake_logits, real_logits = self._judge(self.net_d, fake), self._judge(self.net_d, real)
+        # R1 needs second derivatives, in float32, of what is not compiled: then it looks at the images by itself.
+        shared = regularize and self.parts == 1 and train.amp is None and not train.compile
+        real = gt.detach().requires_grad_(shared)
+        fake_logits, real_logits = self._judge(fake), self._judge(real)
         loss_real, loss_fake = self.gan.discriminator(real_logits, fake_logits)
         acc_real, acc_fake = self.gan.accuracy(real_logits, fake_logits)
         values = {'D_loss_real': loss_real, 'D_loss_fake': loss_fake, 'D_acc_real': acc_real, 'D_acc_fake': acc_fake}
         total = loss_real + loss_fake
         if regularize:
-            values['D_r1'] = r1_in_parts(self.net_d, gt, self.parts) if by_parts else r1_penalty(real_logits, real)
+            values['D_r1'] = r1_penalty(real_logits, real) if shared else self._penalize(gt)
             # Lazy regularization: scaled by its interval (StyleGAN2, appendix B).
             total = total + values['D_r1'] * (train.r1_reg_weight / 2 * train.net_d_reg_every)
-        values['grad_norm_d'], _ = self._backward_and_step(total, self.net_d, self.optimizer_d)
+        values['grad_norm_d'], _ = self._backward_and_step(total, self.net_d, self.optimizer_d, self.scale_d)
         return values
 
     def _step_generator(self, restored: Tensor, gt: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         losses = {name: loss(restored, gt) for name, loss in self.losses.items()}
         if self.net_d is not None:
             self.net_d.requires_grad_(False)
-            losses |= self._adversarial_losses(self.net_d, restored, gt)
+            losses |= self._adversarial_losses(restored, gt)
         values = {f'G_loss_{name}': loss for name, loss in losses.items()}
-        norm, stepped = self._backward_and_step(_total(losses), self.net_g, self.optimizer_g)
+        norm, stepped = self._backward_and_step(_total(losses), self.net_g, self.optimizer_g, self.scale_g)
         return {**values, 'grad_norm_g': norm}, stepped
 
-    def _adversarial_losses(self, net_d: nn.Module, restored: Tensor, gt: Tensor) -> dict[str, Tensor]:
+    def _adversarial_losses(self, restored: Tensor, gt: Tensor) -> dict[str, Tensor]:
         if self.feature_matching is None:
-            return {'adv': self.gan.generator(self._judge(net_d, restored))}
-        logits, fake_features = self._judge(net_d, restored, return_features=True)
+            return {'adv': self.gan.generator(self._judge(restored))}
+        logits, fake_features = self._judge(restored, return_features=True)
         with torch.no_grad():
-            _, real_features = self._judge(net_d, gt, return_features=True)
+            _, real_features = self._judge(gt, return_features=True)
         return {
             'adv': self.gan.generator(logits),
             'feature_matching': self.feature_matching(fake_features, real_features),
         }
 
-    def _judge(self, net_d: nn.Module, images: Tensor, **arguments: Any) -> Any:
+    def _judge(self, images: Tensor, **arguments: Any) -> Any:
         """Run the discriminator, in parts where it can."""
-        if self.parts > 1 and isinstance(net_d, GPENDiscriminator):
+        assert self.run_d is not None
+        if self.parts > 1 and isinstance(self.net_d, GPENDiscriminator):
             arguments['parts'] = self.parts
-        return net_d(images, **arguments)
+        with autocast(self.options.train.amp, self.device):
+            return self.run_d(images, **arguments)
+
+    def _penalize(self, gt: Tensor) -> Tensor:
+        """Return the R1 penalty from a pass of its own."""
+        assert self.net_d is not None
+        if self.parts > 1 and isinstance(self.net_d, GPENDiscriminator):
+            return r1_in_parts(self.net_d, gt, self.parts)
+        real = gt.detach().requires_grad_(True)
+        return r1_penalty(self.net_d(real), real)
 
     def _backward_and_step(
-        self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer
+        self, loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, scale: LossScale
     ) -> tuple[Tensor, Tensor]:
         """Step the optimizer, unless the loss or a gradient is not finite.
 
@@ -182,12 +205,14 @@ class GPENModel:
         """
         train = self.options.train
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        scale.up(loss).backward()
         parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
+        scale.down([parameter.grad for parameter in parameters if parameter.grad is not None])
         limit = train.grad_norm_clip if train.use_grad_norm and train.grad_norm_clip else float('inf')
         norm = nn.utils.clip_grad_norm_(parameters, limit)
         is_finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
         step_if(optimizer, is_finite)
+        scale.update(is_finite)
         return norm, is_finite
 
     @torch.inference_mode()
@@ -217,6 +242,8 @@ class GPENModel:
             'optimizer_g': self.optimizer_g.state_dict(),
             'optimizer_d': optimizer_d,
             'means': self.means.state_dict(),
+            'loss_scale_g': self.scale_g.state_dict(),
+            'loss_scale_d': self.scale_d.state_dict(),
             'not_finite_in_a_row': self.guard.in_a_row,
             'last_finite_iteration': self.guard.last_finite_iteration,
         }
@@ -227,6 +254,9 @@ class GPENModel:
         if self.optimizer_d is not None:
             load_optimizer_state(self.optimizer_d, state['optimizer_d'])
         self.means.load_state_dict(state['means'])
+        for name, scale in (('loss_scale_g', self.scale_g), ('loss_scale_d', self.scale_d)):
+            if name in state:  # not in those of earlier versions
+                scale.load_state_dict(state[name])
         self.guard.in_a_row = state['not_finite_in_a_row']
         self.guard.last_finite_iteration = state['last_finite_iteration']
 

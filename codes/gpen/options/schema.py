@@ -181,6 +181,12 @@ class Train(Section):
     """Decay of the EMA per iteration at full half-life."""
     ema_scheduler: EmaScheduler = Field(default_factory=EmaScheduler)
     """Ramp-up of the EMA."""
+    amp: Literal['bf16', 'fp16'] | None = None
+    """Mixed precision: most of a step in bfloat16 or float16; R1, losses, weights and EMA stay in float32."""
+    channels_last: bool = False
+    """Keep images with their channels together in memory, which suits tensor cores."""
+    compile: bool = False
+    """Compile the networks with torch.compile; R1 stays as it is."""
     use_grad_norm: bool = False
     """Clip the gradient norm of each network to grad_norm_clip."""
     grad_norm_clip: PositiveFloat | None = None

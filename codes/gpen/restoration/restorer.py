@@ -48,9 +48,7 @@ class Restorer:
         return restored.clamp(-1, 1)
 
 
-def load_restorer(
-    path: Path, device: torch.device, precision: Precision = 'fp32', fall_back: bool = False
-) -> Restorer:
+def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32', fall_back: bool = False) -> Restorer:
     """Load a generator: our files, published ones, BasicSR's, safetensors (EMA weights first), or exported as ONNX.
 
     The noise of a generator that enlarges (in_size below size) is fixed, so that results can be repeated.

@@ -22,5 +22,5 @@ def fused_leaky_relu(x: Tensor, bias: Tensor) -> Tensor:
         x: N x C x ... of any shape.
         bias: C.
     """
-    bias = (bias * GAIN).view(1, -1, *[1] * (x.ndim - 2))
+    bias = (bias * GAIN).to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
     return F.leaky_relu_(torch.add(bias, x, alpha=GAIN), NEGATIVE_SLOPE)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpen.archs.ops.activation import fused_leaky_relu
+from gpen.archs.ops.precision import full_precision, widen
 
 
 def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, activate: bool = False) -> Tensor:
@@ -22,6 +23,8 @@ def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, a
     """
     weight = weight * (lr_mul / math.sqrt(weight.shape[1]))
     bias = bias * lr_mul
-    if activate:
-        return fused_leaky_relu(F.linear(x, weight), bias)
-    return F.linear(x, weight, bias)
+    with full_precision(x):  # little work, and all that follows depends on it
+        x = widen(x)
+        if activate:
+            return fused_leaky_relu(F.linear(x, weight), bias)
+        return F.linear(x, weight, bias)

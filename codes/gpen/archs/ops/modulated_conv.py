@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from gpen.archs.ops.precision import full_precision, is_half
 
 
 def modulated_conv2d(
@@ -16,6 +20,10 @@ def modulated_conv2d(
     channels by the demodulation factor afterwards: the same result with one weight for the whole batch.  A 1 x 1
     convolution is a matrix product for each sample, whose small matrix is scaled rather than the large image.
 
+    In float16, weight and style are divided by their largest entries first, which demodulation takes out again, so that
+    no sum gets beyond its range (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data",
+    appendix D).
+
     Args:
         x: N x I x H x W.
         weight: O x I x K x K with an odd K; equalised learning rate already applied.
@@ -26,21 +34,25 @@ def modulated_conv2d(
     Returns:
         N x O x H x W; with ``upsample`` N x O x (2H + K - 2) x (2W + K - 2), before the blur.
     """
+    if demodulate and is_half(x):
+        weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel()))
+        style = style / style.abs().amax(dim=1, keepdim=True)
     if weight.shape[-1] == 1 and not upsample:
         matrix = weight.flatten(1) * style[:, None, :]  # N x O x I
         x = torch.bmm(matrix, x.flatten(2)).unflatten(2, x.shape[2:])  # N x I x HW -> N x O x H x W
     else:
-        x = x * style[:, :, None, None]
+        x = x * style.to(x.dtype)[:, :, None, None]
         if upsample:
             x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
         else:
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
     if demodulate:
-        x = x * _demodulation(weight, style)[:, :, None, None]
+        x = x * _demodulation(weight, style).to(x.dtype)[:, :, None, None]
     return x
 
 
 def _demodulation(weight: Tensor, style: Tensor) -> Tensor:
     """Return 1 / norm of each output channel's modulated weights, N x O, without forming those weights."""
     squared_weight = weight.square().sum(dim=(2, 3))  # O x I
-    return torch.rsqrt(F.linear(style.square(), squared_weight) + 1e-8)
+    with full_precision(style):
+        return torch.rsqrt(F.linear(style.square(), squared_weight) + 1e-8)

@@ -1,0 +1,27 @@
+"""What mixed precision needs to know inside the networks."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Return a context in which autocast does not touch what is computed on the device of ``x``."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def is_half(x: Tensor) -> bool:
+    """Whether convolutions of ``x`` are computed in float16, whose largest number is 65504."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind) == torch.float16
+    return x.dtype == torch.float16
+
+
+def widen(x: Tensor) -> Tensor:
+    """Return float16 and bfloat16 as float32, and everything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

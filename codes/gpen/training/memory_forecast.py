@@ -1,0 +1,159 @@
+"""Rehearses a training step on tensors without memory, and counts what a real one would allocate."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+
+from gpen.errors import UserError
+from gpen.losses import frozen, identity, perceptual
+from gpen.models import build_model
+from gpen.options.schema import Options
+from gpen.training.memory_counter import MemoryUse, StorageCounter
+
+CPU = torch.device('cpu')
+FAKE_FAILURES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+class Rehearsal:
+    """A model on fake tensors: they have shapes, but no memory and no values.
+
+    Its training steps run the operations of real ones on a CPU, in the state that training soon reaches: optimizers
+    have their state, and gradients of the step before are still there.  Weights that losses would load are not needed.
+
+    Args:
+        options: checked options; data and weight files need not be there.
+
+    Attributes:
+        size: width and height of the restored images.
+
+    Raises:
+        UserError: the network's size is not given.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        size, in_size = (options.network_g.arguments.get(name) for name in ('size', 'in_size'))
+        if not isinstance(size, int):
+            raise UserError('network_g.size is missing: the forecast makes up images of that size.')
+        self.size, self._in_size = size, in_size or size
+        self._mode = _OneFakeMode()
+        self._counter = StorageCounter()
+        with self._pretending():
+            self._model = build_model(options, CPU)
+            self._prepare()
+
+    def measure(self, iteration: int, batch_size: int) -> MemoryUse:
+        """Return what is alive at the peak of a training step.
+
+        Raises:
+            UserError: a part of the step needs values, which fake tensors do not have.
+        """
+        with self._pretending():
+            batch = {
+                'lq': torch.empty(batch_size, 3, self._in_size, self._in_size),
+                'gt': torch.empty(batch_size, 3, self.size, self.size),
+                'gt_path': [f'{number}.png' for number in range(batch_size)],
+            }
+            self._counter.restart()
+            self._model.train_step(batch, iteration)
+            return self._counter.peak
+
+    def _prepare(self) -> None:
+        """Say what is for what, and let the optimizers make their state."""
+        for network in _find(self._model, nn.Module):
+            self._counter.assign([*network.parameters(), *network.buffers()], 'weights')
+        for optimizer in _find(self._model, torch.optim.Optimizer):
+            for parameter in _parameters_of(optimizer):
+                parameter.grad = torch.zeros_like(parameter)
+                parameter.register_post_accumulate_grad_hook(self._assign_gradient)
+                self._assign_gradient(parameter)
+            optimizer.step()
+            state = [value for entry in optimizer.state.values() for value in entry.values()]
+            self._counter.assign([value for value in state if isinstance(value, Tensor)], 'optimizer')
+
+    def _assign_gradient(self, parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            self._counter.assign([parameter.grad], 'gradients')
+
+    @contextmanager
+    def _pretending(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
+            # Copying a module asks for the address of its tensors.
+            warnings.filterwarnings('ignore', message='Accessing the data pointer of FakeTensor')
+            # Networks are made where they stay; moving fake parameters, even to where they are, is an error.
+            stack.enter_context(_replaced(nn.Module, 'to', lambda module, *_, **__: module))
+            for losses in (perceptual, identity):
+                stack.enter_context(_replaced(losses, 'find_weights', lambda name, *_, **__: Path(name)))
+                stack.enter_context(_replaced(losses, 'load_weights', lambda _: {}))
+                stack.enter_context(_replaced(losses, 'load_frozen', _load_blank))
+            stack.enter_context(self._mode)
+            stack.enter_context(self._counter)
+            try:
+                yield
+            except FAKE_FAILURES as error:
+                raise UserError(
+                    f'This step cannot be forecast, since it needs the values of tensors ({error}). '
+                    'Try it instead: codes/train.py --dry_run reports its peak memory.'
+                ) from error
+
+
+def choose_iterations(options: Options) -> tuple[int | None, int | None]:
+    """Return an iteration without R1 and one with it, the generator learning in both; None where there is none."""
+    train = options.train
+    first = (train.net_d_init_iters // train.net_d_iters + 1) * train.net_d_iters
+    adversarial = train.gan_opt is not None and train.gan_opt.is_on
+    if not (adversarial and train.r1_reg_weight > 0):
+        return first, None
+    last = first + math.lcm(train.net_d_iters, train.net_d_reg_every)
+    iterations = range(first, last, train.net_d_iters)
+    plain = next((iteration for iteration in iterations if iteration % train.net_d_reg_every), None)
+    with_r1 = next(iteration for iteration in iterations if iteration % train.net_d_reg_every == 0)
+    return plain, with_r1
+
+
+class _OneFakeMode(FakeTensorMode):
+    def __deepcopy__(self, memo: dict[int, Any]) -> _OneFakeMode:
+        """Stay the same: a copied tensor, as those of the EMA, belongs to the mode of its original."""
+        return self
+
+
+def _load_blank(network: nn.Module, state: Mapping[str, Tensor], path: Path, what: str) -> None:  # noqa: ARG001
+    blank = {name: torch.empty(value.shape, dtype=value.dtype) for name, value in network.state_dict().items()}
+    frozen.load_frozen(network, blank, path, what)
+
+
+def _find(model: Any, kind: type) -> list[Any]:
+    """Return the model's networks, losses or optimizers: attributes, or values of attributes that are dicts."""
+    found = []
+    for value in vars(model).values():
+        found += [part for part in (value.values() if isinstance(value, dict) else [value]) if isinstance(part, kind)]
+    return found
+
+
+def _parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group['params']]
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
