@@ -2,6 +2,7 @@
 
 data: decoding and each degradation recipe, beside the same built from BasicSR's functions.
 restore: a face through the network, with PyTorch and with ONNX Runtime.
+step: a training step, beside the same by the published code's formulas.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
     _add_data(commands.add_parser('data', help='decoding and degradations, images per second per core'))
     _add_restore(commands.add_parser('restore', help='a face through the network, PyTorch and ONNX Runtime'))
+    _add_step(commands.add_parser('step', help="a training step, ours and by the published code's formulas"))
     return parser.parse_args(arguments)
 
 
@@ -61,6 +63,29 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
 
 
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        'Seconds, floating-point rate and peak memory of a training step on the CPU, beside the same by the published '
+        "code's formulas. Several values of --size, --narrow and --batch are several settings."
+    )
+    parser.set_defaults(run=_run_step)
+    parser.add_argument('--size', type=int, nargs='+', default=[256], metavar='N', help='side of the images (256)')
+    parser.add_argument(
+        '--narrow', type=within(float, 0, 8), nargs='+', default=[0.25], metavar='X', help='of both networks (0.25)'
+    )
+    parser.add_argument(
+        '--batch', type=within(int, 1, 64), nargs='+', default=[2], metavar='N', help='images per step (2)'
+    )
+    parser.add_argument('--full', action='store_true', help='also 512, full width, batch 1 (minutes)')
+    parser.add_argument(
+        '--depthwise', action='store_true', help='also the plain step with its filters as depthwise convolutions'
+    )
+    parser.add_argument('--r1', action='store_true', help='also the step with R1, which is every 16th')
+    parser.add_argument('--rounds', type=within(int, 1, 100), default=3, metavar='N', help='the median counts (3)')
+    parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help='of all (physical cores)')
+    parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
+
+
 def _run_data(args: argparse.Namespace) -> int:
     for library in ('OMP', 'OPENBLAS', 'MKL'):  # what is measured is one core; NumPy reads these on import
         os.environ[f'{library}_NUM_THREADS'] = '1'
@@ -73,6 +98,12 @@ def _run_restore(args: argparse.Namespace) -> int:
     from benchmarks.restore import measure_restoring
 
     return measure_restoring(args)
+
+
+def _run_step(args: argparse.Namespace) -> int:
+    from benchmarks.step import measure_steps
+
+    return measure_steps(args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

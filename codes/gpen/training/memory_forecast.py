@@ -50,7 +50,8 @@ class Rehearsal:
         if not isinstance(size, int):
             raise UserError('network_g.size is missing: the forecast makes up images of that size.')
         self.size, self._in_size = size, in_size or size
-        self._mode = _OneFakeMode()
+        # Constants that networks make on the meta device, as facexlib's do, are not fake by themselves.
+        self._mode = _OneFakeMode(allow_non_fake_inputs=True)
         self._counter = StorageCounter()
         with self._pretending():
             self._model = build_model(options, CPU)

@@ -157,7 +157,7 @@ def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
         if largest < wanted and peaks.at(wanted).total <= limit:
             largest = wanted  # no power of two
         yield _to_proposal(Setting(largest, 1, checkpoint), peaks.at(max(largest, 1)), options, in_parts=False)
-        if largest < wanted:
+        if largest < wanted and wanted > 1:
             parts, use = _find_parts(recipe, Setting(wanted, 1, checkpoint), largest, limit)
             yield _to_proposal(Setting(wanted if parts else 0, parts, checkpoint), use, options, in_parts=True)
 

@@ -1,0 +1,128 @@
+"""Forecast how much GPU memory training takes, without a GPU, and find settings that fit one.
+
+A training step of each option file is rehearsed on tensors that have shapes, but no memory. What its operations would
+allocate is counted. Neither data nor weights need be there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import _path  # noqa: F401
+from gpen.commands._arguments import within
+from gpen.commands._run import run_command
+
+if TYPE_CHECKING:
+    from gpen.training.memory_counter import MemoryUse
+    from gpen.training.memory_plan import Forecast, Proposal
+
+PARTS = ('weights', 'gradients', 'optimizer', 'activations', 'total')
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog='plan_memory.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '-opt',
+        '--opt',
+        required=True,
+        nargs='+',
+        metavar='FILE',
+        help='option files, such as options/train/gpen_512.yml',
+    )
+    parser.add_argument(
+        '--gpu_memory',
+        type=within(float, 1, 10_000),
+        metavar='GIB',
+        help='also say what fits a GPU with so much memory',
+    )
+    parser.add_argument(
+        '--force_yml',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='change options, for instance --force_yml datasets:train:batch_size_per_gpu=4',
+    )
+    return parser.parse_args(arguments)
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Print the tables; return the exit status."""
+    from gpen.training import memory_plan
+
+    recipes = [memory_plan.Recipe(file, tuple(args.force_yml)) for file in args.opt]
+    for recipe in recipes:
+        recipe.read()  # what is wrong with any of them is said before the work starts
+    forecasts = {recipe.file: memory_plan.forecast(recipe) for recipe in recipes}
+    print('Peak memory of a training step in GiB:\n')
+    print_forecasts(forecasts)
+    if args.gpu_memory is None:
+        return 0
+    usable = memory_plan.usable_bytes(args.gpu_memory)
+    print(
+        f'\nWhat fits {args.gpu_memory:g} GiB, of which a step may take {usable / memory_plan.GIB:.1f}: '
+        f'{1 - memory_plan.SHARE:.0%} are left for gaps and convolutions, {memory_plan.RESERVED} GiB for CUDA.\n'
+    )
+    print_row('options', 'grad_checkpoint', 'batch', 'accumulate', 'GiB', '--force_yml')
+    print_row('---', '---', '--:', '--:', '--:', '---')
+    for recipe in recipes:
+        for proposal in memory_plan.propose(recipe, args.gpu_memory):
+            print_proposal(recipe.file, proposal)
+    print()
+    for file, forecast in forecasts.items():
+        print(f'{file} {"fits" if forecast.peak <= usable else "does not fit"} as it is.')
+    return 0
+
+
+def print_forecasts(forecasts: dict[str, Forecast]) -> None:
+    """Print a table with a line for each kind of step."""
+    print_row('options', 'size', 'batch', 'accumulate', 'grad_checkpoint', 'step', *PARTS)
+    print_row('---', '--:', '--:', '--:', '---', '---', *['--:'] * len(PARTS))
+    for file, forecast in forecasts.items():
+        setting = forecast.setting
+        start = (file, forecast.size, setting.batch, setting.parts, _yes_or_no(setting.checkpoint))
+        for step, use in (('without R1', forecast.without_r1), ('with R1', forecast.with_r1)):
+            if use is not None:
+                print_row(*start, step, *_in_gib(use))
+
+
+def print_proposal(file: str, proposal: Proposal) -> None:
+    """Print a line of the table of what fits."""
+    setting, checkpoint = proposal.setting, _yes_or_no(proposal.checkpoint)
+    if setting is None:
+        print_row(file, checkpoint, 'in parts: none fits' if proposal.in_parts else 'none fits', '', '', '')
+        return
+    changes = f'`--force_yml {" ".join(proposal.changes)}`' if proposal.changes else 'as it is'
+    print_row(file, checkpoint, setting.batch, setting.parts, _format_gib(proposal.peak), changes)
+
+
+def print_row(*cells: object) -> None:
+    """Print a line of a Markdown table at once, since the next may take a while."""
+    print(f'| {" | ".join(str(cell) for cell in cells)} |', flush=True)
+
+
+def _in_gib(use: MemoryUse) -> list[str]:
+    return [_format_gib(getattr(use, part)) for part in PARTS]
+
+
+def _format_gib(size: int) -> str:
+    return f'{size / 2**30:.2f}'
+
+
+def _yes_or_no(value: bool) -> str:
+    return 'yes' if value else 'no'
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    args = parse_arguments(arguments)
+    return run_command(lambda: plan(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
