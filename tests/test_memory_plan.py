@@ -38,10 +38,10 @@ def write(folder: Path, **changes: Any) -> Recipe:
 
 
 def middle(folder: Path, checkpoint: bool, parts: int) -> Options:
-    """Networks that need about a hundred MB at a batch of 8; R1 in each third step."""
-    both = {'size': 64, 'narrow': 0.0625, 'grad_checkpoint': checkpoint}
+    """Networks that need about 150 MB at a batch of 4; R1 in each third step."""
+    both = {'size': 32, 'narrow': 0.25, 'grad_checkpoint': checkpoint}
     recipe = write(folder, network_g=both, network_d=both, train={'feature_matching_opt': FEATURE_MATCHING})
-    return recipe.read('datasets:train:batch_size_per_gpu=8', f'datasets:train:accumulate={parts}')
+    return recipe.read('datasets:train:batch_size_per_gpu=4', f'datasets:train:accumulate={parts}')
 
 
 def measure_real_steps(options: Options) -> dict[int, int]:
@@ -71,7 +71,7 @@ def test_forecast_is_within_a_tenth_of_what_real_steps_allocate(tmp_path: Path, 
     options = middle(tmp_path, checkpoint, parts)
     rehearsal = Rehearsal(options)
     for iteration, real in measure_real_steps(options).items():
-        assert rehearsal.measure(iteration, 8).total == pytest.approx(real, rel=0.1), f'iteration {iteration}'
+        assert rehearsal.measure(iteration, 4).total == pytest.approx(real, rel=0.1), f'iteration {iteration}'
 
 
 def test_weights_gradients_and_optimizer_are_exactly_those_of_the_networks(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_identity_loss_counts_without_its_weights(tmp_path: Path) -> None:
 
 def test_switches_lower_the_forecast(tmp_path: Path) -> None:
     plain, checkpoint, parts = (
-        Rehearsal(middle(tmp_path, on, count)).measure(3, 8).activations
+        Rehearsal(middle(tmp_path, on, count)).measure(3, 4).activations
         for on, count in ((False, 1), (True, 1), (False, 4))
     )
     assert checkpoint < 0.8 * plain
@@ -153,8 +153,8 @@ def test_proposals_fit_are_largest_and_their_settings_give_what_was_promised(
     assert second.setting.batch == 6
     assert second.setting.parts > 1
     assert any(proposal.checkpoint for proposal in proposals)
-    for proposal in proposals:
-        assert proposal.peak <= limit
+    assert all(proposal.peak <= limit for proposal in proposals)
+    for proposal in (second, proposals[-1]):
         assert peak_of(recipe, *proposal.changes) == pytest.approx(proposal.peak, rel=1e-4)
 
 

@@ -26,7 +26,7 @@ from gpen.archs.gpen import GPEN
 from gpen.restoration.export import describe_network
 from gpen.restoration.export_onnx import Difference, write_onnx
 from gpen.restoration.restorer import Restorer, load_restorer
-from gpen.training.device import explain_out_of_memory
+from gpen.training.device import choose_device, explain_out_of_memory
 from gpen.utils.files import write_text
 from gpen.utils.seeds import derive_generator
 
@@ -38,6 +38,7 @@ SMALL, LARGE = (1, 0.5), (2, 1.0)
 
 def measure_restoring(args: argparse.Namespace) -> int:
     """Measure, print the table, and write the JSON file; return the exit status."""
+    choose_device('cpu')  # with the settings that restoring has
     if args.threads:
         torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
