@@ -98,6 +98,17 @@ def option_file(tiny_data: Path, tmp_path: Path) -> Path:
     return write_options(tmp_path / 'tiny.yml', tiny_options(tiny_data, tmp_path))
 
 
+@pytest.fixture(scope='module')
+def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The option file of a run that is done; its results lie beside it."""
+    from command_line import succeed  # it needs what is defined here
+
+    root = tmp_path_factory.mktemp('trained')
+    option_file = write_options(root / 'tiny.yml', tiny_options(tiny_data, root))
+    succeed(option_file, 'train:total_epochs=2')
+    return option_file
+
+
 def write_options(path: Path, options: dict) -> Path:
     """Write options as YAML."""
     path.write_text(yaml.safe_dump(options, sort_keys=False), encoding='utf-8')

@@ -251,9 +251,9 @@ def test_sliders_work_by_keyboard(visitor: Visitor, portraits: Path) -> None:
     visitor.drop(portraits)
     half = visitor.see()
     visitor.find('.picture input').send_keys(Keys.HOME)
-    visitor.wait(lambda: np.abs(visitor.see() - half).mean() > 1)
+    assert visitor.wait(lambda: np.abs(visitor.see() - half).mean() > 1)
     visitor.find('#strength input[type=range]').send_keys(Keys.HOME)
-    visitor.wait(
+    assert visitor.wait(
         lambda: visitor.browser.execute_script('return document.body.style.getPropertyValue("--strength")') == '0'
     )
 

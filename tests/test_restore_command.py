@@ -10,20 +10,11 @@ import pytest
 import torch
 
 import processes
-from command_line import Result, succeed
-from conftest import SHARED, tiny_options, write_options, write_pairs
+from command_line import Result
+from conftest import SHARED, write_pairs
 from gpen.commands.restore import main
 from gpen.data.image_io import read_image, read_picture, write_image
 from photographs import DotDetector, draw_photo, save
-
-
-@pytest.fixture(scope='module')
-def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The option file of a run that is done; its results lie beside it."""
-    root = tmp_path_factory.mktemp('trained')
-    option_file = write_options(root / 'tiny.yml', tiny_options(tiny_data, root))
-    succeed(option_file, 'train:total_epochs=2')
-    return option_file
 
 
 def restore_aligned(trained: Path, source: Path, output: Path, *more: str, model: Path | None = None) -> Result:

@@ -13,21 +13,12 @@ import pytest
 import torch
 
 from command_line import fail, read_records, succeed
-from conftest import tiny_options, write_options, write_pairs
+from conftest import write_options, write_pairs
 from gpen.archs import build_network
 from gpen.data.image_io import read_image
 from gpen.evaluation.models import find_run_weights, load_model, name_models
 from gpen.evaluation.sheet import choose_ranks, draw_sheet
 from gpen.options import Component, parse_options
-
-
-@pytest.fixture(scope='module')
-def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The option file of a run that is done; its results lie beside it."""
-    root = tmp_path_factory.mktemp('trained')
-    option_file = write_options(root / 'tiny.yml', tiny_options(tiny_data, root))
-    succeed(option_file, 'train:total_epochs=2')
-    return option_file
 
 
 def scoring_options(trained: Path, tiny_data: Path, root: Path) -> dict[str, Any]:

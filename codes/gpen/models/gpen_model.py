@@ -179,10 +179,15 @@ class GPENModel:
             'feature_matching': self.feature_matching(fake_features, real_features),
         }
 
+    @property
+    def _judges_in_parts(self) -> bool:
+        """Whether batches are shared out, and the discriminator can still judge them as a whole."""
+        return self.parts > 1 and isinstance(self.net_d, GPENDiscriminator)
+
     def _judge(self, images: Tensor, **arguments: Any) -> Any:
         """Run the discriminator, in parts where it can."""
         assert self.run_d is not None
-        if self.parts > 1 and isinstance(self.net_d, GPENDiscriminator):
+        if self._judges_in_parts:
             arguments['parts'] = self.parts
         with autocast(self.options.train.amp, self.device):
             return self.run_d(images, **arguments)
@@ -190,7 +195,7 @@ class GPENModel:
     def _penalize(self, gt: Tensor) -> Tensor:
         """Return the R1 penalty from a pass of its own."""
         assert self.net_d is not None
-        if self.parts > 1 and isinstance(self.net_d, GPENDiscriminator):
+        if self._judges_in_parts:
             return r1_in_parts(self.net_d, gt, self.parts)
         real = gt.detach().requires_grad_(True)
         return r1_penalty(self.net_d(real), real)
