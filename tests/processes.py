@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,14 +37,15 @@ def start(
     command: str = 'train',
     kill_at: tuple[str, int] | None = None,
     signal_at: tuple[str, signal.Signals] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> Command:
     """Start ``gpen-COMMAND`` with arguments.
 
     ``kill_at`` kills it when it passes a place for the n-th time; ``signal_at``, such as ``('validation 2', SIGTERM)``,
-    sends it a signal when its second validation begins.
+    sends it a signal when its second validation begins; ``environment`` adds variables.
     """
     words = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at, signal_at))
+    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at, signal_at, environment or {}))
     process.start()
     return Command(process, log)
 
@@ -53,13 +55,41 @@ def run(log: Path, *arguments: object, **settings: Any) -> tuple[int, str]:
     return start(log, *arguments, **settings).wait()
 
 
+def start_together(
+    folder: Path, *arguments: object, count: int = 2, special: dict[int, dict[str, Any]] | None = None
+) -> list[Command]:
+    """Start ``count`` processes of one training, with the variables that torchrun sets.
+
+    ``special`` are further settings of :func:`start` by rank; process N prints to ``rankN`` in the folder.
+    """
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        port = listener.getsockname()[1]
+    place = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(count)}
+    commands = []
+    for rank in range(count):
+        settings = {
+            'environment': {**place, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
+            **(special or {}).get(rank, {}),
+        }
+        commands.append(start(folder / f'rank{rank}', *arguments, '--launcher', 'pytorch', **settings))
+    return commands
+
+
+def run_together(folder: Path, *arguments: object, **settings: Any) -> list[tuple[int, str]]:
+    """Run processes of one training to their end, see :func:`start_together`; return what :func:`run` does of each."""
+    return [command.wait() for command in start_together(folder, *arguments, **settings)]
+
+
 def _run(
     log: Path,
     command: str,
     arguments: list[str],
     kill_at: tuple[str, int] | None,
     signal_at: tuple[str, signal.Signals] | None,
+    environment: dict[str, str],
 ) -> None:
+    os.environ.update(environment)
     with log.open('w', encoding='utf-8') as stream:
         os.dup2(stream.fileno(), 1)
         os.dup2(stream.fileno(), 2)

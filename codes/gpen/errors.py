@@ -8,7 +8,12 @@ class UserError(Exception):
 
     The message says what is wrong, where (file, line or option path), and what to do.  Commands print it without a
     traceback and exit with status 2.
+
+    Attributes:
+        is_logged: it was said already, here or by another process, and is not to be printed again.
     """
+
+    is_logged = False
 
 
 def explain_os_error(error: OSError) -> str:

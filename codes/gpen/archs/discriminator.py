@@ -14,6 +14,7 @@ from gpen.archs.ops.precision import full_precision, widen
 from gpen.archs.recompute import recompute, run_in_parts
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
+from gpen.utils.ranks import mean_over_ranks
 
 
 class ResBlock(nn.Module):
@@ -108,8 +109,11 @@ class GPENDiscriminator(nn.Module):
 
 
 def _append_batch_deviation(x: Tensor) -> Tensor:
-    """Append the mean standard deviation over the whole batch as one more channel (Karras et al. 2018, section 3)."""
+    """Append the mean standard deviation over the whole batch as one more channel (Karras et al. 2018, section 3).
+
+    Where several processes train together, their batches make up the whole one.
+    """
     # The mean is taken off explicitly: R1's gradient through Tensor.var has five times the rounding error.
-    centred = x - x.mean(dim=0)
-    deviation = torch.sqrt(centred.square().mean(dim=0) + 1e-8).mean()
+    centred = x - mean_over_ranks(x.mean(dim=0))
+    deviation = torch.sqrt(mean_over_ranks(centred.square().mean(dim=0)) + 1e-8).mean()
     return torch.cat([x, deviation.expand(x.shape[0], 1, *x.shape[2:])], dim=1)

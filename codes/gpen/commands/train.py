@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from gpen.commands._run import run_command
@@ -32,6 +33,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action='store_true',
         help='check the file, build everything, run one step and one validation batch, write nothing',
     )
+    parser.add_argument(
+        '--launcher',
+        choices=('none', 'pytorch'),
+        default='none',
+        help='pytorch: one of the processes that torchrun started, one for each GPU',
+    )
     return parser.parse_args(arguments)
 
 
@@ -41,13 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         from gpen.options import parse_options
+        from gpen.training.launch import join_processes
 
-        parsed = parse_options(args.opt, args.force_yml)
-        from gpen.training import run
+        with join_processes(args.launcher, args.auto_resume or args.dry_run):
+            if args.launcher == 'none':
+                parsed = parse_options(args.opt, args.force_yml)  # before torch is imported, which takes seconds
+            else:
+                from gpen.utils.ranks import on_all
 
-        if args.dry_run:
-            print('\n'.join(run.run_dry(parsed)))
+                parsed = on_all(lambda: parse_options(args.opt, args.force_yml))
+            from gpen.training import run
+
+            if not args.dry_run:
+                return run.run_training(parsed, args.auto_resume)
+            lines = run.run_dry(parsed)
+            if os.environ.get('RANK', '0') == '0':
+                print('\n'.join(lines))
             return 0
-        return run.run_training(parsed, args.auto_resume)
 
     return run_command(body)

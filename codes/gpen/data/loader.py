@@ -95,12 +95,19 @@ def build_val_loader(
     start_method: str | None = None,
     pin_memory: bool = False,
     prefetch_factor: int = 2,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> BatchLoader:
-    """Return a loader of all samples once, in order; the last batch may be smaller.  Workers wait between uses."""
+    """Return a loader of all samples once, in order; the last batch may be smaller.  Workers wait between uses.
+
+    With several processes, each gets every ``world_size``-th of these batches, from number ``rank`` on.
+    """
+    samples = range(len(dataset))
+    firsts = range(rank * batch_size, len(dataset), world_size * batch_size)
     return BatchLoader(
         DataLoader(
             _Guarded(dataset),
-            batch_size=batch_size,
+            batch_sampler=[list(samples[first : first + batch_size]) for first in firsts],
             pin_memory=pin_memory and torch.cuda.is_available(),
             persistent_workers=num_workers > 0,
             generator=torch.Generator().manual_seed(0),

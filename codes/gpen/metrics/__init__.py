@@ -73,6 +73,19 @@ class SetMetric(ABC):
     def update(self, restored: Tensor, target: Tensor) -> None:
         """Take in two batches, N x 3 x H x W in [-1, 1]."""
 
+    def gather(self) -> None:
+        """Take in, before :meth:`compute`, what the other processes that train together have taken in.
+
+        Raises:
+            UserError: there are others, and this metric cannot do so.
+        """
+        from gpen.utils.ranks import world_size
+
+        if world_size() > 1:
+            raise UserError(
+                f'{type(self).__name__} cannot be shared out to several processes. Leave it out of val.metrics.'
+            )
+
     @abstractmethod
     def compute(self) -> float:
         """Return the metric of the images since :meth:`start`; not a number where they are too few."""

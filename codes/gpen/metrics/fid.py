@@ -14,6 +14,7 @@ from gpen.losses.frozen import load_frozen
 from gpen.metrics import SetMetric, builds_metric
 from gpen.metrics.shared import needing, require
 from gpen.registry import METRIC_REGISTRY
+from gpen.utils.ranks import add_up
 from gpen.utils.weight_files import load_weights
 from gpen.utils.weights import find_weights
 
@@ -74,7 +75,8 @@ class FrechetDistance(SetMetric):
     def __init__(self, network: nn.Module, device: torch.device | str) -> None:
         fid = require('torchmetrics.image.fid', REQUIREMENTS['torchmetrics'], 'FID')
         self.device = device
-        self.distance: Any = fid.FrechetInceptionDistance(feature=network).to(device)
+        # What other processes have seen is added by gather, and not each time that a number is asked for.
+        self.distance: Any = fid.FrechetInceptionDistance(feature=network, sync_on_compute=False).to(device)
 
     def start(self) -> None:
         """Forget all images."""
@@ -85,6 +87,11 @@ class FrechetDistance(SetMetric):
         """Take in two batches, N x 3 x H x W in [-1, 1]."""
         for images, real in ((restored, False), (target, True)):
             self.distance.update(to_uint8(images.to(self.device)), real=real)
+
+    def gather(self) -> None:
+        """Take in what the other processes that train together have taken in: all states are sums."""
+        states = [f'{kind}_features_{name}' for kind in ('real', 'fake') for name in ('sum', 'cov_sum', 'num_samples')]
+        add_up([getattr(self.distance, state) for state in states])
 
     def compute(self) -> float:
         """Return the distance; not a number for fewer than two images."""

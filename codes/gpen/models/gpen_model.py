@@ -23,6 +23,7 @@ from gpen.models.precision import LossScale, autocast
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
+from gpen.utils import ranks
 from gpen.utils.files import resolve_path
 from gpen.utils.seeds import derive_seed
 from gpen.utils.weight_files import DISCRIMINATOR_WRAPPERS, WRAPPERS
@@ -112,7 +113,7 @@ class GPENModel:
             iteration: counted from 1; every random number of the step depends on it and on the seed alone.
         """
         train = self.options.train
-        torch.manual_seed(derive_seed(self.options.seed, 'step', iteration))
+        torch.manual_seed(derive_seed(self.options.seed, 'step', iteration, *filter(None, [ranks.rank()])))
         lq, gt = (
             batch[key].to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
             for key in ('lq', 'gt')
@@ -130,6 +131,7 @@ class GPENModel:
             values |= generator_values
             decay = ema_decay_at(iteration, train.ema_decay, train.ema_scheduler.total_iter)
             update_ema(self.net_g_ema, self.net_g, decay, stepped)
+        values = _average(values)
         self.means.add(values)
         self.guard.record(iteration, self._forgive(values), list(batch['gt_path']))
 
@@ -205,6 +207,8 @@ class GPENModel:
     ) -> tuple[Tensor, Tensor]:
         """Step the optimizer, unless the loss or a gradient is not finite.
 
+        Where several processes train together, loss and gradients are the means over all, before anything is decided.
+
         Returns:
             The gradient norm before clipping, and whether it stepped (a bool scalar on the device).
         """
@@ -212,13 +216,21 @@ class GPENModel:
         optimizer.zero_grad(set_to_none=True)
         scale.up(loss).backward()
         parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-        scale.down([parameter.grad for parameter in parameters if parameter.grad is not None])
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        scale.down(gradients)
+        mean_loss = loss.detach().clone()
+        ranks.average([*gradients, mean_loss])
         limit = train.grad_norm_clip if train.use_grad_norm and train.grad_norm_clip else float('inf')
         norm = nn.utils.clip_grad_norm_(parameters, limit)
-        is_finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        is_finite = torch.isfinite(mean_loss) & torch.isfinite(norm)
         step_if(optimizer, is_finite)
         scale.update(is_finite)
         return norm, is_finite
+
+    def copy_from_main(self) -> None:
+        """Give all processes the networks of rank 0: other machines may draw other last bits."""
+        for network in filter(None, [self.net_g, self.net_d, self.net_g_ema]):
+            ranks.copy_from_main([*network.parameters(), *network.buffers()])
 
     @torch.inference_mode()
     def restore(self, lq: Tensor) -> Tensor:
@@ -264,6 +276,15 @@ class GPENModel:
                 scale.load_state_dict(state[name])
         self.guard.in_a_row = state['not_finite_in_a_row']
         self.guard.last_finite_iteration = state['last_finite_iteration']
+
+
+def _average(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the means over the processes that train together."""
+    if ranks.world_size() == 1:
+        return values
+    stacked = torch.stack([value.detach().float() for value in values.values()])
+    ranks.average([stacked])
+    return dict(zip(values, stacked, strict=True))
 
 
 def _to_cpu(network: nn.Module) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gpen.errors import UserError
+from gpen.utils.ranks import gather, is_main
 
 LIMIT = 10
 
@@ -91,18 +92,21 @@ class FiniteGuard:
             if not wrong:
                 self.last_finite_iteration = iteration
             if wrong:
+                whole_batch = [file for share in gather(files) for file in share]
                 messages.append(
                     f'Iteration {iteration}: {", ".join(wrong)} not finite; '
                     f'this step of the {_say_whose(wrong)} was skipped. '
-                    f'Files of the batch: {", ".join(files)}.'
+                    f'Files of the batch: {", ".join(whole_batch)}.'
                 )
             if self.gave_up:
                 self._pending = []
-                raise UserError(
+                error = UserError(
                     f'{messages[-1]} That is {LIMIT} steps in a row; training stops here, the last good '
                     'checkpoint is kept. Lower train.optim_g.lr and train.optim_d.lr or '
                     'set train.grad_norm_clip, and look at these files.'
                 )
+                error.is_logged = not is_main()  # all processes have the same numbers: rank 0 says it
+                raise error
         self._pending = []
         return messages
 

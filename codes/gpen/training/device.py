@@ -12,23 +12,41 @@ import torch
 
 from gpen.data.loader import cpu_threads
 from gpen.errors import UserError
+from gpen.utils.ranks import local_rank, world_size
 
 
 def select_device(num_gpu: Any) -> tuple[torch.device, str]:
-    """Return the device for ``num_gpu`` (auto, 0 or a number) and a sentence about it."""
+    """Return the device of this process for ``num_gpu`` (auto, 0 or a number) and a sentence about it.
+
+    Raises:
+        UserError: more processes train together on this machine than it has GPUs.
+    """
     if 'OMP_NUM_THREADS' not in os.environ:  # the user's own choice
         torch.set_num_threads(cpu_threads())
     available = torch.cuda.is_available()
     if num_gpu != 0 and available:
         torch.backends.cudnn.benchmark = True  # all batches have one size
+        if world_size() > 1:
+            _choose_own_gpu()
         device = torch.device('cuda', torch.cuda.current_device())
-        return device, f'Training on {torch.cuda.get_device_name(device)}.'
+        return device, f'Training on {torch.cuda.get_device_name(device)}{_count_processes()}.'
     keep_freed_memory()
     threads = torch.get_num_threads()
-    place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}'
+    place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}{_count_processes()}'
     if num_gpu in (0, 'auto'):
         return torch.device('cpu'), f'{place}.'
     return torch.device('cpu'), f'{place}: num_gpu is {num_gpu}, but PyTorch finds no GPU here.'
+
+
+def _choose_own_gpu() -> None:
+    count = torch.cuda.device_count()
+    if local_rank() >= count:
+        raise UserError(f'There are more processes than GPUs on this machine. Give --nproc_per_node {count} at most.')
+    torch.cuda.set_device(local_rank())
+
+
+def _count_processes() -> str:
+    return f' in each of {world_size()} processes' if world_size() > 1 else ''
 
 
 def keep_freed_memory() -> None:

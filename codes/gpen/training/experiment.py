@@ -74,11 +74,16 @@ class _TqdmHandler(logging.StreamHandler):
 
 
 class RunLog:
-    """The log of a run (a context manager): to the screen at once, to a file as soon as there is a folder."""
+    """The log of a run (a context manager): to the screen at once, to a file as soon as there is a folder.
 
-    def __init__(self) -> None:
+    Args:
+        is_main: this process speaks for all that train together; the others say only what ends them.
+    """
+
+    def __init__(self, is_main: bool = True) -> None:
         self._screen = _TqdmHandler()
         self._screen.setFormatter(logging.Formatter('%(message)s'))
+        self._screen.setLevel(logging.INFO if is_main else logging.ERROR)
         self._buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
 
     def __enter__(self) -> RunLog:

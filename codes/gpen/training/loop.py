@@ -15,18 +15,22 @@ from gpen.training.experiment import LOGGER
 from gpen.training.parts import Parts
 from gpen.training.recorder import Recorder, Stopwatch
 from gpen.training.signals import StopRequest
-from gpen.training.validation import validate, write_sheet
+from gpen.training.validation import ValidationResult, validate, write_sheet
+from gpen.utils import ranks
 
 STATE_KEYS = {'options', 'data', 'model', 'early_stopping', 'validation_is_due'}
 
 
 @dataclass
 class Run:
-    """A run in progress: its parts, where it writes, and how far it is."""
+    """A run in progress: its parts, where it writes, and how far it is.
+
+    Of the processes that train together, only rank 0 has a recorder, and only it writes.
+    """
 
     parts: Parts
     store: CheckpointStore
-    recorder: Recorder
+    recorder: Recorder | None
     stop: StopRequest
     iteration: int = 0
     saved_iteration: int = 0
@@ -46,7 +50,9 @@ def train(run: Run) -> str:
     train_options = parts.options.datasets.train
     assert train_options is not None
     if run.validation_is_due:  # an interruption came before it
-        if _validate(run) is None:
+        done = _validate(run) is not None
+        run.stop.agree()
+        if not done:
             return _stopped_sentence(run)
         run.saved_iteration = -1
         save(run)
@@ -61,9 +67,10 @@ def train(run: Run) -> str:
         end_iteration=parts.total_iterations,
         pin_memory=train_options.pin_memory and parts.device.type == 'cuda',
         prefetch_factor=train_options.prefetch_factor,
+        rank=ranks.rank(),
+        world_size=ranks.world_size(),
     )
-    bar = tqdm(total=parts.total_iterations, initial=run.iteration, unit='it', dynamic_ncols=True, disable=None)
-    with bar:
+    with _open_bar(run) as bar:
         for batch in loader:
             run.iteration += 1
             model.set_learning_rates(parts.rates.at(run.iteration))
@@ -78,6 +85,7 @@ def train(run: Run) -> str:
                 _record_training(run, bar)
             run.validation_is_due = parts.validates_at(run.iteration)
             improved = bool(run.validation_is_due and _validate(run))
+            run.stop.agree()
             stops_early = parts.early_stopping is not None and parts.early_stopping.should_stop
             if improved or stops_early or run.stop.is_set or parts.saves_at(run.iteration):
                 save(run)
@@ -90,6 +98,16 @@ def train(run: Run) -> str:
     return f'Finished: all {parts.total_iterations} iterations are done.'
 
 
+def _open_bar(run: Run) -> tqdm[Any]:
+    return tqdm(
+        total=run.parts.total_iterations,
+        initial=run.iteration,
+        unit='it',
+        dynamic_ncols=True,
+        disable=None if ranks.is_main() else True,  # None: where there is no terminal
+    )
+
+
 def save(run: Run) -> None:
     """Write a checkpoint of the run as it is now, unless there is one."""
     if run.saved_iteration == run.iteration:
@@ -97,13 +115,20 @@ def save(run: Run) -> None:
     parts = run.parts
     for message in parts.model.guard.review():
         LOGGER.warning(message)
-    run.recorder.flush()
+    if run.recorder is not None:
+        run.recorder.flush()
+        _write_checkpoint(run)
+    run.saved_iteration = run.iteration
+
+
+def _write_checkpoint(run: Run) -> None:
+    parts = run.parts
     early = parts.early_stopping
     state: dict[str, Any] = {
         'version': __version__,
         'epoch': parts.epoch_of(run.iteration),
         'options': parts.options.model_dump(mode='json'),
-        'data': {'pairs': len(parts.train_set)},
+        'data': {'pairs': len(parts.train_set), 'processes': ranks.world_size()},
         'model': parts.model.state_dict(),
         'early_stopping': early.state_dict() if early is not None else None,
         'validation_is_due': run.validation_is_due,
@@ -111,7 +136,6 @@ def save(run: Run) -> None:
     best = early.best_iteration if early is not None else None
     good_until = parts.model.guard.last_finite_iteration
     run.store.save(run.iteration, parts.model.network_states(), state, best, good_until)
-    run.saved_iteration = run.iteration
 
 
 def restore_run(parts: Parts, checkpoint: Checkpoint) -> None:
@@ -140,6 +164,8 @@ def _record_training(run: Run, bar: tqdm[Any]) -> None:
     if parts.model.net_d is not None:
         values['lr_d'] = rates['d']
     seconds = run.watch.read()
+    if run.recorder is None:
+        return
     epoch = parts.epoch_of(run.iteration)
     run.recorder.scalars(run.iteration, epoch, 'train', values, seconds_per_iter=seconds)
     losses = {name: value for name, value in values.items() if name.startswith(('G_', 'D_'))}
@@ -166,23 +192,29 @@ def _validate(run: Run) -> bool | None:
         parts.metrics,
         parts.options.seed,
         options.num_pictures,
-        should_stop=lambda: run.stop.is_set,
+        should_stop=lambda: run.stop.is_noted,
+        is_shared=True,
     )
     run.watch.pause()
     if result is None:  # the state says that this validation is still due
         return None
     run.validation_is_due = False
-    epoch = parts.epoch_of(run.iteration)
-    run.recorder.scalars(run.iteration, epoch, 'val', {f'val/{name}': value for name, value in result.means.items()})
-    if result.sheet is not None:
-        run.recorder.picture('val/input_restored_sharp', result.sheet, run.iteration)
-        if options.save_img:
-            write_sheet(run.store.models.parent / 'visualization' / f'{run.iteration}.png', result.sheet)
-    early = parts.early_stopping
+    if run.recorder is not None:
+        _record_validation(run, run.recorder, result)
+    epoch, early = parts.epoch_of(run.iteration), parts.early_stopping
     improved = early is not None and early.update(result.means[early.metric], run.iteration)
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
     LOGGER.info('epoch %d  iter %d  validation  %s%s', epoch, run.iteration, numbers, '  (best)' if improved else '')
     return improved
+
+
+def _record_validation(run: Run, recorder: Recorder, result: ValidationResult) -> None:
+    means = {f'val/{name}': value for name, value in result.means.items()}
+    recorder.scalars(run.iteration, run.parts.epoch_of(run.iteration), 'val', means)
+    if result.sheet is not None:
+        recorder.picture('val/input_restored_sharp', result.sheet, run.iteration)
+        if run.parts.options.val.save_img:
+            write_sheet(run.store.models.parent / 'visualization' / f'{run.iteration}.png', result.sheet)
 
 
 def _stopped_sentence(run: Run) -> str:

@@ -17,6 +17,7 @@ from gpen.models import build_model
 from gpen.options.schema import Dataset, Options
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
+from gpen.utils import ranks
 
 LOGGER = logging.getLogger('gpen')
 
@@ -75,14 +76,14 @@ def build_parts(options: Options, device: torch.device) -> Parts:
     if train_options is None:
         raise UserError('datasets.train is missing: training needs a data set.')
     train_set = build_data('train', train_options)
-    iterations_per_epoch = math.ceil(len(train_set) / train_options.batch_size_per_gpu)
+    iterations_per_epoch = math.ceil(len(train_set) / (train_options.batch_size_per_gpu * ranks.world_size()))
     total = options.train.total_iter or (options.train.total_epochs or 0) * iterations_per_epoch
     metrics = build_validation_metrics(options, device)
     return Parts(
         options=options,
         device=device,
         train_set=train_set,
-        val_loader=build_validation(options),
+        val_loader=build_validation(options, ranks.rank(), ranks.world_size()),
         model=build_model(options, device),
         metrics=metrics,
         rates=LearningRates(options, iterations_per_epoch),
@@ -100,8 +101,11 @@ def build_data(phase: str, options: Dataset) -> Any:
         raise UserError(f'datasets.{phase}: {error}') from error
 
 
-def build_validation(options: Options) -> Any:
-    """Return a loader of the validation batches, in order, or None without a validation set."""
+def build_validation(options: Options, rank: int = 0, world_size: int = 1) -> Any:
+    """Return a loader of the validation batches, in order, or None without a validation set.
+
+    With several processes, it gives one of them every ``world_size``-th batch, from number ``rank`` on.
+    """
     val = options.datasets.val
     if val is None:
         return None
@@ -111,6 +115,8 @@ def build_validation(options: Options) -> Any:
         val.num_worker_per_gpu,
         pin_memory=val.pin_memory,
         prefetch_factor=val.prefetch_factor,
+        rank=rank,
+        world_size=world_size,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from gpen.training.parts import Parts, build_parts
 from gpen.training.recorder import Recorder
 from gpen.training.signals import StopRequest
 from gpen.training.validation import validate
+from gpen.utils import ranks
 from gpen.utils.files import resolve_path
 
 
@@ -37,31 +39,52 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         UserError: anything that the user can put right.
     """
     options = parsed.options
-    folder = options.experiment_folder
-    store = CheckpointStore(folder, options.logger.keep_last)
-    with RunLog() as log, lock_experiment(folder):
+    store = CheckpointStore(options.experiment_folder, options.logger.keep_last)
+    with RunLog(ranks.is_main()) as log, ExitStack() as stack, ranks.explain_lost_process():
         for warning in parsed.warnings:
             LOGGER.warning('Warning: %s', warning)
-        device, sentence = select_device(options.num_gpu)
+        device, sentence = ranks.on_all(lambda: select_device(options.num_gpu))
         LOGGER.info(sentence)
-        checkpoint = _find_checkpoint(options, store, auto_resume)
+
+        def claim() -> Checkpoint | None:
+            stack.enter_context(lock_experiment(options.experiment_folder))
+            return _find_checkpoint(options, store, auto_resume)
+
+        checkpoint = ranks.on_main(claim)
+        parts = _build_parts(options, device, checkpoint)
+        due = checkpoint is not None and checkpoint.state['validation_is_due'] and parts.val_loader is not None
+        stop = stack.enter_context(StopRequest())
+
+        def open_records() -> Recorder | None:
+            if not ranks.is_main():
+                return None
+            recorder = _open_records(parts, store, checkpoint, log, due)
+            stack.callback(recorder.close)
+            if checkpoint is None:
+                recorder.text('options', parsed.text, 0)
+            return recorder
+
+        start = checkpoint.iteration if checkpoint is not None else 0
+        run = Run(parts, store, ranks.on_all(open_records), stop, start, start, due)
+        if checkpoint is not None and not store.owns(checkpoint):
+            run.saved_iteration = -1
+            save(run)
+        return _train_and_report(run)
+
+
+def _build_parts(options: Options, device: torch.device, checkpoint: Checkpoint | None) -> Parts:
+    """Build the parts, in the state of the checkpoint."""
+
+    def build() -> Parts:
         with explain_out_of_memory(_batch_size(options)):
             parts = build_parts(options, device)
             if checkpoint is not None:
                 _continue_from(checkpoint, parts)
-        if checkpoint is None or not store.owns(checkpoint):
-            moved = move_aside(folder)
-            if moved is not None:
-                LOGGER.info('%s was there already: it is now %s.', folder, moved)
-        log.write_to(folder)
-        with StopRequest() as stop:
-            run = _open_run(parts, store, checkpoint, stop)
-            if checkpoint is None:
-                run.recorder.text('options', parsed.text, 0)
-            try:
-                return _train_and_report(run)
-            finally:
-                run.recorder.close()
+            return parts
+
+    parts = ranks.one_first(build)
+    parts.model.copy_from_main()
+    return parts
 
 
 def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool) -> Checkpoint | None:
@@ -85,35 +108,41 @@ def _continue_from(checkpoint: Checkpoint, parts: Parts) -> None:
             f'{checkpoint.path} was written by {version} of this program. Start anew without --auto_resume.'
         )
     changed = compare_options(checkpoint.state['options'], parts.options.model_dump(mode='json'))
-    pairs, now = checkpoint.state['data']['pairs'], len(parts.train_set)
-    if pairs != now:
-        changed.append(f'pairs to train on: {pairs} -> {now}; an epoch has {parts.iterations_per_epoch} iterations')
+    before = {'processes': 1, **checkpoint.state['data']}
+    for name, what, now in (
+        ('pairs', 'pairs to train on', len(parts.train_set)),
+        ('processes', 'processes that train together', ranks.world_size()),
+    ):
+        if before[name] != now:
+            epoch = f'an epoch has {parts.iterations_per_epoch} iterations'
+            changed.append(f'{what}: {before[name]} -> {now}; {epoch}')
     restore_run(parts, checkpoint)
     LOGGER.info('Continuing from %s, after iteration %d.', checkpoint.path, checkpoint.iteration)
     for line in changed:
         LOGGER.info('Changed since then: %s', line)
 
 
-def _open_run(parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | None, stop: StopRequest) -> Run:
-    """Bring the experiment folder to the state of the checkpoint and open the records."""
+def _open_records(
+    parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | None, log: RunLog, validation_is_due: bool
+) -> Recorder:
+    """Bring the experiment folder to the state of the checkpoint; open log and records."""
+    folder = store.models.parent
+    if checkpoint is None or not store.owns(checkpoint):
+        moved_to = move_aside(folder)
+        if moved_to is not None:
+            LOGGER.info('%s was there already: it is now %s.', folder, moved_to)
+    log.write_to(folder)
     start = checkpoint.iteration if checkpoint is not None else 0
     moved = store.clean_up(start)
     if moved:
         LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
-    due = False
     if checkpoint is not None:
-        due = bool(checkpoint.state['validation_is_due']) and parts.val_loader is not None
         best = parts.early_stopping.best_iteration if parts.early_stopping is not None else None
         if store.owns(checkpoint):
             store.link(start, list(checkpoint.networks), best)
         else:
             store.adopt_best(checkpoint)
-    recorder = Recorder(store.models.parent, parts.options.logger.use_tb_logger, start, due)
-    run = Run(parts, store, recorder, stop, iteration=start, saved_iteration=start, validation_is_due=due)
-    if checkpoint is not None and not store.owns(checkpoint):
-        run.saved_iteration = -1
-        save(run)
-    return run
+    return Recorder(folder, parts.options.logger.use_tb_logger, start, validation_is_due)
 
 
 def _train_and_report(run: Run) -> int:
@@ -121,12 +150,13 @@ def _train_and_report(run: Run) -> int:
     LOGGER.info(describe_run(run.parts))
     started = time.perf_counter()
     try:
-        with explain_out_of_memory(_batch_size(run.parts.options)):
+        with explain_out_of_memory(_batch_size(run.parts.options)), ranks.explain_lost_process():
             reason = train(run)
     except (UserError, OSError) as error:
-        LOGGER.error('%s', explain_os_error(error) if isinstance(error, OSError) else error)
+        if not getattr(error, 'is_logged', False):
+            LOGGER.error('%s', explain_os_error(error) if isinstance(error, OSError) else error)
         error.is_logged = True  # type: ignore[union-attr]
-        if run.parts.model.guard.gave_up:
+        if run.parts.model.guard.gave_up and ranks.is_main():
             _go_back_to_good_checkpoint(run)
         raise
     LOGGER.info('%s Time: %s.', reason, format_duration(time.perf_counter() - started))
@@ -170,6 +200,9 @@ def describe_run(parts: Parts) -> str:
     val = len(parts.val_loader.loader.dataset) if parts.val_loader is not None else 0
     datasets = parts.options.datasets
     train_name, val_name = (f' ({data.name})' if data and data.name else '' for data in (datasets.train, datasets.val))
+    if ranks.world_size() > 1:
+        one = _batch_size(parts.options)
+        lines.append(f'Batch: {one} in each of {ranks.world_size()} processes, {one * ranks.world_size()} in all')
     lines.append(f'Data: {len(parts.train_set)} pairs to train on{train_name}, {val} to validate on{val_name}')
     epochs = parts.epoch_of(parts.total_iterations)
     lines.append(f'Length: {parts.total_iterations} iterations, {parts.iterations_per_epoch} an epoch, {epochs} epochs')
@@ -209,9 +242,17 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     batch_size = _batch_size(options)
     seconds: list[float] = []
     with explain_out_of_memory(batch_size), writing_nothing():
-        parts = build_parts(options, device)
+        parts = ranks.one_first(lambda: build_parts(options, device))
         lines = [*parsed.warnings, sentence, describe_run(parts), describe_schedule(parts)]
-        loader = build_train_loader(parts.train_set, batch_size, 0, options.seed, end_iteration=2)
+        loader = build_train_loader(
+            parts.train_set,
+            batch_size,
+            0,
+            options.seed,
+            end_iteration=2,
+            rank=ranks.rank(),
+            world_size=ranks.world_size(),
+        )
         for iteration, batch in zip(_iterations_to_try(options), loader, strict=True):
             started = time.perf_counter()
             parts.model.set_learning_rates(parts.rates.at(iteration))
@@ -220,7 +261,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
             seconds.append(time.perf_counter() - started)
         for message in parts.model.guard.review():
             lines.append(f'Warning: {message}')
-        if parts.val_loader is not None:
+        if parts.val_loader is not None and ranks.is_main():
             lines.append(_validate_one_batch(parts))
     means: dict[str, Any] = parts.model.means.read()
     lines.append('Losses: ' + '  '.join(f'{name} {value:.4g}' for name, value in means.items()))

@@ -6,12 +6,18 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+from gpen.utils.ranks import largest
+
 
 class StopRequest:
-    """While active (a context manager), the first SIGINT or SIGTERM is noted; a second one ends the program at once."""
+    """While active (a context manager), the first SIGINT or SIGTERM is noted; a second one ends the program at once.
+
+    Processes that train together stop together: what each noted counts when :meth:`agree` was called.
+    """
 
     def __init__(self) -> None:
-        self.signal_number: int | None = None
+        self._noted = 0
+        self._agreed = 0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -26,21 +32,30 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        self.signal_number = number
+        self._noted = number
         for other, handler in self._previous.items():
             signal.signal(other, handler)
 
     @property
+    def is_noted(self) -> bool:
+        """Whether a signal came to this process."""
+        return self._noted > 0
+
+    def agree(self) -> None:
+        """Let a signal to any process count for all; called by all at the same place."""
+        self._agreed = largest(self._noted)
+
+    @property
     def is_set(self) -> bool:
-        """Whether a signal came."""
-        return self.signal_number is not None
+        """Whether a signal counts."""
+        return self._agreed > 0
 
     @property
     def name(self) -> str:
         """The signal as the user knows it."""
-        return 'Ctrl-C' if self.signal_number == signal.SIGINT else 'SIGTERM'
+        return 'Ctrl-C' if self._agreed == signal.SIGINT else 'SIGTERM'
 
     @property
     def exit_status(self) -> int:
         """128 + the signal's number: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + (self.signal_number or 0)
+        return 128 + self._agreed

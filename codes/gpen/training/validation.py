@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from gpen.data.image_io import to_uint8, write_image
 from gpen.errors import UserError
 from gpen.metrics import Metric, SetMetric
+from gpen.utils import ranks
 from gpen.utils.seeds import derive_seed
 
 
@@ -41,6 +43,7 @@ def validate(
     seed: int,
     num_pictures: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
+    is_shared: bool = False,
 ) -> ValidationResult | None:
     """Restore every image and compare it with the sharp one.
 
@@ -51,31 +54,63 @@ def validate(
         seed: of the noise that a generator with ``in_size`` below ``size`` draws.
         num_pictures: how many images to show in the sheet.
         should_stop: asked between batches; when true, validation is given up.
+        is_shared: ``batches`` are those of this process, of several that train together: every ``world_size``-th. The
+            result is that of all batches, the same on all.
 
     Returns:
-        The result, or None when it was given up.
+        The result, or None when it was given up (by any process).
 
     Raises:
         UserError: a metric cannot be taken of these images, or restored and sharp ones differ in size.
     """
-    rows: list[dict[str, Any]] = []
-    strips: list[Tensor] = []
-    for metric in metrics.values():
-        if isinstance(metric, SetMetric):
-            metric.start()
-    for number, batch in enumerate(batches):
-        if should_stop():
-            return None
+    set_metrics = [metric for metric in metrics.values() if isinstance(metric, SetMetric)]
+    for metric in set_metrics:
+        metric.start()
+    first, step = (ranks.rank(), ranks.world_size()) if is_shared else (0, 1)
+    own: list[_Batch] = []
+    stopped = False
+    pictures_left = num_pictures
+    for number, batch in zip(count(first, step), batches, strict=False):
+        stopped = should_stop()
+        if stopped:
+            break
         torch.manual_seed(derive_seed(seed, 'val', number))
         restored = restore(batch['lq']).cpu()
-        _check_shapes(restored, batch['gt'])
-        columns = _measure(metrics, restored, batch['gt'])
-        for n, image_name in enumerate(batch['name']):
-            rows.append({'name': image_name, **{name: values[n] for name, values in columns.items()}})
-            if len(strips) < num_pictures:
-                strips.append(make_strip(batch['lq'][n], restored[n], batch['gt'][n]))
+        own.append(_look_at(batch, restored, metrics, pictures_left))
+        pictures_left -= len(own[-1].strips)
+    shares = [own]
+    if is_shared:
+        stopped = any(ranks.gather(stopped))
+        shares = ranks.gather(own)
+    if stopped:
+        return None
+    if is_shared:
+        for metric in set_metrics:
+            metric.gather()
+    looked_at = [batch for batches in zip_longest(*shares) for batch in batches if batch is not None]
+    rows = [row for batch in looked_at for row in batch.rows]
+    strips = [strip for batch in looked_at for strip in batch.strips][:num_pictures]
     means, notes = _summarise(metrics, rows) if rows else ({}, [])
     return ValidationResult(means, rows, torch.cat(strips, dim=1) if strips else None, notes)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What was found in a batch: see :class:`ValidationResult`; a strip is one row of its sheet."""
+
+    rows: list[dict[str, Any]]
+    strips: list[Tensor]
+
+
+def _look_at(batch: dict[str, Any], restored: Tensor, metrics: Mapping[str, Metric], num_pictures: int) -> _Batch:
+    _check_shapes(restored, batch['gt'])
+    columns = _measure(metrics, restored, batch['gt'])
+    rows = [
+        {'name': image_name, **{name: values[n] for name, values in columns.items()}}
+        for n, image_name in enumerate(batch['name'])
+    ]
+    shown = range(min(len(rows), max(num_pictures, 0)))
+    return _Batch(rows, [make_strip(batch['lq'][n], restored[n], batch['gt'][n]) for n in shown])
 
 
 def _measure(metrics: Mapping[str, Metric], restored: Tensor, target: Tensor) -> dict[str, list[float]]:

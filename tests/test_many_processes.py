@@ -1,0 +1,284 @@
+"""Training with several processes: the same mathematics as one with the whole batch, and none is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import processes
+from comparing import assert_same_run, read_records
+from conftest import ROOT, tiny_options, write_options, write_pairs
+from gpen.errors import UserError
+
+
+def options_for(data: Path, root: Path, batch_size: int, **changes: Any) -> Path:
+    """Write the tiny options: 16 iterations in 8 epochs of 2, for 2 processes with 2 images each or one with 4."""
+    options = tiny_options(data, root)
+    options['train']['total_epochs'] = 8
+    options['datasets']['train']['batch_size_per_gpu'] = batch_size
+    for block, values in changes.items():
+        options[block] = {**options[block], **values} if isinstance(values, dict) else values
+    return write_options(root / 'tiny.yml', options)
+
+
+def train_two(root: Path, option_file: Path, *arguments: object, **settings: Any) -> list[tuple[int, str]]:
+    return processes.run_together(root, '-opt', option_file, *arguments, **settings)
+
+
+@pytest.fixture(scope='module')
+def unbroken(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment folder of a run of two processes that was never interrupted."""
+    root = tmp_path_factory.mktemp('unbroken')
+    (status, _), (other_status, _) = train_two(root, options_for(tiny_data, root, 2))
+    assert (status, other_status) == (0, 0)
+    return root / 'experiments' / 'tiny'
+
+
+def train_alone(data: Path, root: Path, **changes: Any) -> Path:
+    status, printed = processes.run(root / 'log', '-opt', options_for(data, root, 4, **changes))
+    assert status == 0, printed
+    return root / 'experiments' / 'tiny'
+
+
+def assert_about_the_same_run(folder: Path, expected: Path) -> None:
+    """Compare records and weights within rounding."""
+    records, wanted = read_records(folder), read_records(expected)
+    assert [list(record) for record in records] == [list(record) for record in wanted]
+    for record, other in zip(records, wanted, strict=True):
+        assert record.pop('phase') == other.pop('phase')
+        assert record == pytest.approx(other, rel=2e-4, abs=1e-6)
+    for name in ('net_g_latest.pth', 'net_d_latest.pth'):
+        weights, wanted_weights = (torch.load(root / 'models' / name, weights_only=True) for root in (folder, expected))
+        for kind, values in wanted_weights.items():
+            for key, value in values.items():
+                torch.testing.assert_close(weights[kind][key], value, rtol=1e-4, atol=1e-5, msg=f'{name} {kind} {key}')
+
+
+def test_two_processes_do_what_one_does_with_the_whole_batch(unbroken: Path, tiny_data: Path, tmp_path: Path) -> None:
+    assert_about_the_same_run(unbroken, train_alone(tiny_data, tmp_path))
+
+
+def test_two_processes_that_accumulate_do_so_too(tiny_data: Path, tmp_path: Path) -> None:
+    train = {**tiny_options(tiny_data, tmp_path)['train'], 'total_epochs': 8}
+    train['feature_matching_opt'] = {'type': 'FeatureMatchingLoss', 'loss_weight': 0.1}
+    alone, together = make(tmp_path / 'alone'), make(tmp_path / 'together')
+    expected = train_alone(tiny_data, alone, train=train)
+    option_file = options_for(tiny_data, together, 2, train=train)
+    results = train_two(together, option_file, '--force_yml', 'datasets:train:accumulate=2')
+    assert [status for status, _ in results] == [0, 0]
+    assert_about_the_same_run(together / 'experiments' / 'tiny', expected)
+
+
+def test_rank_0_speaks_and_writes_alone(unbroken: Path) -> None:
+    root = unbroken.parents[1]
+    said = (root / 'rank0').read_text()
+    assert 'in each of 2 processes' in said
+    assert 'Batch: 2 in each of 2 processes, 4 in all' in said
+    assert (root / 'rank1').read_text() == ''
+    assert len(list((unbroken / 'tb_logger').iterdir())) == 1
+    assert [record['iter'] for record in read_records(unbroken) if record['phase'] == 'val'] == list(range(2, 17, 2))
+
+
+def test_a_killed_process_ends_all_and_the_run_continues_exactly(
+    unbroken: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    option_file = options_for(tiny_data, tmp_path, 2)
+    results = train_two(tmp_path, option_file, special={1: {'kill_at': ('step', 7)}})
+    assert [status for status, _ in results] == [2, -signal.SIGKILL]
+    assert 'Another process of this training has ended' in results[0][1]
+    assert 'Traceback' not in results[0][1]
+    assert [status for status, _ in train_two(tmp_path, option_file, '--auto_resume')] == [0, 0]
+    assert_same_run(tmp_path / 'experiments' / 'tiny', unbroken)
+
+
+def test_a_killed_rank_0_ends_all_and_the_run_continues_exactly(
+    unbroken: Path, tiny_data: Path, tmp_path: Path
+) -> None:
+    option_file = options_for(tiny_data, tmp_path, 2)
+    results = train_two(tmp_path, option_file, special={0: {'kill_at': ('half_written', 6)}})
+    assert [status for status, _ in results] == [-signal.SIGKILL, 2]
+    assert [status for status, _ in train_two(tmp_path, option_file, '--auto_resume')] == [0, 0]
+    assert_same_run(tmp_path / 'experiments' / 'tiny', unbroken)
+
+
+def test_torchrun_restarts_a_run_that_lost_a_process(unbroken: Path, tiny_data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
+    command += ['--max_restarts', '1', str(ROOT / 'tests' / 'killed_once.py')]
+    command += ['-opt', str(options_for(tiny_data, tmp_path, 2)), '--launcher', 'pytorch', '--auto_resume']
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert 'after iteration 6' in result.stderr  # the second time, from the last state
+    assert_same_run(tmp_path / 'experiments' / 'tiny', unbroken)
+
+
+@pytest.mark.parametrize('signalled', [0, 1])
+def test_a_signal_to_one_process_stops_all_after_the_same_step(
+    unbroken: Path, tiny_data: Path, tmp_path: Path, signalled: int
+) -> None:
+    option_file = options_for(tiny_data, tmp_path, 2)
+    special = {signalled: {'signal_at': ('validation 3', signal.SIGTERM)}}
+    results = train_two(tmp_path, option_file, special=special)
+    assert [status for status, _ in results] == [143, 143], results
+    assert 'Stopped by SIGTERM after iteration 6.' in results[0][1]
+    assert [status for status, _ in train_two(tmp_path, option_file, '--auto_resume')] == [0, 0]
+    assert_same_run(tmp_path / 'experiments' / 'tiny', unbroken)
+
+
+def test_fewer_validation_batches_than_processes(tiny_data: Path, tmp_path: Path) -> None:
+    roots = [make(tmp_path / name) for name in ('alone', 'together')]
+    changes = ('--force_yml', 'datasets:val:batch_size_per_gpu=4', 'val:num_pictures=3', 'train:total_epochs=1')
+    status, printed = processes.run(roots[0] / 'log', '-opt', options_for(tiny_data, roots[0], 4), *changes)
+    assert status == 0, printed
+    assert [status for status, _ in train_two(roots[1], options_for(tiny_data, roots[1], 2), *changes)] == [0, 0]
+    assert_about_the_same_run(roots[1] / 'experiments' / 'tiny', roots[0] / 'experiments' / 'tiny')
+
+
+def test_a_run_can_go_on_with_another_number_of_processes(unbroken: Path, tiny_data: Path, tmp_path: Path) -> None:
+    option_file = options_for(tiny_data, tmp_path, 4)
+    state = unbroken / 'training_states' / '14.state'
+    status, printed = processes.run(tmp_path / 'log', '-opt', option_file, '--force_yml', f'path:resume_state={state}')
+    assert status == 0
+    assert 'processes that train together: 2 -> 1; an epoch has 2 iterations' in printed
+    assert 'datasets.train.batch_size_per_gpu: 2 -> 4' in printed
+    assert_about_the_same_run_end(tmp_path / 'experiments' / 'tiny', unbroken)
+
+
+def assert_about_the_same_run_end(folder: Path, expected: Path) -> None:
+    """Compare the last validation."""
+    last, wanted = read_records(folder)[-1], read_records(expected)[-1]
+    assert last.pop('phase') == wanted.pop('phase') == 'val'
+    assert last == pytest.approx(wanted, rel=1e-4)
+
+
+# ---- what goes wrong
+
+
+def test_a_mistake_in_the_options_is_said_once(tiny_data: Path, tmp_path: Path) -> None:
+    option_file = options_for(tiny_data, tmp_path, 2)
+    results = train_two(tmp_path, option_file, '--force_yml', 'train:total_epoch=3')
+    assert [status for status, _ in results] == [2, 2]
+    assert 'total_epochs' in results[0][1]
+    assert results[1][1] == ''
+
+
+def test_a_file_that_one_process_cannot_read_ends_all(tmp_path: Path) -> None:
+    write_pairs(tmp_path / 'data' / 'train', 8)
+    write_pairs(tmp_path / 'data' / 'val', 2)
+    option_file = options_for(tmp_path / 'data', tmp_path, 2, val={'num_pictures': 0})
+    bad = tmp_path / 'data' / 'train' / 'sharp' / '003.png'
+    content = bytearray(bad.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 8] = bytes(8)  # its header and end are whole
+    bad.write_bytes(bytes(content))
+    results = train_two(tmp_path, option_file)
+    assert [status for status, _ in results] == [2, 2]
+    assert sum('003.png' in printed for _, printed in results) == 1
+    assert not any('Traceback' in printed for _, printed in results)
+
+
+def test_steps_that_are_not_finite_end_all_with_the_files_of_the_whole_batch(tiny_data: Path, tmp_path: Path) -> None:
+    option_file = options_for(tiny_data, tmp_path, 2)
+    changes = ('--force_yml', 'train:optim_g:lr=1e30', 'train:warmup_epochs=0')
+    results = train_two(tmp_path, option_file, *changes)
+    assert [status for status, _ in results] == [2, 2]
+    line = next(line for line in results[0][1].splitlines() if 'not finite' in line)
+    assert line.count('.png') == 4
+    assert '10 steps in a row' in results[0][1]
+    assert results[1][1] == ''
+
+
+@pytest.mark.parametrize(
+    ('launcher', 'environment', 'message'),
+    [
+        ('pytorch', {}, '--launcher pytorch needs torchrun'),
+        ('none', {'WORLD_SIZE': '2', 'RANK': '0'}, '--launcher pytorch is missing'),
+        (
+            'pytorch',
+            {
+                **{'WORLD_SIZE': '1', 'RANK': '0', 'LOCAL_RANK': '0', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '1'},
+                'TORCHELASTIC_RESTART_COUNT': '1',
+            },
+            'Give --auto_resume, so that it continues',
+        ),
+    ],
+)
+def test_a_launcher_that_does_not_fit_is_said(
+    option_file: Path, tmp_path: Path, launcher: str, environment: dict[str, str], message: str
+) -> None:
+    log = tmp_path / 'log'
+    status, printed = processes.run(log, '-opt', option_file, '--launcher', launcher, environment=environment)
+    assert status == 2
+    assert message in printed
+    assert 'torchrun' in printed
+
+
+def test_a_dry_run_of_two_processes_prints_once(tiny_data: Path, tmp_path: Path) -> None:
+    results = train_two(tmp_path, options_for(tiny_data, tmp_path, 2), '--dry_run')
+    assert [status for status, _ in results] == [0, 0]
+    assert 'The options are good' in results[0][1]
+    assert results[1][1] == ''
+    assert not (tmp_path / 'experiments').exists()
+
+
+# ---- set metrics
+
+
+def images_of(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    first, second = torch.rand(2, 4, 3, 16, 16, generator=generator) * 2 - 1
+    return first, second * 0.5
+
+
+def measure_share(folder: Path, rank: int, world_size: int) -> None:
+    """In a process of its own: take in every ``world_size``-th of three batches, gather, and save the distance."""
+    from torch import distributed as dist
+
+    from gpen.metrics import SetMetric
+    from gpen.metrics.fid import FrechetDistance
+    from test_network_metrics import Colours
+
+    if world_size > 1:
+        dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=world_size)
+    metric = FrechetDistance(Colours(), 'cpu')
+    metric.start()
+    for number in range(rank, 3, world_size):
+        metric.update(*images_of(number))
+    metric.gather()
+    refusal = ''
+    if world_size > 1:
+        with pytest.raises(UserError, match='cannot be shared out') as caught:
+            SetMetric.gather(metric)  # what a metric without a way of its own does
+        refusal = str(caught.value)
+    torch.save((metric.compute(), metric.explain(), refusal), folder / f'{rank}.pt')
+
+
+def test_a_set_metric_is_that_of_all_processes_images(tmp_path: Path) -> None:
+    pytest.importorskip('torchmetrics')
+    children = [
+        processes.CONTEXT.Process(target=measure_share, args=(tmp_path, rank, world_size))
+        for tmp_path, rank, world_size in [(make(tmp_path / 'alone'), 0, 1)]
+        + [(make(tmp_path / 'together'), rank, 2) for rank in range(2)]
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(timeout=60)
+        assert child.exitcode == 0
+    alone = torch.load(tmp_path / 'alone' / '0.pt')
+    for rank in range(2):
+        distance, explanation, refusal = torch.load(tmp_path / 'together' / f'{rank}.pt')
+        assert distance == pytest.approx(alone[0], rel=1e-9)
+        assert explanation == alone[1]
+        assert 'FrechetDistance' in refusal
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
