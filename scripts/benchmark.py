@@ -1,7 +1,7 @@
 """Measure how fast parts of the program are on this machine.
 
 data: decoding and each degradation recipe, beside the same built from BasicSR's functions.
-restore: a face through the network, with PyTorch and with ONNX Runtime.
+restore: a face through the network, with PyTorch and with ONNX Runtime, beside the published code's formulas.
 step: a training step, beside the same by the published code's formulas.
 """
 
@@ -49,7 +49,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
-    parser.description = 'Seconds per face on the CPU, with PyTorch (fp32 and bf16) and with ONNX Runtime.'
+    parser.description = (
+        "Seconds per face on the CPU, with PyTorch (fp32 and bf16) and with ONNX Runtime, beside the published code's "
+        'formulas.'
+    )
     parser.set_defaults(run=_run_restore)
     parser.add_argument('--model', metavar='FILE', help='weights of a generator (default: random ones)')
     parser.add_argument('--size', type=int, default=512, metavar='N', help='side of random weights (512)')

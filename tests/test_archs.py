@@ -340,3 +340,18 @@ def test_fixed_noise_makes_a_result_independent_of_the_batch_and_is_no_weight(is
     network.fix_noise(seed=5)
     assert not torch.allclose(network(images), together, atol=1e-3)
     assert set(network.state_dict()) == keys
+
+
+@pytest.mark.parametrize('isconcat', [True, False])
+def test_folding_what_depends_on_the_weights_alone_changes_no_bit(isconcat: bool) -> None:
+    network = GPEN(32, style_dim=8, n_mlp=2, narrow=0.05, isconcat=isconcat).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    faces = torch.rand(2, 3, 32, 32) * 2 - 1
+    expected = network(faces)
+    keys = list(network.state_dict())
+    weight = network.generator.conv1.conv.weight.clone()
+    network.fold_scales()
+    assert torch.equal(network(faces), expected)
+    assert not torch.equal(network.generator.conv1.conv.weight, weight)
+    assert list(network.state_dict()) == keys

@@ -13,12 +13,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 import benchmark
 from benchmarks import data, restore
 from benchmarks.plain_degradations import Plain, find_plain
 from benchmarks.report import Cost, Row, format_speeds
 from conftest import run_code, write_pairs
+from gpen.archs.gpen import GPEN
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image
 from gpen.options.components import check_degradations
@@ -191,7 +193,7 @@ def test_restoring_is_timed_with_pytorch_and_onnx_runtime(tmp_path: Path, capsys
     printed = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split('|')[1:-1]] for line in printed.splitlines() if line.startswith('|')]
     assert lines[0] == ['seconds per face', 'batch 1', 'times as fast', 'batch 3', 'times as fast']
-    assert [line[0] for line in lines[2:]] == ['PyTorch, fp32', 'PyTorch, bf16', 'ONNX Runtime, fp32']
+    assert [line[0] for line in lines[2:]] == [restore.PLAIN, restore.OURS, 'PyTorch, bf16', 'ONNX Runtime, fp32']
     assert lines[2][2] == lines[2][4] == '1.00'
     assert 'GPEN 16 x 16' in printed
     numbers = json.loads(target.read_text())
@@ -201,7 +203,17 @@ def test_restoring_is_timed_with_pytorch_and_onnx_runtime(tmp_path: Path, capsys
     assert all(len(row['seconds']) == 2 and min(row['seconds']) > 0 for row in numbers['times'])
 
 
+def test_what_restoring_is_timed_beside_gives_the_same_image() -> None:
+    network = GPEN(16, style_dim=8, n_mlp=2, narrow=0.02)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    faces = torch.rand(2, 3, 16, 16) * 2 - 1
+    plain = restore.find_plain(network, {'size': 16, 'in_size': 16, 'isconcat': True})[restore.PLAIN]
+    torch.testing.assert_close(plain.run(faces), network(faces), rtol=1e-4, atol=1e-4)
+    assert restore.find_plain(network, {'size': 32, 'in_size': 16, 'isconcat': True}) == {}
+
+
 def test_the_table_of_restoring_shows_medians_and_how_many_times_faster_they_are() -> None:
-    times = {(restore.BASELINE, 1): [2.0, 2.0, 9.0], ('ONNX Runtime, fp32', 1): [1.0, 9.0, 1.0]}
+    times = {(restore.PLAIN, 1): [2.0, 2.0, 9.0], ('ONNX Runtime, fp32', 1): [1.0, 9.0, 1.0]}
     cells = restore.format_times(times).splitlines()[-1].split('|')
     assert [cell.strip() for cell in cells[1:-1]] == ['ONNX Runtime, fp32', '1', '2.00']

@@ -1,6 +1,6 @@
-"""How many seconds a face takes with PyTorch and with ONNX Runtime.
+"""How many seconds a face takes: by the published code's formulas, with PyTorch as we use it, with ONNX Runtime.
 
-Both restore the same random images on the CPU with the same number of threads, in turns, so that other programs disturb
+All restore the same random images on the CPU with the same number of threads, in turns, so that other programs disturb
 them alike; the median of the rounds counts.
 """
 
@@ -10,16 +10,17 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.machine import describe_machine
+from benchmarks.plain_step import Weights, restore
 from benchmarks.report import format_table
 from gpen.archs.checkpoints import load_generator
 from gpen.archs.gpen import GPEN
@@ -31,7 +32,7 @@ from gpen.utils.files import write_text
 from gpen.utils.seeds import derive_generator
 
 CPU = torch.device('cpu')
-BASELINE = 'PyTorch, fp32'
+PLAIN, OURS = 'published formulas', 'PyTorch, fp32'
 # Published widths: channel_multiplier and narrow up to 256, and above.
 SMALL, LARGE = (1, 0.5), (2, 1.0)
 
@@ -47,7 +48,8 @@ def measure_restoring(args: argparse.Namespace) -> int:
         network, config = load_generator(model)
         differences = write_onnx(network.eval().requires_grad_(False), config, exported)
         restorers = {
-            BASELINE: load_restorer(model, CPU),
+            **find_plain(network, config),
+            OURS: load_restorer(model, CPU),
             'PyTorch, bf16': load_restorer(model, CPU, 'bf16'),
             'ONNX Runtime, fp32': load_restorer(exported, CPU),
         }
@@ -65,6 +67,19 @@ def measure_restoring(args: argparse.Namespace) -> int:
         text = json.dumps({'machine': machine, 'settings': settings, 'times': rows}, indent=2)
         write_text(Path(args.json).expanduser(), text + '\n')
     return 0
+
+
+def find_plain(network: nn.Module, config: Mapping[str, Any]) -> dict[str, Restorer]:
+    """Return the published code's way, by its name, for the networks that it is written for."""
+    if not config['isconcat'] or config['in_size'] != config['size']:
+        return {}
+    weights = Weights(dict(network.named_parameters()), depthwise=False)
+
+    @torch.no_grad()
+    def run(lq: Tensor) -> Tensor:
+        return restore(weights, lq)
+
+    return {PLAIN: Restorer(run, config['size'], config['in_size'], PLAIN)}
 
 
 def time_restorers(
@@ -85,7 +100,7 @@ def time_restorers(
 
 
 def format_times(times: dict[tuple[str, int], list[float]]) -> str:
-    """Return the medians: a line for each back end, and how many times faster than PyTorch in float32 it is."""
+    """Return the medians: a line for each back end, and how many times as fast as the first one it is."""
     batches = sorted({batch for _, batch in times})
     medians = {key: float(np.median(seconds)) for key, seconds in times.items()}
     header = ['seconds per face', *(text for batch in batches for text in (f'batch {batch}', 'times as fast'))]
@@ -98,7 +113,8 @@ def format_times(times: dict[tuple[str, int], list[float]]) -> str:
 
 def _format_cells(medians: dict[tuple[str, int], float], name: str, batch: int) -> tuple[str, str]:
     seconds = medians[name, batch]
-    return f'{seconds:.3g}', f'{medians[BASELINE, batch] / seconds:.2f}'
+    baseline = next(iter(medians))[0]
+    return f'{seconds:.3g}', f'{medians[baseline, batch] / seconds:.2f}'
 
 
 def _time_once(restorer: Restorer, batch: int) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gpen.archs.layers import Blur, EqualLinear, FusedLeakyReLU
-from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d
+from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d, sum_of_squares
 from gpen.archs.ops.precision import full_precision
 from gpen.archs.recompute import recompute
 
@@ -69,6 +69,8 @@ class ModulatedConv2d(nn.Module):
         upsample: double the resolution.
     """
 
+    squared_weight: Tensor | None
+
     def __init__(
         self,
         in_channels: int,
@@ -84,11 +86,19 @@ class ModulatedConv2d(nn.Module):
         self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
         self.demodulate = demodulate
+        self.register_buffer('squared_weight', None, persistent=False)
+
+    @torch.no_grad()
+    def fold_scale(self) -> None:
+        """Multiply the weight by its scale, and sum up its squares, once and for all, for use without training."""
+        self.weight *= self.scale
+        self.scale = 1
+        self.squared_weight = sum_of_squares(self.weight[0])
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
-        weight = self.weight[0] * self.scale  # O x I x K x K
+        weight = self.weight[0] if self.scale == 1 else self.weight[0] * self.scale  # O x I x K x K
         style = self.modulation(latent)  # N x I
-        x = modulated_conv2d(x, weight, style, self.demodulate, upsample=self.blur is not None)
+        x = modulated_conv2d(x, weight, style, self.demodulate, self.blur is not None, self.squared_weight)
         return x if self.blur is None else self.blur(x)  # N x O x (2H + 1) x (2W + 1) -> N x O x 2H x 2W
 
 
@@ -177,15 +187,24 @@ class StyleGenerator(nn.Module):
         Returns:
             Images N x 3 x size x size, and the latents they were made of, N x n_latent x style_dim.
         """
-        latents = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)  # N x n_latent x style_dim
+        latents = self.map(code)
+        return self.synthesize(latents, features), latents
+
+    def map(self, code: Tensor) -> Tensor:
+        """Return the latents of codes: N x style_dim to N x n_latent x style_dim, all layers' the same."""
+        latents: Tensor = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
+        return latents
+
+    def synthesize(self, latents: Tensor, features: Sequence[Tensor | None]) -> Tensor:
+        """Return the images of latents, N x n_latent x style_dim; the rest as for :meth:`forward`."""
         latent = latents.unbind(dim=1)
-        x = self.conv1(self.input(len(code)), latent[0], features[0])
+        x = self.conv1(self.input(len(latents)), latent[0], features[0])
         image = self.to_rgb1(x, latent[1])
         for level, feature in enumerate(features[1:]):
             # The latent of each toRGB is also that of the next resolution's first convolution, as in StyleGAN2.
             inputs = (level, x, image, latent[2 * level + 1 : 2 * level + 4], feature)
             x, image = recompute(self._double, *inputs) if self.grad_checkpoint else self._double(*inputs)
-        return image, latents
+        return image
 
     def _double(
         self, level: int, x: Tensor, image: Tensor, latent: Sequence[Tensor], feature: Tensor | None

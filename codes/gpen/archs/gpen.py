@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gpen.archs.channels import channel_counts, check_image_shape, check_size, log2_size
-from gpen.archs.generator import StyleGenerator
-from gpen.archs.layers import ConvLayer, EqualLinear
+from gpen.archs.generator import ModulatedConv2d, StyleGenerator
+from gpen.archs.layers import ConvLayer, EqualConv2d, EqualLinear
 from gpen.archs.recompute import recompute
 from gpen.errors import UserError
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
@@ -87,6 +87,15 @@ class GPEN(nn.Module):
             side = 2 * self.in_size * 2 ** (index // 2)
             weight: Tensor = layer.conv.weight  # 1 x C x I x K x K
             layer.noise.noise = torch.randn(1, weight.shape[1], side, side, generator=random).to(weight)
+
+    def fold_scales(self) -> None:
+        """Compute what depends on the weights alone once and for all, for use without training.
+
+        Results stay the same to the bit.  The state dict does not go into another network any more.
+        """
+        for module in self.modules():
+            if isinstance(module, EqualConv2d | ModulatedConv2d):
+                module.fold_scale()
 
     def forward(self, lq: Tensor, return_latents: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Restore faces.

@@ -49,7 +49,14 @@ class EqualConv2d(nn.Module):
         self.padding = padding
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight * self.scale, stride=self.stride, padding=self.padding)
+        weight = self.weight if self.scale == 1 else self.weight * self.scale
+        return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+
+    @torch.no_grad()
+    def fold_scale(self) -> None:
+        """Multiply the weight by its scale once and for all, for use without training."""
+        self.weight *= self.scale
+        self.scale = 1
 
 
 class FusedLeakyReLU(nn.Module):

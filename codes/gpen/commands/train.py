@@ -57,11 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from gpen.utils.ranks import on_all
 
                 parsed = on_all(lambda: parse_options(args.opt, args.force_yml))
-            from gpen.training import run
-
             if not args.dry_run:
-                return run.run_training(parsed, args.auto_resume)
-            lines = run.run_dry(parsed)
+                from gpen.training.run import run_training
+
+                return run_training(parsed, args.auto_resume)
+            from gpen.training.dry_run import run_dry
+
+            lines = run_dry(parsed)
             if os.environ.get('RANK', '0') == '0':
                 print('\n'.join(lines))
             return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 from gpen.options.components import parameter_names
@@ -194,10 +195,12 @@ def find_warnings(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'grad_norm_clip'), 'has no effect while train.use_grad_norm is false')
     if options.datasets.val is None:
         yield Problem(('datasets',), 'no val set: no validation, no best file, no early stopping')
-    if isinstance(options.num_gpu, int) and options.num_gpu > 1:
-        yield Problem(('num_gpu',), f'is {options.num_gpu}, but a run trains on one device')
+    wanted, processes = options.num_gpu, int(os.environ.get('WORLD_SIZE', '1'))  # torchrun sets it
+    if isinstance(wanted, int) and wanted > 1 and wanted != processes:
+        how = f'torchrun --nproc_per_node {wanted} ... --launcher pytorch trains on {wanted} GPUs of a machine'
+        yield Problem(('num_gpu',), f'is {wanted}, but there are {processes} processes, with a GPU each; {how}')
     if 'dist_params' in options.model_fields_set:
-        yield Problem(('dist_params',), 'has no effect: a run trains on one device')
+        yield Problem(('dist_params',), 'has no effect: torchrun says how processes find each other')
     if options.network_d is not None and (train.gan_opt is None or not train.gan_opt.is_on):
         yield Problem(('network_d',), 'is not trained, since train.gan_opt is off')
     if train.net_d_init_iters and train.total_iter and train.net_d_init_iters >= train.total_iter:

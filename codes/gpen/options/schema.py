@@ -280,7 +280,7 @@ class PathOptions(ResultsPath):
 
 
 class DistParams(Section):
-    """Communication between several GPUs."""
+    """Known from BasicSR; torchrun says how processes find each other instead."""
 
     backend: Literal['nccl', 'gloo'] = 'nccl'
     port: Annotated[int, Field(ge=1024, le=65535)] = 29500
@@ -292,7 +292,7 @@ class Run(Section):
     name: Name
     """Name of the run; its results go to experiments/NAME."""
     num_gpu: NumGpu | None = None
-    """GPUs to use: auto (one if there is one), 0 (the CPU) or a number. Default: auto."""
+    """auto (a GPU for each process, if there is one), 0 (the CPU) or the GPUs of all processes. Default: auto."""
     manual_seed: Seed | None = None
     """Seed of everything that is random. Default: 0."""
     path: ResultsPath = Field(default_factory=ResultsPath)
@@ -329,7 +329,7 @@ class Options(Run):
     logger: Logger = Field(default_factory=Logger)
     """Logs and checkpoints."""
     dist_params: DistParams = Field(default_factory=DistParams)
-    """Communication between several GPUs."""
+    """Known from BasicSR, without effect here."""
 
     @property
     def dataset_blocks(self) -> dict[str, Dataset]:

@@ -70,6 +70,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
         return load_onnx(path, device, fall_back)
     network, config = load_generator(path)
     network.fix_noise()
+    network.fold_scales()
     network.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()

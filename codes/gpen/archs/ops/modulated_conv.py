@@ -12,7 +12,12 @@ from gpen.archs.ops.precision import full_precision, is_half
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, upsample: bool = False
+    x: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    demodulate: bool = True,
+    upsample: bool = False,
+    squared_weight: Tensor | None = None,
 ) -> Tensor:
     """Convolve ``x`` with ``weight``, whose input channels are scaled by ``style`` for each sample.
 
@@ -30,6 +35,7 @@ def modulated_conv2d(
         style: N x I.
         demodulate: scale each output channel so that its weights have a norm of 1.
         upsample: insert a zero after each pixel first (a transposed convolution with stride 2).
+        squared_weight: :func:`sum_of_squares` of the weight, where it is known; not used in float16.
 
     Returns:
         N x O x H x W; with ``upsample`` N x O x (2H + K - 2) x (2W + K - 2), before the blur.
@@ -37,6 +43,7 @@ def modulated_conv2d(
     if demodulate and is_half(x):
         weight = weight / (weight.abs().amax(dim=(1, 2, 3), keepdim=True) * math.sqrt(weight[0].numel()))
         style = style / style.abs().amax(dim=1, keepdim=True)
+        squared_weight = None
     if weight.shape[-1] == 1 and not upsample:
         matrix = weight.flatten(1) * style[:, None, :]  # N x O x I
         x = torch.bmm(matrix, x.flatten(2)).unflatten(2, x.shape[2:])  # N x I x HW -> N x O x H x W
@@ -47,12 +54,17 @@ def modulated_conv2d(
         else:
             x = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
     if demodulate:
-        x = x * _demodulation(weight, style).to(x.dtype)[:, :, None, None]
+        squared_weight = sum_of_squares(weight) if squared_weight is None else squared_weight
+        x = x * _demodulation(squared_weight, style).to(x.dtype)[:, :, None, None]
     return x
 
 
-def _demodulation(weight: Tensor, style: Tensor) -> Tensor:
+def sum_of_squares(weight: Tensor) -> Tensor:
+    """Return the sum of the squares of each kernel: O x I x K x K to O x I."""
+    return weight.square().sum(dim=(2, 3))
+
+
+def _demodulation(squared_weight: Tensor, style: Tensor) -> Tensor:
     """Return 1 / norm of each output channel's modulated weights, N x O, without forming those weights."""
-    squared_weight = weight.square().sum(dim=(2, 3))  # O x I
     with full_precision(style):
         return torch.rsqrt(F.linear(style.square(), squared_weight) + 1e-8)
