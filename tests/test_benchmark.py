@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
@@ -203,14 +204,17 @@ def test_restoring_is_timed_with_pytorch_and_onnx_runtime(tmp_path: Path, capsys
     assert all(len(row['seconds']) == 2 and min(row['seconds']) > 0 for row in numbers['times'])
 
 
-def test_what_restoring_is_timed_beside_gives_the_same_image() -> None:
+def test_what_restoring_is_timed_beside_gives_the_same_image(tmp_path: Path) -> None:
     network = GPEN(16, style_dim=8, n_mlp=2, narrow=0.02)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     faces = torch.rand(2, 3, 16, 16) * 2 - 1
-    plain = restore.find_plain(network, {'size': 16, 'in_size': 16, 'isconcat': True})[restore.PLAIN]
-    torch.testing.assert_close(plain.run(faces), network(faces), rtol=1e-4, atol=1e-4)
-    assert restore.find_plain(network, {'size': 32, 'in_size': 16, 'isconcat': True}) == {}
+    torch.save(network.state_dict(), tmp_path / 'model.pth')
+    with ExitStack() as stack:
+        same_size = {'size': 16, 'in_size': 16, 'isconcat': True}
+        plain = restore.find_plain(tmp_path / 'model.pth', same_size, stack)[restore.PLAIN]
+        torch.testing.assert_close(plain.run(faces), network(faces), rtol=1e-4, atol=1e-4)
+        assert restore.find_plain(tmp_path / 'model.pth', {**same_size, 'size': 32}, stack) == {}
 
 
 def test_the_table_of_restoring_shows_medians_and_how_many_times_faster_they_are() -> None:

@@ -1,7 +1,8 @@
 """How many seconds a face takes: by the published code's formulas, with PyTorch as we use it, with ONNX Runtime.
 
 All restore the same random images on the CPU with the same number of threads, in turns, so that other programs disturb
-them alike; the median of the rounds counts.
+them alike; the median of the rounds counts.  The published formulas run in a process of their own, whose memory is left
+as the system has it.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.machine import describe_machine
@@ -42,13 +46,14 @@ def measure_restoring(args: argparse.Namespace) -> int:
     choose_device('cpu')  # with the settings that restoring has
     if args.threads:
         torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         model = Path(args.model).expanduser() if args.model else _write_random(Path(folder), args)
         exported = Path(folder) / 'exported.onnx'
         network, config = load_generator(model)
         differences = write_onnx(network.eval().requires_grad_(False), config, exported)
         restorers = {
-            **find_plain(network, config),
+            **find_plain(model, config, stack),
             OURS: load_restorer(model, CPU),
             'PyTorch, bf16': load_restorer(model, CPU, 'bf16'),
             'ONNX Runtime, fp32': load_restorer(exported, CPU),
@@ -69,17 +74,35 @@ def measure_restoring(args: argparse.Namespace) -> int:
     return 0
 
 
-def find_plain(network: nn.Module, config: Mapping[str, Any]) -> dict[str, Restorer]:
-    """Return the published code's way, by its name, for the networks that it is written for."""
+def find_plain(model: Path, config: Mapping[str, Any], stack: ExitStack) -> dict[str, Restorer]:
+    """Return the published code's way, by its name, for the networks that it is written for.
+
+    Its process ends with ``stack``.
+    """
     if not config['isconcat'] or config['in_size'] != config['size']:
         return {}
-    weights = Weights(dict(network.named_parameters()), depthwise=False)
+    settings = (model, torch.get_num_threads())
+    pool = stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), _load_plain, settings))
 
-    @torch.no_grad()
     def run(lq: Tensor) -> Tensor:
-        return restore(weights, lq)
+        return torch.from_numpy(pool.submit(_restore_plainly, lq.numpy()).result())
 
     return {PLAIN: Restorer(run, config['size'], config['in_size'], PLAIN)}
+
+
+_plain: list[Weights] = []  # of the process, which a pool offers no other place for
+
+
+def _load_plain(model: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    network, _ = load_generator(model)
+    _plain.append(Weights(dict(network.named_parameters()), depthwise=False))
+
+
+@torch.no_grad()
+def _restore_plainly(lq: np.ndarray) -> np.ndarray:
+    restored: np.ndarray = restore(_plain[0], torch.from_numpy(lq)).numpy()
+    return restored
 
 
 def time_restorers(
