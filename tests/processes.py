@@ -128,7 +128,7 @@ def install_kill(place: str, count: int) -> None:
     """Replace the function at ``place`` by one that kills the process at its ``count``-th call."""
     import torch
 
-    from gpen.models import gpen_model
+    from gpen.models import gpen_model, prior_model
     from gpen.training import checkpoints, loop, recorder
 
     calls = 0
@@ -153,6 +153,7 @@ def install_kill(place: str, count: int) -> None:
     real_save = torch.save
     owners: dict[str, tuple[Any, str, Any]] = {
         'step': (gpen_model.GPENModel, 'train_step', None),
+        'step of a prior': (prior_model.GPENPriorModel, 'train_step', None),
         'restore': (gpen_model.GPENModel, 'restore', None),  # in the middle of a validation
         'half_written': (torch, 'save', write_half),
         'link': (checkpoints, 'link_or_copy', None),

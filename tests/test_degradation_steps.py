@@ -31,6 +31,7 @@ STEPS = [
     'grayscale',
     'color_shift',
     'color_jitter',
+    'affine',
     'mask',
 ]
 STEP = 1 / 127.5  # of 8 bits, in [-1, 1]
@@ -80,6 +81,7 @@ def test_every_step_is_decided_by_the_generator(name: str) -> None:
         {'type': 'resize', 'up_down_keep': [0, 0, 1]},
         {'type': 'color_shift', 'shift': 0},
         {'type': 'color_jitter', 'brightness': None, 'contrast': None, 'saturation': None, 'hue': None},
+        {'type': 'affine', 'rotation': [0, 0], 'scale': [1, 1], 'shift': [0, 0]},
         {'type': 'mask', 'share': [0, 0]},
     ],
 )
@@ -109,6 +111,19 @@ def test_colour_changes_are_those_of_torchvision(change: Any, reference: Any, am
     for amount in amounts:
         expected = reference(tensor, amount).numpy().transpose(1, 2, 0) * 2 - 1
         np.testing.assert_allclose(np.clip(change(image.copy(), amount), -1, 1), expected, atol=0.05 * STEP)
+
+
+def test_a_turned_scaled_or_shifted_image_is_that() -> None:
+    image = draw_image(31, 31)
+    still = {'type': 'affine', 'rotation': [0, 0], 'scale': [1, 1], 'shift': [0, 0]}
+    turned = run({**still, 'rotation': [90, 90]}, image)
+    np.testing.assert_allclose(turned, np.rot90(image), atol=1e-5)
+    shifted = run({**still, 'shift': [2 / 31, 2 / 31]}, image)
+    np.testing.assert_allclose(shifted[2:, 2:], image[:-2, :-2], atol=1e-5)
+    enlarged = run({**still, 'scale': [2, 2]}, image)
+    np.testing.assert_allclose(enlarged[1::2, 1::2], image[8:23, 8:23], atol=1e-5)
+    with pytest.raises(UserError, match='scale is'):
+        run({**still, 'scale': [0, 1]}, image)
 
 
 def test_gray_is_three_equal_channels_of_bt601_luma() -> None:

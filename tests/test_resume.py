@@ -53,7 +53,8 @@ def test_an_unbroken_run_ends_with_its_files_and_records(unbroken: Path) -> None
     assert [record['iter'] for record in records if record['phase'] == 'val'] == [4, 8, 12, 16]
     assert set(records[0]) == {'iter', 'epoch', 'phase'} | train_tags
     tags = {tag for tag, _, _ in read_tensorboard(unbroken)}
-    assert tags == train_tags | {'val/psnr', 'val/ssim', 'val/input_restored_sharp', 'options/text_summary'}
+    val_tags = {'val/psnr', 'val/ssim', 'val/variety', 'val/ema_gain', 'val/input_restored_sharp'}
+    assert tags == train_tags | val_tags | {'options/text_summary'}
 
 
 # What happens in a run: 16 steps, 4 epochs of 4; per epoch a validation of 2 batches, then 3 files of a checkpoint

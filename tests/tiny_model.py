@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from conftest import tiny_options
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
+from gpen.models.prior_model import GPENPriorModel
 from gpen.options import Options
 
 CPU = torch.device('cpu')
+PRIOR = {'type': 'GPENPrior', 'size': 16, 'style_dim': 8, 'n_mlp': 2, 'narrow': 0.008}
 
 
 def build(**changes: Any) -> GPENModel:
@@ -24,6 +26,32 @@ def build(**changes: Any) -> GPENModel:
         options[block] = {**options[block], **values} if isinstance(values, dict) else values
     model: GPENModel = build_model(Options.model_validate(options), CPU)
     return model
+
+
+def prior_options(data: Path, root: Path, **train: Any) -> dict[str, Any]:
+    """The tiny options for a prior: 16 iterations; R1 every 3, path lengths every 2."""
+    options = tiny_options(data, root)
+    options['model_type'] = 'GPENPriorModel'
+    options['network_g'] = dict(PRIOR)
+    for block in options['datasets'].values():
+        block.pop('dataroot_lq')
+        block['type'] = 'FaceImageDataset'
+    options['train'].pop('pixel_opt')
+    options['train'] |= {'gan_opt': {'type': 'GANLoss'}, 'net_g_reg_every': 2, **train}
+    options['val'] = {'metrics': {}, 'num_pictures': 3, 'save_img': True}
+    return options
+
+
+def build_prior(**train: Any) -> GPENPriorModel:
+    options = Options.model_validate(prior_options(Path('data'), Path('results'), **train))
+    model: GPENPriorModel = build_model(options, CPU)
+    return model
+
+
+def faces(iteration: int) -> dict[str, Any]:
+    batch = batch_of(iteration)
+    del batch['lq']
+    return batch
 
 
 def batch_of(iteration: int, size: int = 16) -> dict[str, Any]:

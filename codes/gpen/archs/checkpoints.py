@@ -17,6 +17,10 @@ from gpen.errors import UserError
 from gpen.utils.weight_files import WRAPPERS, list_names, load_weights
 
 
+class MisfitError(UserError):
+    """The weights of a file are not those of the network."""
+
+
 @dataclass
 class LeftOut:
     """What did not fit between a file and a network.
@@ -61,28 +65,30 @@ def load_network(
         network: the network to change.
         path: see :func:`load_weights`.
         param_key: see :func:`load_weights`.
-        strict: every key and shape must agree; otherwise what fits is loaded, if most of the file's keys are known.
+        strict: every key and shape must agree; otherwise what fits is loaded, if that is most of the file.
         prefer: see :func:`load_weights`; :data:`DISCRIMINATOR_WRAPPERS` for a discriminator.
 
     Returns:
         What was left out; empty when ``strict``.
 
     Raises:
-        UserError: as :func:`load_weights`, or the weights do not fit; the network is unchanged then.
+        UserError: as :func:`load_weights`.
+        MisfitError: the weights do not fit; the network is unchanged then.
     """
     return fit_weights(network, load_weights(path, param_key, prefer), path, strict)
 
 
 def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> LeftOut:
     """Load weights that :func:`load_weights` read from ``path`` into ``network``; see :func:`load_network`."""
-    left_out = _compare(state, network.state_dict())
+    left_out = compare_weights(state, network.state_dict())
     fitting = {key: value for key, value in state.items() if key not in {*left_out.unexpected, *left_out.mismatched}}
-    # Two kinds of network may share a key by chance, so most of the file's keys have to be known.
-    related = bool(fitting) and len(left_out.unexpected) < len(state) / 2
-    if (strict and left_out) or not related:
+    # Two kinds of network may share a key by chance, and two widths the few weights that have no width.
+    related = len(left_out.unexpected) < len(state) / 2
+    fits = len(fitting) > len(state) / 2
+    if (strict and left_out) or not fits:
         advice = 'Change the options of the network' if related else 'Choose a file for this kind of network'
-        loose = ', or set strict_load_g (or _d) to false to load what fits' if strict and related else ''
-        raise UserError(
+        loose = ', or set strict_load_g (or _d) to false to load what fits' if strict and fits else ''
+        raise MisfitError(
             f'The weights in {path} do not fit {type(network).__name__}: {left_out}. '
             f'{_describe_gpen(state)}{advice}{loose}.'
         )
@@ -126,31 +132,47 @@ def infer_gpen_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         UserError: these are not the weights of a GPEN generator.
     """
     try:
-        style_dim = state_dict['final_linear.0.weight'].shape[0]
-        lowest = state_dict['generator.conv1.conv.weight'].shape[1]  # 1 x O x I x 3 x 3
-        widened = state_dict['generator.conv1.activate.bias'].shape[0]
-        n_mlp = _count(state_dict, r'generator\.style\.\d+\.weight')
-        upsamplings = _count(state_dict, r'generator\.to_rgbs\.\d+\.bias')
-        in_size = 2 ** (_count(state_dict, r'ecd\d+\.0\.\d+\.weight') + 1)
-        counts = {2 ** (i + 3): state_dict[f'generator.convs.{2 * i}.conv.weight'].shape[1] for i in range(upsamplings)}
-        channel_multiplier, narrow = _infer_factors({4: lowest, **counts})
+        decoder = infer_decoder_config(state_dict)
+        encoders = _count(state_dict, r'ecd\d+\.0\.\d+\.weight')
+        if not encoders or state_dict['final_linear.0.weight'].shape[0] != decoder['style_dim']:
+            raise KeyError('no encoder')
     except (KeyError, IndexError, ValueError) as error:
+        if state_dict and all(name.startswith('generator.') for name in state_dict):
+            raise UserError(
+                'These are the weights of a GAN prior, which makes faces out of noise and restores none. Train a GPEN '
+                'that starts from it (path.pretrain_prior), and use that.'
+            ) from error
         raise UserError(
             f'These are not the weights of a GPEN generator ({list_names(state_dict)}). Choose another file.'
         ) from error
+    return {'type': 'GPEN', 'size': decoder.pop('size'), 'in_size': 2 ** (encoders + 1), **decoder}
+
+
+def infer_decoder_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the options of a decoder, whose names start with ``generator.``, off its weights.
+
+    Returns:
+        size, style_dim, n_mlp, channel_multiplier, narrow and isconcat; see :func:`infer_gpen_config`.
+
+    Raises:
+        KeyError, IndexError, ValueError: these are not the weights of a decoder.
+    """
+    lowest = state_dict['generator.conv1.conv.weight'].shape[1]  # 1 x O x I x 3 x 3
+    upsamplings = _count(state_dict, r'generator\.to_rgbs\.\d+\.bias')
+    counts = {2 ** (i + 3): state_dict[f'generator.convs.{2 * i}.conv.weight'].shape[1] for i in range(upsamplings)}
+    channel_multiplier, narrow = _infer_factors({4: lowest, **counts})
     return {
-        'type': 'GPEN',
         'size': 2 ** (upsamplings + 2),
-        'in_size': in_size,
-        'style_dim': style_dim,
-        'n_mlp': n_mlp,
+        'style_dim': state_dict['generator.style.1.weight'].shape[0],
+        'n_mlp': _count(state_dict, r'generator\.style\.\d+\.weight'),
         'channel_multiplier': channel_multiplier,
         'narrow': narrow,
-        'isconcat': widened == 2 * lowest,
+        'isconcat': state_dict['generator.conv1.activate.bias'].shape[0] == 2 * lowest,
     }
 
 
-def _compare(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> LeftOut:
+def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> LeftOut:
+    """Return what does not fit between the weights of a file and those of a network."""
     shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
     return LeftOut(
         missing=[key for key in ours if key not in theirs],

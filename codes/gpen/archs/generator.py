@@ -91,7 +91,7 @@ class ModulatedConv2d(nn.Module):
     @torch.no_grad()
     def fold_scale(self) -> None:
         """Multiply the weight by its scale, and sum up its squares, once and for all, for use without training."""
-        self.weight *= self.scale
+        self.weight.mul_(self.scale)
         self.scale = 1
         self.squared_weight = sum_of_squares(self.weight[0])
 

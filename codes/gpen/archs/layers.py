@@ -55,7 +55,7 @@ class EqualConv2d(nn.Module):
     @torch.no_grad()
     def fold_scale(self) -> None:
         """Multiply the weight by its scale once and for all, for use without training."""
-        self.weight *= self.scale
+        self.weight.mul_(self.scale)
         self.scale = 1
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Any
 
-from torch.utils.data import Dataset
-
 from gpen.data.degradations import build_degradation, try_degradation
-from gpen.data.image_io import read_image, resize, to_tensor
-from gpen.data.scan import scan_images
-from gpen.data.storage import open_storage
+from gpen.data.face_dataset import FaceImageDataset
+from gpen.data.image_io import resize, to_tensor
 from gpen.errors import UserError
 from gpen.options.types import Degradations, ImageSize
 from gpen.registry import DATASET_REGISTRY
@@ -18,7 +14,7 @@ from gpen.utils.seeds import derive_generator
 
 
 @DATASET_REGISTRY.register
-class DegradedFaceDataset(Dataset[dict[str, Any]]):
+class DegradedFaceDataset(FaceImageDataset):
     """Sharp (GT) images alone; the blurry (LQ) ones are made when they are asked for, anew in each epoch.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` gives the same dict as ``PairedImageDataset``.  A sample depends on
@@ -41,8 +37,6 @@ class DegradedFaceDataset(Dataset[dict[str, Any]]):
         UserError: no images, damaged images, or a degradation that is unknown or cannot be done.
     """
 
-    takes_epoch = True
-
     def __init__(
         self,
         dataroot_gt: str,
@@ -55,39 +49,21 @@ class DegradedFaceDataset(Dataset[dict[str, Any]]):
         manual_seed: int = 0,
         scan: bool = True,
     ) -> None:
-        self.size = size
         self.in_size = in_size or size
         if self.in_size > size:
             raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
-        for steps in (degradation, augment):
-            if steps is not None:
-                try_degradation(steps)
-        self.use_hflip = use_hflip
-        self.manual_seed = manual_seed
-        self.gt = open_storage(dataroot_gt, io_backend)
-        self.keys = scan_images(self.gt, check_files=scan)
-        self.blocks = self.gt.blocks(self.keys)
+        try_degradation(degradation)
+        super().__init__(dataroot_gt, size, augment, io_backend, use_hflip, manual_seed, scan)
         self._degrade = build_degradation(degradation)
-        self._augment = None if augment is None else build_degradation(augment)
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
     def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
-        key = self.keys[index]
-        path = self.gt.describe(key)
-        gt = resize(read_image(self.gt.read(key), path), self.size)  # size x size x 3
-        augment = derive_generator(self.manual_seed, 'augment', epoch, index)
-        if self.use_hflip and augment.random() < 0.5:
-            gt = gt[:, ::-1].copy()
-        if self._augment is not None:
-            gt = self._augment(gt, augment)
+        gt = self.read_sharp(epoch, index)
         lq = self._degrade(gt, derive_generator(self.manual_seed, 'degrade', epoch, index))
+        described = self.describe(index)
         return {
             'lq': to_tensor(resize(lq, self.in_size)),  # 3 x in_size x in_size
             'gt': to_tensor(gt),  # 3 x size x size
-            'lq_path': path,
-            'gt_path': path,
-            'name': PurePosixPath(key).name,
+            'lq_path': described['gt_path'],
+            **described,
         }

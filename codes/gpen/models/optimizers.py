@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from gpen.models.parameter_groups import NAME, Group, name_parameters
 from gpen.options.types import Betas, NonNegativeFloat, PositiveFloat, Probability
 from gpen.registry import OPTIMIZER_REGISTRY
 
-Parameters = Iterable[torch.nn.Parameter]
+Parameters = Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]
 
 
 @OPTIMIZER_REGISTRY.register
@@ -23,7 +24,9 @@ def Adam(  # noqa: N802
 ) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015); ``betas`` default to (0.9, 0.99).  Fused, so that a step can be skipped on the GPU."""
     first, second = betas or (0.9, 0.99)
-    return torch.optim.Adam(params, lr=lr, betas=(first, second), eps=eps, weight_decay=weight_decay, fused=True)
+    return torch.optim.Adam(
+        params, lr=lr, betas=(float(first), float(second)), eps=eps, weight_decay=weight_decay, fused=True
+    )
 
 
 @OPTIMIZER_REGISTRY.register
@@ -36,7 +39,9 @@ def AdamW(  # noqa: N802
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); ``betas`` default to (0.9, 0.99)."""
     first, second = betas or (0.9, 0.99)
-    return torch.optim.AdamW(params, lr=lr, betas=(first, second), eps=eps, weight_decay=weight_decay, fused=True)
+    return torch.optim.AdamW(
+        params, lr=lr, betas=(float(first), float(second)), eps=eps, weight_decay=weight_decay, fused=True
+    )
 
 
 @OPTIMIZER_REGISTRY.register
@@ -51,31 +56,52 @@ def SGD(  # noqa: N802
     return torch.optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-def build_optimizer(options: dict[str, object], params: Parameters) -> torch.optim.Optimizer:
+def build_optimizer(options: dict[str, object], groups: list[Group]) -> torch.optim.Optimizer:
     """Build the optimizer that ``options['type']`` names, with the further keys as its arguments."""
     arguments = dict(options)
-    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.get(str(arguments.pop('type')))(params, **arguments)
+    build = OPTIMIZER_REGISTRY.get(str(arguments.pop('type')))
+    optimizer: torch.optim.Optimizer = build(groups, **arguments)
     return optimizer
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a saved state, but keep the options that the optimizer was built with (betas, weight decay, ...).
 
-    The learning rate is the schedule's, set before each step.
+    The learning rate is the schedule's, set before each step.  Parameters find their state by name, so that groups and
+    frozen parameters may differ from those of the saved run; one that was frozen there starts without a state.
     """
     options = [
         {name: value for name, value in group.items() if name not in {'params', 'lr'}}
         for group in optimizer.param_groups
     ]
-    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(_regroup(state, optimizer.state_dict()))
     for group, values in zip(optimizer.param_groups, options, strict=True):
         group.update(values)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
+def _regroup(state: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved state in the groups of ``ours``; one of earlier versions, which has no names, as it is."""
+    before, now = name_parameters(state['param_groups']), name_parameters(ours['param_groups'])
+    if before is None or now is None or before == now:
+        return state
+    numbers = {name: number for number, name in before.items()}
+    values = {number: state['state'].get(numbers.get(name, -1)) for number, name in now.items()}
+    return {
+        'state': {number: value for number, value in values.items() if value is not None},
+        'param_groups': ours['param_groups'],
+    }
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float], letter: str) -> None:
+    """Set the learning rate of each parameter group: ``rates[letter]``, or ``rates[LETTER_NAME]`` for one with a name.
+
+    Args:
+        optimizer: what to change.
+        rates: by key; a group whose key is missing has that of the letter.
+        letter: ``g`` or ``d``.
+    """
     for group in optimizer.param_groups:
-        group['lr'] = rate
+        group['lr'] = rates.get(f'{letter}_{group.get(NAME)}', rates[letter])
 
 
 def step_if(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:

@@ -14,6 +14,9 @@ from gpen.utils.files import resolve_path
 
 TRAIN: tuple[str, ...] = ('train',)
 INPUT_NAME = 'input'  # names the blurry input where models are named
+PRIOR_MODEL = 'GPENPriorModel'
+SHARP_ALONE = 'FaceImageDataset'
+PAIR_METRICS = {'calculate_psnr', 'calculate_ssim', 'calculate_lpips', 'calculate_identity'}
 
 
 def unify_run_options(options: Options) -> list[Problem]:
@@ -66,11 +69,14 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
     if training:
         yield from _check_length(options)
         yield from _check_losses(options)
+        yield from _check_model(options)
         yield from _check_early_stopping(options)
         yield from _check_accumulation(options)
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
     yield from _check_networks(options)
+    if not (training and options.model_type == PRIOR_MODEL):
+        yield from _check_pairs(options, phases)
     yield from _check_folders(options, phases)
     if training:
         yield from _check_files(options)
@@ -107,6 +113,38 @@ def _check_losses(options: Options) -> Iterator[Problem]:
             )
 
 
+def _check_model(options: Options) -> Iterator[Problem]:
+    """Yield what a prior, which makes faces out of noise, cannot be trained with, and networks of the other stage."""
+    generator = ARCH_REGISTRY.find(options.network_g.type)
+    takes_noise = generator is not None and generator.inputs[:1] == ('z',)
+    if options.model_type != PRIOR_MODEL:
+        if takes_noise:
+            message = f'{options.network_g.type} makes faces out of noise; train it with model_type: {PRIOR_MODEL}'
+            yield Problem(('network_g', 'type'), message)
+        return
+    if not takes_noise:
+        yield Problem(('network_g', 'type'), f'{PRIOR_MODEL} trains a network that starts from noise: GPENPrior')
+    train = options.train
+    if train.gan_opt is None or not train.gan_opt.is_on:
+        yield Problem(
+            ('train', 'gan_opt'), f'{PRIOR_MODEL} learns from the discriminator alone: give {{type: GANLoss}}'
+        )
+    compared = [
+        f'{name}_opt' if hasattr(train, f'{name}_opt') else f'losses.{name}' for name in options.generator_losses
+    ]
+    if train.feature_matching_opt is not None and train.feature_matching_opt.is_on:
+        compared.append('feature_matching_opt')
+    for name in compared:
+        message = f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none. Remove it.'
+        yield Problem(('train', *name.split('.', 1)), message)
+    for name, metric in options.val.metrics.items() if options.datasets.val is not None else ():
+        if metric.type in PAIR_METRICS:
+            message = (
+                f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none. Use calculate_fid, '
+            )
+            yield Problem(('val', 'metrics', name), message + 'or metrics: {} for pictures alone.')
+
+
 def _check_accumulation(options: Options) -> Iterator[Problem]:
     train = options.datasets.train
     if train is not None and train.accumulate > train.batch_size_per_gpu:
@@ -116,6 +154,8 @@ def _check_accumulation(options: Options) -> Iterator[Problem]:
 
 def _check_early_stopping(options: Options) -> Iterator[Problem]:
     metric = options.train.early_stopping.metric
+    if not options.val.metrics:  # validation shows pictures alone: there is nothing to follow
+        return
     if options.datasets.val is not None and options.train.early_stopping.enabled and metric not in options.val.metrics:
         hint = suggest(metric, set(options.val.metrics)) or f' It has: {", ".join(options.val.metrics) or "none"}.'
         yield Problem(('train', 'early_stopping', 'metric'), f'{metric!r} is not in val.metrics.{hint}')
@@ -133,6 +173,13 @@ def _check_networks(options: Options) -> Iterator[Problem]:
             yield Problem(('network_d', 'size'), message)
 
 
+def _check_pairs(options: Options | ScoringOptions, phases: Sequence[str]) -> Iterator[Problem]:
+    for phase, dataset in options.dataset_blocks.items():
+        if phase in phases and dataset.type == SHARP_ALONE:
+            message = f'{SHARP_ALONE} has nothing to restore: it is for {PRIOR_MODEL}. Use DegradedFaceDataset, which '
+            yield Problem(('datasets', phase, 'type'), message + 'degrades sharp faces, or PairedImageDataset.')
+
+
 def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> Iterator[Problem]:
     for phase, dataset in options.dataset_blocks.items():
         if phase not in phases:
@@ -146,7 +193,10 @@ def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> 
 
 def _check_files(options: Options) -> Iterator[Problem]:
     paths = options.path
-    for name in ('pretrain_network_g', 'pretrain_network_d', 'resume_state'):
+    if paths.pretrain_prior is not None and paths.pretrain_network_g is not None:
+        message = 'is given beside pretrain_network_g, whose decoder it would replace. Give one of them.'
+        yield Problem(('path', 'pretrain_prior'), message)
+    for name in ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state'):
         value = getattr(paths, name)
         if value is not None and not resolve_path(value).is_file():
             yield Problem(('path', name), f'there is no file {resolve_path(value)}. Put it there, or change this line.')
@@ -176,6 +226,7 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
         if options.network_g is not None and takes_size and dataset.arguments.get('size') is None:
             message = f'needs size, the height and width of the images that {options.network_g.type} makes'
             yield Problem(('datasets', name), message)
+    yield from _check_pairs(options, list(options.datasets))
     yield from _check_folders(options, list(options.datasets))
 
 

@@ -35,6 +35,7 @@ NumGpu = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]*$', max_length=120)]  # also the name of a file
+Pattern = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -73,12 +74,23 @@ class Loss(Component):
         return bool(given.get('loss_weight', 1))
 
 
+class ParamGroup(Section):
+    """Parameters with a learning rate of their own."""
+
+    patterns: Annotated[list[Pattern], Field(min_length=1)]
+    """Names of parameters, such as ecd* or generator.to_rgb*; * stands for any characters."""
+    lr: PositiveFloat
+    """Learning rate after the warm-up; warm-up and schedule scale it as they do the optimizer's."""
+
+
 class Optimizer(Component):
     """An optimizer; further keys are its arguments (``betas``, ``weight_decay``, ...)."""
 
     type: str = 'Adam'
     lr: PositiveFloat = 1e-4
     """Learning rate after the warm-up."""
+    param_groups: Annotated[dict[Name, ParamGroup], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
+    """Parameters with another rate, by a name for the logs (lr_g_NAME); where two match, the first counts."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -175,6 +187,11 @@ class Train(Section):
     """Optimizer of the generator."""
     optim_d: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-4))
     """Optimizer of the discriminator."""
+    freeze_g: list[Pattern] = Field(default_factory=list)
+    """Names of the generator's parameters that stay as they are, such as generator.style*; * stands for any characters.
+    """
+    freeze_d: list[Pattern] = Field(default_factory=list)
+    """The same of the discriminator's."""
     scheduler: Scheduler | None = None
     """Learning-rate schedule after the warm-up; none: constant."""
     ema_decay: Decay = DEFAULT_EMA_DECAY
@@ -207,6 +224,14 @@ class Train(Section):
     """Weight of the discriminator's R1 gradient penalty; 0: off."""
     net_d_reg_every: PositiveInt = 16
     """R1 is computed every so many iterations (lazy regularization) and scaled by as much."""
+    path_reg_weight: NonNegativeFloat = 2.0
+    """GPENPriorModel: weight of the generator's path-length penalty; 0: off."""
+    net_g_reg_every: PositiveInt = 4
+    """GPENPriorModel: path lengths are penalised every so many iterations, scaled by as much."""
+    path_batch_shrink: PositiveInt = 2
+    """GPENPriorModel: path lengths are taken of a batch that is so many times smaller, for less memory and time."""
+    mixing_prob: Probability = 0.9
+    """GPENPriorModel: share of samples whose upper layers get another latent than the lower ones (style mixing)."""
     net_d_iters: PositiveInt = 1
     """Discriminator steps per generator step."""
     net_d_init_iters: NonNegativeInt = 0
@@ -251,6 +276,8 @@ class Logger(Section):
     """Numbered checkpoints to keep, beside latest and best."""
     use_tb_logger: bool = True
     """Write TensorBoard files."""
+    health: bool = True
+    """Watch the records for what goes wrong in adversarial training, and say what to change."""
 
 
 class ResultsPath(Section):
@@ -274,7 +301,10 @@ class PathOptions(ResultsPath):
     param_key_d: str | None = None
     """The key in that file that holds the weights; default: found by itself."""
     strict_load_d: bool = True
-    """false: take over the weights that fit and leave the rest as initialised."""
+    """false: take over the weights that fit; where that is not most of them, the discriminator starts anew."""
+    pretrain_prior: str | None = None
+    """Weights of a GAN prior that the generator's decoder starts from, and the discriminator where they fit: those of a
+    GPENPriorModel, or a StyleGAN2 checkpoint in rosinality's layout."""
     resume_state: str | None = None
     """A .state file to continue from, instead of the newest one (--auto_resume)."""
 

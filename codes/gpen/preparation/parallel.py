@@ -49,7 +49,7 @@ class Workers:
 
     def __enter__(self) -> Workers:
         if self._ray is not None:
-            self._stack.enter_context(_ray_cluster(self._ray))
+            self._stack.enter_context(ray_cluster(self._ray))
         elif self._count != 1:
             self._stack.callback(_end_processes)
         return self
@@ -124,7 +124,7 @@ def _end_processes() -> None:
 
 
 @contextmanager
-def _ray_cluster(address: str) -> Iterator[None]:
+def ray_cluster(address: str) -> Iterator[None]:
     """Connect to a Ray cluster and make it known to joblib; the package travels there."""
     try:
         import ray

@@ -79,7 +79,9 @@ def _describe_schedule(parts: Parts) -> str:
     if len(rows) > 12:
         rows = [rows[round(n * (len(rows) - 1) / 11)] for n in range(12)]
     table = [
-        f'  from iteration {i:>8}  epoch {parts.epoch_of(i):>5}  lr_g {r["g"]:.3g}  lr_d {r["d"]:.3g}' for i, r in rows
+        f'  from iteration {i:>8}  epoch {parts.epoch_of(i):>5}'
+        + ''.join(f'  lr_{name} {rate:.3g}' for name, rate in rates.items())
+        for i, rates in rows
     ]
     return '\n'.join(['Learning rates:', *table])
 
@@ -94,7 +96,9 @@ def _iterations_to_try(options: Options) -> tuple[int, int]:
 
 def _validate_one_batch(parts: Parts) -> str:
     batch = next(iter(parts.val_loader))
-    result = validate(parts.model.restore, [batch], parts.metrics, parts.options.seed)
+    result = validate(
+        parts.model.restore, [batch], parts.metrics, parts.options.seed, num_pictures=1, restores=parts.model.restores
+    )
     assert result is not None
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
     return f'Validation of one batch ({len(batch["name"])} images, untrained): {numbers}'

@@ -27,10 +27,10 @@ def lock_experiment(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    locks = folder.parent / '.locks'
+    path = _lock_path(folder)
     try:
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f'{folder.name}.lock')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -47,6 +47,25 @@ def lock_experiment(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_in_use(folder: Path) -> bool:
+    """Return whether a run on this machine holds the folder; where locks cannot be had, it seems that none does."""
+    from filelock import FileLock, Timeout
+
+    if not _lock_path(folder).is_file():
+        return False
+    try:
+        with FileLock(_lock_path(folder), timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.parent / '.locks' / f'{folder.name}.lock'
 
 
 def move_aside(folder: Path) -> Path | None:

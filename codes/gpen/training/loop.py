@@ -12,6 +12,8 @@ from gpen.data.loader import build_train_loader
 from gpen.errors import UserError
 from gpen.training.checkpoints import Checkpoint, CheckpointStore
 from gpen.training.experiment import LOGGER
+from gpen.training.health import Health
+from gpen.training.health_measures import add_measures
 from gpen.training.parts import Parts
 from gpen.training.recorder import Recorder, Stopwatch
 from gpen.training.signals import StopRequest
@@ -36,6 +38,7 @@ class Run:
     saved_iteration: int = 0
     validation_is_due: bool = False
     watch: Stopwatch = field(default_factory=Stopwatch)
+    health: Health | None = None
 
 
 def train(run: Run) -> str:
@@ -49,6 +52,8 @@ def train(run: Run) -> str:
     parts, model = run.parts, run.parts.model
     train_options = parts.options.datasets.train
     assert train_options is not None
+    if run.recorder is not None and parts.options.logger.health:
+        run.health = Health(parts.options, parts.total_iterations, parts.rates.at, run.recorder.read())
     if run.validation_is_due:  # an interruption came before it
         done = _validate(run) is not None
         run.stop.agree()
@@ -160,14 +165,13 @@ def restore_run(parts: Parts, checkpoint: Checkpoint) -> None:
 def _record_training(run: Run, bar: tqdm[Any]) -> None:
     parts = run.parts
     rates = parts.rates.at(run.iteration)
-    values = {**parts.model.means.read(), 'lr_g': rates['g']}
-    if parts.model.net_d is not None:
-        values['lr_d'] = rates['d']
+    values = parts.model.means.read()
+    values |= {f'lr_{name}': rate for name, rate in rates.items() if name[0] == 'g' or parts.model.net_d is not None}
     seconds = run.watch.read()
     if run.recorder is None:
         return
     epoch = parts.epoch_of(run.iteration)
-    run.recorder.scalars(run.iteration, epoch, 'train', values, seconds_per_iter=seconds)
+    record = run.recorder.scalars(run.iteration, epoch, 'train', values, seconds_per_iter=seconds)
     losses = {name: value for name, value in values.items() if name.startswith(('G_', 'D_'))}
     bar.set_postfix({name.replace('_loss', ''): f'{value:.3g}' for name, value in losses.items()}, refresh=False)
     numbers = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
@@ -181,19 +185,24 @@ def _record_training(run: Run, bar: tqdm[Any]) -> None:
         seconds,
         left,
     )
+    _check_health(run, run.recorder, record)
 
 
 def _validate(run: Run) -> bool | None:
     """Validate and record; return whether it is the best so far, or None when a signal came before the end."""
     parts, options = run.parts, run.parts.options.val
+    restore, metrics = parts.model.restore, parts.metrics
+    if parts.options.logger.health:
+        restore, metrics = add_measures(parts.model, metrics)
     result = validate(
-        parts.model.restore,
+        restore,
         parts.val_loader,
-        parts.metrics,
+        metrics,
         parts.options.seed,
         options.num_pictures,
         should_stop=lambda: run.stop.is_noted,
         is_shared=True,
+        restores=parts.model.restores,
     )
     run.watch.pause()
     if result is None:  # the state says that this validation is still due
@@ -210,11 +219,22 @@ def _validate(run: Run) -> bool | None:
 
 def _record_validation(run: Run, recorder: Recorder, result: ValidationResult) -> None:
     means = {f'val/{name}': value for name, value in result.means.items()}
-    recorder.scalars(run.iteration, run.parts.epoch_of(run.iteration), 'val', means)
+    record = recorder.scalars(run.iteration, run.parts.epoch_of(run.iteration), 'val', means)
+    _check_health(run, recorder, record)
     if result.sheet is not None:
-        recorder.picture('val/input_restored_sharp', result.sheet, run.iteration)
+        tag = 'val/input_restored_sharp' if run.parts.model.restores else 'val/samples'
+        recorder.picture(tag, result.sheet, run.iteration)
         if run.parts.options.val.save_img:
             write_sheet(run.store.models.parent / 'visualization' / f'{run.iteration}.png', result.sheet)
+
+
+def _check_health(run: Run, recorder: Recorder, record: dict[str, Any]) -> None:
+    if run.health is None:
+        return
+    epoch = run.parts.epoch_of(run.iteration)
+    for finding in run.health.add(record):
+        recorder.sentence(run.iteration, epoch, 'health', finding.name, finding.severity, finding.sentence)
+        LOGGER.warning('Health, iter %d: %s', run.iteration, finding.sentence)
 
 
 def _stopped_sentence(run: Run) -> str:

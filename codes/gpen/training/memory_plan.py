@@ -19,7 +19,8 @@ RESERVED = 0.6
 LARGEST_BATCH = 1024
 
 # A forecast needs no files of weights, and runs the operations one by one.
-ALWAYS = ('path:pretrain_network_g=~', 'path:pretrain_network_d=~', 'path:resume_state=~', 'train:compile=false')
+FILES = ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state')
+ALWAYS = (*(f'path:{name}=~' for name in FILES), 'train:compile=false')
 NO_FOLDERS = ('none',)  # no data set has this name, so that no folder of data need be there
 CHECKPOINT = 'grad_checkpoint'
 

@@ -124,13 +124,13 @@ def build_validation_metrics(options: Options, device: torch.device) -> dict[str
     """Return the metrics by name; those that are optional and cannot be had are left out, with a warning.
 
     Raises:
-        UserError: a metric that is not optional, or that chooses the best weights, cannot be had.
+        UserError: a metric that is not optional, or that early stopping follows, cannot be had.
     """
     if options.datasets.val is None:
         return {}
     metrics, missing = build_metrics(options.val.metrics, device)
     early = options.train.early_stopping.metric
-    if early in missing:
+    if early in missing and options.train.early_stopping.enabled:
         raise UserError(
             f'train.early_stopping.metric is {early}, which chooses the best weights, but that metric is not '
             f'available: {missing[early]} Or choose another metric for train.early_stopping.'

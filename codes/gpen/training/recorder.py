@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from gpen.utils.files import write_text
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tb_logger'
+TEXT_WIDTH = 100  # characters in a line of a sentence in TensorBoard
 
 
 def to_json(record: dict[str, Any]) -> str:
@@ -49,15 +51,31 @@ class Recorder:
             self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
         self._stream = self._path.open('a', encoding='utf-8')
 
-    def scalars(self, iteration: int, epoch: int, phase: str, values: dict[str, float], **timing: float) -> None:
-        """Record numbers by tag; ``timing`` goes to ``metrics.jsonl`` alone."""
+    def scalars(
+        self, iteration: int, epoch: int, phase: str, values: dict[str, float], **timing: float
+    ) -> dict[str, Any]:
+        """Record numbers by tag, and return the record; ``timing`` goes to ``metrics.jsonl`` alone."""
         record = {'iter': iteration, 'epoch': epoch, 'phase': phase, **values}
         record |= {name: round(value, 4) for name, value in timing.items()}
-        self._stream.write(to_json(record) + '\n')
-        self._stream.flush()
+        self._append(record)
         if self._writer is not None:
             for tag, value in values.items():
                 self._writer.add_scalar(tag, value, iteration)
+        return record
+
+    def sentence(self, iteration: int, epoch: int, phase: str, name: str, severity: str, sentence: str) -> None:
+        """Record a sentence on the run, shown in TensorBoard as the text ``PHASE/NAME``."""
+        about = {'name': name, 'severity': severity, 'sentence': sentence}
+        self._append({'iter': iteration, 'epoch': epoch, 'phase': phase, **about})
+        self.text(f'{phase}/{name}', textwrap.fill(f'{severity}: {sentence}', TEXT_WIDTH), iteration)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self._stream.write(to_json(record) + '\n')
+        self._stream.flush()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return all records in ``metrics.jsonl`` so far."""
+        return read_metrics(self._path)
 
     def text(self, tag: str, text: str, iteration: int) -> None:
         """Record a text, shown as preformatted."""

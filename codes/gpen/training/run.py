@@ -199,7 +199,8 @@ def describe_run(parts: Parts) -> str:
     if ranks.world_size() > 1:
         one = batch_size(parts.options)
         lines.append(f'Batch: {one} in each of {ranks.world_size()} processes, {one * ranks.world_size()} in all')
-    lines.append(f'Data: {len(parts.train_set)} pairs to train on{train_name}, {val} to validate on{val_name}')
+    what = 'pairs' if parts.model.restores else 'faces'
+    lines.append(f'Data: {len(parts.train_set)} {what} to train on{train_name}, {val} to validate on{val_name}')
     epochs = parts.epoch_of(parts.total_iterations)
     lines.append(f'Length: {parts.total_iterations} iterations, {parts.iterations_per_epoch} an epoch, {epochs} epochs')
     return '\n'.join(lines)

@@ -83,11 +83,33 @@ class CosineAnnealingRestartLR:
         return self.cycles[-1].eta_min
 
 
+@SCHEDULER_REGISTRY.register
+class ExponentialRise:
+    """From the learning rate up to ``factor`` times it, by the same share each time: a learning-rate range test.
+
+    Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3, with an exponential instead of a
+    linear rise, so that all orders of magnitude get the same time.
+
+    Args:
+        steps: epochs or iterations (``unit``) of the rise; the last of them has the highest rate, which stays.
+        factor: highest rate divided by the lowest.
+    """
+
+    def __init__(self, steps: PositiveInt, factor: PositiveFloat = 1000.0) -> None:
+        self.last = max(steps - 1, 1)
+        self.factor = factor
+
+    def rate(self, lr: float, position: int) -> float:
+        """Return the rate after ``position`` whole epochs or iterations."""
+        return float(lr * self.factor ** min(position / self.last, 1.0))
+
+
 class LearningRates:
     """Warm-up and schedule of both optimizers.
 
     In the warm-up the rate rises linearly from ``base_lr`` to each optimizer's ``lr``; after it, the scheduler decides.
-    Counted in epochs, the rate changes from epoch to epoch; counted in iterations, from iteration to iteration.
+    Counted in epochs, the rate changes from epoch to epoch; counted in iterations, from iteration to iteration.  The
+    rate of a parameter group keeps its ratio to that of its optimizer throughout.
 
     Args:
         options: checked options.
@@ -97,7 +119,7 @@ class LearningRates:
     def __init__(self, options: Options, iterations_per_epoch: int) -> None:
         train = options.train
         self._iterations_per_epoch = iterations_per_epoch
-        self._rates = {'g': train.optim_g.lr, 'd': train.optim_d.lr}
+        self._optimizers = {'g': train.optim_g, 'd': train.optim_d}
         self._base = train.base_lr
         self._warmup_epochs, self._warmup_iter = train.warmup_epochs, train.warmup_iter
         self._by_epoch = schedule_unit(options) == 'epoch'
@@ -106,8 +128,18 @@ class LearningRates:
             self._scheduler = SCHEDULER_REGISTRY.get(train.scheduler.type)(**train.scheduler.arguments)
 
     def at(self, iteration: int) -> dict[str, float]:
-        """Return the learning rates ``{'g': ..., 'd': ...}`` of ``iteration`` (counted from 1)."""
-        done = iteration - 1
+        """Return the learning rates of ``iteration`` (counted from 1): ``g``, ``d``, and ``g_NAME`` of groups."""
+        rates = {}
+        for letter, optimizer in self._optimizers.items():
+            rate = self._at(optimizer.lr, iteration - 1)
+            rates[letter] = rate
+            rates |= {
+                f'{letter}_{name}': group.lr * (rate / optimizer.lr) for name, group in optimizer.param_groups.items()
+            }
+        return rates
+
+    def _at(self, rate: float, done: int) -> float:
+        """Return an optimizer's learning rate after ``done`` iterations."""
         epoch = done // self._iterations_per_epoch
         if epoch < self._warmup_epochs:
             share = epoch / self._warmup_epochs
@@ -115,8 +147,5 @@ class LearningRates:
             share = done / self._warmup_iter
         else:
             position = epoch if self._by_epoch else done
-            return {name: self._scheduled(rate, position) for name, rate in self._rates.items()}
-        return {name: self._base + (rate - self._base) * share for name, rate in self._rates.items()}
-
-    def _scheduled(self, rate: float, position: int) -> float:
-        return rate if self._scheduler is None else float(self._scheduler.rate(rate, position))
+            return rate if self._scheduler is None else float(self._scheduler.rate(rate, position))
+        return self._base + (rate - self._base) * share

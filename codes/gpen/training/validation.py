@@ -1,9 +1,9 @@
-"""Validation: the EMA generator on held-out pairs."""
+"""Validation: the EMA generator on held-out pairs, or the faces that a prior makes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, zip_longest
 from pathlib import Path
@@ -26,7 +26,8 @@ class ValidationResult:
     Attributes:
         means: the mean of each metric over the images that it is defined for; a set metric's one number.
         rows: one dict per image: its name and the metrics of images.
-        sheet: the first pictures, one row each, input | restored | sharp: 3 x H x W, uint8 RGB; None without pictures.
+        sheet: the first pictures, one row each, input | restored | sharp, or a grid of faces that were made of noise:
+            3 x H x W, uint8 RGB; None without pictures.
         notes: sentences on how far a number can be trusted.
     """
 
@@ -44,18 +45,20 @@ def validate(
     num_pictures: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
     is_shared: bool = False,
+    restores: bool = True,
 ) -> ValidationResult | None:
     """Restore every image and compare it with the sharp one.
 
     Args:
         restore: N x 3 x H x W in [-1, 1] to N x 3 x size x size.
-        batches: dicts with ``lq``, ``gt`` and ``name``.
+        batches: dicts with ``lq`` (none where nothing is restored), ``gt`` and ``name``.
         metrics: by name.
         seed: of the noise that a generator with ``in_size`` below ``size`` draws.
         num_pictures: how many images to show in the sheet.
         should_stop: asked between batches; when true, validation is given up.
         is_shared: ``batches`` are those of this process, of several that train together: every ``world_size``-th. The
             result is that of all batches, the same on all.
+        restores: false: ``restore`` makes as many images as it is given out of noise, the same noise each time.
 
     Returns:
         The result, or None when it was given up (by any process).
@@ -74,9 +77,11 @@ def validate(
         stopped = should_stop()
         if stopped:
             break
+        if not metrics and pictures_left <= 0:
+            break
         torch.manual_seed(derive_seed(seed, 'val', number))
-        restored = restore(batch['lq']).cpu()
-        own.append(_look_at(batch, restored, metrics, pictures_left))
+        restored = restore(batch['lq'] if restores else batch['gt']).cpu()
+        own.append(_look_at(batch, restored, metrics, pictures_left, restores))
         pictures_left -= len(own[-1].strips)
     shares = [own]
     if is_shared:
@@ -91,18 +96,21 @@ def validate(
     rows = [row for batch in looked_at for row in batch.rows]
     strips = [strip for batch in looked_at for strip in batch.strips][:num_pictures]
     means, notes = _summarise(metrics, rows) if rows else ({}, [])
-    return ValidationResult(means, rows, torch.cat(strips, dim=1) if strips else None, notes)
+    arrange = (lambda rows: torch.cat(rows, dim=1)) if restores else make_grid
+    return ValidationResult(means, rows, arrange(strips) if strips else None, notes)
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What was found in a batch: see :class:`ValidationResult`; a strip is one row of its sheet."""
+    """What was found in a batch: see :class:`ValidationResult`; a strip is one row, or one face, of its sheet."""
 
     rows: list[dict[str, Any]]
     strips: list[Tensor]
 
 
-def _look_at(batch: dict[str, Any], restored: Tensor, metrics: Mapping[str, Metric], num_pictures: int) -> _Batch:
+def _look_at(
+    batch: dict[str, Any], restored: Tensor, metrics: Mapping[str, Metric], num_pictures: int, restores: bool
+) -> _Batch:
     _check_shapes(restored, batch['gt'])
     columns = _measure(metrics, restored, batch['gt'])
     rows = [
@@ -110,6 +118,8 @@ def _look_at(batch: dict[str, Any], restored: Tensor, metrics: Mapping[str, Metr
         for n, image_name in enumerate(batch['name'])
     ]
     shown = range(min(len(rows), max(num_pictures, 0)))
+    if not restores:
+        return _Batch(rows, [torch.as_tensor(to_uint8(restored[n])) for n in shown])
     return _Batch(rows, [make_strip(batch['lq'][n], restored[n], batch['gt'][n]) for n in shown])
 
 
@@ -165,3 +175,12 @@ def make_strip(lq: Tensor, restored: Tensor, gt: Tensor) -> Tensor:
         lq = torch.nn.functional.interpolate(lq[None], size=gt.shape[-2:], mode='nearest')[0]
     strip = torch.cat([lq, restored, gt], dim=2)
     return torch.as_tensor(to_uint8(strip))
+
+
+def make_grid(images: Sequence[Tensor]) -> Tensor:
+    """Return images of one size, 3 x H x W each, in about as many rows as columns; places left over stay black."""
+    columns = math.ceil(math.sqrt(len(images)))
+    missing = -len(images) % columns
+    images = [*images, *[torch.zeros_like(images[0])] * missing]
+    rows = [torch.cat(images[start : start + columns], dim=2) for start in range(0, len(images), columns)]
+    return torch.cat(rows, dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -52,8 +53,12 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
     return {str(key).removeprefix('module.') if wrapped else str(key): state[key].detach() for key in state}
 
 
-def read_torch_file(path: Path) -> Any:
+def read_torch_file(path: Path, mmap: bool = False) -> Any:
     """Return what ``torch.save`` wrote to ``path``, on the CPU.
+
+    Args:
+        path: the file.
+        mmap: read tensors from the disk only when they are used; for the rest of a large file.
 
     Raises:
         UserError: the file is missing or damaged, or holds objects that would need code to be run.
@@ -61,7 +66,9 @@ def read_torch_file(path: Path) -> Any:
     import torch
 
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        # StyleGAN2's training code saves its command line beside the weights: a plain holder of values.
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
         raise _missing(path) from error
     except (PermissionError, IsADirectoryError) as error:

@@ -1,0 +1,117 @@
+"""Weights of a GAN prior in a network that has its decoder, and in its discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from gpen.archs.checkpoints import compare_weights, infer_decoder_config
+from gpen.errors import UserError
+from gpen.utils.weight_files import DISCRIMINATOR_WRAPPERS, list_names, load_weights, read_torch_file
+
+PREFIX = 'generator.'
+
+
+def load_decoder(network: nn.Module, path: Path) -> None:
+    """Load a prior into the decoder of a network, the part whose names start with ``generator.``
+
+    Args:
+        network: a GPEN or a GPENPrior.
+        path: weights of a GPENPrior, of a GPEN (whose decoder is taken), or of StyleGAN2 in rosinality's layout, EMA
+            weights first; the last fit a decoder with ``isconcat: false``.
+
+    Raises:
+        UserError: the file cannot be read, holds no such weights, or those of another size or width; the network is
+            unchanged then.
+    """
+    ours = {name: value for name, value in network.state_dict().items() if name.startswith(PREFIX)}
+    if not ours:
+        raise UserError(
+            f'path.pretrain_prior: {type(network).__name__} has no decoder that a prior fits. Use a GPEN as network_g.'
+        )
+    theirs = _find_decoder(load_weights(path), path)
+    left_out = compare_weights(theirs, ours)
+    if left_out:
+        raise UserError(
+            f'path.pretrain_prior: {path} {_explain_difference(theirs, ours) or f"does not fit: {left_out}"}.'
+        )
+    network.load_state_dict(theirs, strict=False)  # the encoder's are not in the prior
+
+
+def load_discriminator(network: nn.Module, path: Path) -> tuple[bool, str]:
+    """Load the discriminator that a prior was trained against, where it is there and fits.
+
+    It lies in the prior's own file under ``d``, or beside a file of ours: ``net_d_1000.pth`` or ``net_d_latest.pth``
+    for ``net_g_1000.pth``.
+
+    Args:
+        network: the discriminator; unchanged where none fits.
+        path: the file of the prior.
+
+    Returns:
+        Whether one was loaded, and from where, or why not.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    found = _find_discriminator(path)
+    if found is None:
+        return False, f'there is none in {path}, nor beside it'
+    source, state = found
+    left_out = compare_weights(state, network.state_dict())
+    if left_out:
+        return False, f'that of {source} does not fit: {left_out}'
+    network.load_state_dict(state)
+    return True, str(source)
+
+
+def _find_decoder(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the weights of a decoder under GPEN's names."""
+    decoder = {name: value for name, value in state.items() if name.startswith(PREFIX)}
+    if decoder:
+        return decoder
+    if 'style.1.weight' in state and 'to_rgb1.bias' in state:  # rosinality's StyleGAN2, whose fixed noise is no weight
+        return {PREFIX + name: value for name, value in state.items() if not name.startswith('noises.')}
+    raise UserError(
+        f'path.pretrain_prior: {path} holds no GAN prior ({list_names(state)}). Give the weights of a GPENPrior or a '
+        "GPEN, or a StyleGAN2 checkpoint in rosinality's layout."
+    )
+
+
+def _find_discriminator(path: Path) -> tuple[Path, dict[str, Tensor]] | None:
+    if path.suffix.lower() != '.safetensors':
+        content = read_torch_file(path)
+        if isinstance(content, Mapping) and isinstance(content.get('d'), Mapping):
+            return path, load_weights(path, 'd')
+    if not path.name.startswith('net_g'):
+        return None
+    for name in (path.name.replace('net_g', 'net_d', 1), f'net_d_latest{path.suffix}'):
+        beside = path.with_name(name)
+        if beside.is_file():
+            return beside, load_weights(beside, prefer=DISCRIMINATOR_WRAPPERS)
+    return None
+
+
+def _explain_difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str | None:
+    """Return in what options two decoders differ, or None where they cannot be read off."""
+    try:
+        prior, network = infer_decoder_config(theirs), infer_decoder_config(ours)
+    except (KeyError, IndexError, ValueError):
+        return None
+    different = {name: value for name, value in prior.items() if network[name] != value}
+    if not different:
+        return None
+    settings = ', '.join(f'{name}: {_format(value)}' for name, value in different.items())
+    present = ', '.join(f'{name}: {_format(network[name])}' for name in different)
+    return (
+        f'is a prior with {settings}, but network_g has {present}. Change these options of network_g, or train a prior '
+        'with them'
+    )
+
+
+def _format(value: Any) -> str:
+    """Write a value as YAML does."""
+    return str(value).lower() if isinstance(value, bool) else f'{value:g}'

@@ -1,0 +1,83 @@
+"""Sharp faces alone."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from gpen.data.degradations import build_degradation, try_degradation
+from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.scan import scan_images
+from gpen.data.storage import open_storage
+from gpen.options.types import Degradations, ImageSize
+from gpen.registry import DATASET_REGISTRY
+from gpen.utils.seeds import derive_generator
+
+
+@DATASET_REGISTRY.register
+class FaceImageDataset(Dataset[dict[str, Any]]):
+    """Sharp (GT) images, for a GAN prior to learn from.
+
+    ``dataset[index]`` or ``dataset[epoch, index]`` gives a dict: ``gt``, 3 x size x size, float32, RGB, [-1, 1],
+    ``gt_path``, how messages name the file, and ``name``, the file name without folder and suffix.  A sample depends on
+    the arguments, the epoch and the index, and on nothing else.
+
+    Args:
+        dataroot_gt: folder (or what ``io_backend`` reads) of sharp images; a relative path starts at the project's
+            root.
+        size: width and height that images are resized to.
+        augment: steps that change an image, such as ``{type: color_jitter}``.
+        io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}`` (Arrow or Parquet).
+        use_hflip: mirror half of the samples, chosen anew in each epoch.
+        manual_seed: the run's seed.
+        scan: check all files now; otherwise a bad one is reported when it is met.
+
+    Raises:
+        UserError: no images, damaged images, or an augmentation that is unknown or cannot be done.
+    """
+
+    takes_epoch = True
+
+    def __init__(
+        self,
+        dataroot_gt: str,
+        size: ImageSize,
+        augment: Degradations | None = None,
+        io_backend: dict[str, Any] | None = None,
+        use_hflip: bool = False,
+        manual_seed: int = 0,
+        scan: bool = True,
+    ) -> None:
+        if augment is not None:
+            try_degradation(augment)
+        self.size = size
+        self.use_hflip = use_hflip
+        self.manual_seed = manual_seed
+        self.gt = open_storage(dataroot_gt, io_backend)
+        self.keys = scan_images(self.gt, check_files=scan)
+        self.blocks = self.gt.blocks(self.keys)
+        self._augment = None if augment is None else build_degradation(augment)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
+        epoch, index = position if isinstance(position, tuple) else (0, position)
+        return {'gt': to_tensor(self.read_sharp(epoch, index)), **self.describe(index)}
+
+    def read_sharp(self, epoch: int, index: int) -> np.ndarray:
+        """Return an image as it is in an epoch, mirrored and augmented: size x size x 3."""
+        key = self.keys[index]
+        gt = resize(read_image(self.gt.read(key), self.gt.describe(key)), self.size)
+        augment = derive_generator(self.manual_seed, 'augment', epoch, index)
+        if self.use_hflip and augment.random() < 0.5:
+            gt = gt[:, ::-1].copy()
+        return gt if self._augment is None else self._augment(gt, augment)
+
+    def describe(self, index: int) -> dict[str, str]:
+        """Return ``gt_path`` and ``name`` of an image."""
+        key = self.keys[index]
+        return {'gt_path': self.gt.describe(key), 'name': PurePosixPath(key).name}

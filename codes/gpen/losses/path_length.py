@@ -1,0 +1,42 @@
+"""Path-length regularisation of a style-based generator."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+DECAY = 0.01
+"""Share of a new batch in the running mean of the lengths."""
+
+
+def measure_path_lengths(images: Tensor, latents: Tensor) -> Tensor:
+    """Return how far images move when their latents do, along a random direction of the image, differentiable again.
+
+    Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 3.2: the norm of
+    J^T y = d(g(w) . y) / dw with normal y, here of variance 1 / (H W) so that it does not depend on the resolution.
+    The direction comes from torch's global generator.
+
+    Args:
+        images: N x C x H x W, made of ``latents``.
+        latents: N x L x D, one row for each layer.
+
+    Returns:
+        N lengths: the root of the mean over the layers of the squared norm.
+    """
+    direction = torch.randn_like(images) / math.sqrt(images.shape[2] * images.shape[3])
+    (gradient,) = torch.autograd.grad((images * direction).sum(), latents, create_graph=True)  # N x L x D
+    return gradient.square().sum(dim=2).mean(dim=1).sqrt()
+
+
+def penalize_path_lengths(lengths: Tensor, mean: Tensor, running_mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the running mean, moved towards ``mean``, and the mean squared distance of the lengths from it.
+
+    Args:
+        lengths: N.
+        mean: the mean of the lengths of the whole batch, a scalar.
+        running_mean: that of the steps before, a scalar; where ``mean`` is not finite, it stays.
+    """
+    moved = torch.where(torch.isfinite(mean), running_mean.lerp(mean, DECAY), running_mean)
+    return moved, (lengths - moved).square().mean()

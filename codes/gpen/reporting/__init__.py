@@ -1,0 +1,1 @@
+"""Pages about training: curves, tables and pictures in one HTML file that needs nothing else."""

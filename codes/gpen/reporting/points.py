@@ -1,0 +1,98 @@
+"""The points of a curve: cleaned, smoothed, thinned, and the ticks of its axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+MIN_NOISY = 30  # shorter curves are shown as they are
+MAX_SCIENTIFIC, MIN_PLAIN = 1e6, 1e-3  # from, and below which a number is written with an exponent
+
+
+def clean(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Return both as float64, in the order of ``x``; what is no number in ``y`` is NaN, in ``x`` it is left out."""
+    xs, ys = (np.array([math.nan if v is None else v for v in values], np.float64) for values in (x, y))
+    ys[~np.isfinite(ys)] = math.nan
+    known = np.isfinite(xs)
+    xs, ys = xs[known], ys[known]
+    order = np.argsort(xs, kind='stable')
+    return xs[order], ys[order]
+
+
+def is_noisy(y: np.ndarray) -> bool:
+    """Return whether a curve goes up and down so much that a smoothed line helps to read it."""
+    finite = y[np.isfinite(y)]
+    if len(finite) < MIN_NOISY:
+        return False
+    steps = np.diff(finite)
+    turns = np.mean(steps[1:] * steps[:-1] < 0)
+    return bool(turns > 1 / 3 and np.median(np.abs(steps)) > np.ptp(finite) / 200)
+
+
+def smooth(y: np.ndarray) -> np.ndarray:
+    """Return a moving mean with triangular weights over about a twelfth of the curve; NaN stays where it is."""
+    reach = max(2, len(y) // 25)
+    weights = reach + 1 - np.abs(np.arange(-reach, reach + 1))
+    known = np.isfinite(y)
+    total = np.convolve(np.where(known, y, 0.0), weights)[reach:-reach]
+    count = np.convolve(known.astype(np.float64), weights)[reach:-reach]
+    return np.where(known, total / np.maximum(count, 1), math.nan)
+
+
+def thin(y: np.ndarray, limit: int) -> np.ndarray:
+    """Return the indices of about ``limit`` points that keep the extremes, the ends and the gaps of a curve."""
+    if len(y) <= limit:
+        return np.arange(len(y))
+    kept = {0, len(y) - 1}
+    edges = np.linspace(0, len(y), max(limit // (3 if np.isnan(y).any() else 2), 1) + 1).astype(int)
+    for start, end in pairwise(edges.tolist()):
+        part = y[start:end]
+        missing = np.isnan(part)
+        if missing.any():
+            kept.add(start + int(np.argmax(missing)))
+        if not missing.all():
+            kept |= {start + int(np.nanargmin(part)), start + int(np.nanargmax(part))}
+    return np.array(sorted(kept))
+
+
+def choose_ticks(low: float, high: float, log: bool, count: int = 5) -> list[float]:
+    """Return about ``count`` round numbers from ``low`` to ``high``; for a logarithmic axis, ``low`` is above 0."""
+    if log:
+        ticks = _log_ticks(low, high, count)
+        if len(ticks) > 1:
+            return ticks
+    raw = (high - low) / count
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= raw * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [n * step for n in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float, count: int) -> list[float]:
+    """Return powers of ten, some left out where there are many, or more numbers where there are few."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    every = math.ceil(len(exponents) / (count + 1))
+    ticks: list[float] = []
+    for step, factors in ((every, (1,)), (1, (1,)), (1, (1, 3)), (1, (1, 2, 5))):
+        ticks = [factor * 10.0**exponent for exponent in exponents[::step] for factor in factors]
+        ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+        if len(ticks) >= 3:
+            break
+    return ticks
+
+
+def format_number(value: float, digits: int = 4) -> str:
+    """Return a number for people: ``1,600``, ``0.0743``, ``2.9e-5``."""
+    if not math.isfinite(value):
+        return 'not finite'
+    if value and not MIN_PLAIN <= abs(value) < MAX_SCIENTIFIC:
+        mantissa, _, exponent = f'{value:.{digits - 1}e}'.partition('e')
+        return f'{mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa}e{int(exponent)}'
+    if value == int(value):
+        return f'{int(value):,}'
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    text = f'{value:,.{places}f}'
+    return text.rstrip('0').rstrip('.') if '.' in text else text

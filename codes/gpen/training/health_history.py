@@ -1,0 +1,105 @@
+"""The course of a run as the health rules see it: a curve for each number in ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpen.options.schema import Options
+
+SMALLEST_WINDOW = 10
+"""Training records that a mean is taken of; fewer say little."""
+ABOUT = {'iter', 'epoch', 'phase', 'seconds_per_iter'}
+"""What a record has beside its numbers."""
+
+
+class Curve:
+    """One number over a run; values that are not finite are left out."""
+
+    def __init__(self) -> None:
+        self.iterations = array('q')
+        self._values = array('d')
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def add(self, iteration: int, value: float) -> None:
+        """Append a value."""
+        self.iterations.append(iteration)
+        self._values.append(value)
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """All values, oldest first (a copy)."""
+        return np.array(self._values)
+
+    def last(self, count: int) -> NDArray[np.float64]:
+        """Return the last ``count`` values (a copy), or all where there are fewer."""
+        return np.array(self._values[-count:])
+
+    def mean(self, count: int) -> float:
+        """Return the mean of the last ``count`` values."""
+        return float(self.last(count).mean())
+
+    def means(self, count: int) -> NDArray[np.float64]:
+        """Return the means of all runs of ``count`` values that follow each other: len - count + 1 of them, or none."""
+        if len(self) < count:
+            return np.empty(0)
+        sums = np.concatenate([[0.0], np.cumsum(self.values)])
+        means: NDArray[np.float64] = (sums[count:] - sums[:-count]) / count
+        return means
+
+
+NOTHING = Curve()
+
+
+class History:
+    """The records of a run so far, by name.
+
+    Args:
+        options: of the run.
+        total_iterations: its last iteration.
+        rate_at: the learning rates ``{'g': ..., 'd': ...}`` of an iteration.
+    """
+
+    def __init__(self, options: Options, total_iterations: int, rate_at: Callable[[int], Mapping[str, float]]) -> None:
+        self.options = options
+        self.total_iterations = total_iterations
+        self.rate_at = rate_at
+        self.iteration = 0
+        self.train_records = 0
+        self._curves: dict[str, Curve] = {}
+
+    @property
+    def expected_records(self) -> int:
+        """How many training records the whole run makes."""
+        return max(1, self.total_iterations // self.options.logger.print_freq)
+
+    @property
+    def window(self) -> int:
+        """Training records that a mean is taken of: a twentieth of the run, or 10."""
+        return max(SMALLEST_WINDOW, self.expected_records // 20)
+
+    @property
+    def done(self) -> float:
+        """The share of the run that is done, 0 to 1."""
+        return self.iteration / self.total_iterations
+
+    def curve(self, name: str) -> Curve:
+        """Return a curve, such as ``G_loss_pixel`` or ``val/psnr``; an empty one where there is none of that name."""
+        return self._curves.get(name, NOTHING)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take in a record of ``metrics.jsonl`` (or one that goes there); those of other phases are passed over."""
+        if record['phase'] not in ('train', 'val'):
+            return
+        self.iteration = record['iter']
+        self.train_records += record['phase'] == 'train'
+        for name, value in record.items():
+            if name not in ABOUT and isinstance(value, int | float) and math.isfinite(value):
+                self._curves.setdefault(name, Curve()).add(self.iteration, value)

@@ -1,0 +1,111 @@
+"""What a validation measures for the health rules beside the metrics of the options; it costs next to nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpen.metrics import Metric, SetMetric
+from gpen.metrics.psnr_ssim import calculate_psnr
+from gpen.utils import ranks
+
+SIDE = 32
+SMALLEST_DEVIATION = 1e-3  # sharp images that differ less than this, in [-1, 1], are one image repeated
+
+
+def add_measures(model: Any, metrics: Mapping[str, Metric]) -> tuple[Callable[[Tensor], Tensor], dict[str, Metric]]:
+    """Return what a validation restores with, and its metrics, with the measures for the health rules added.
+
+    Args:
+        model: a GPENModel, or another that has ``restore``, ``restores`` and, where that is true, ``restore_raw``.
+        metrics: those of the options; of two with one name, that of the options stays.
+    """
+    measures: dict[str, Metric] = {'variety': Variety()}
+    restore: Callable[[Tensor], Tensor] = model.restore
+    if model.restores:
+        gain = EmaGain(model)
+        measures['ema_gain'] = gain
+        restore = gain.restore
+    return restore, {**metrics, **measures, **metrics}
+
+
+class Variety(SetMetric):
+    """How much restored images differ from each other, as a share of how much the sharp ones do.
+
+    Images are shrunk to 32 x 32, so that detail hardly counts.  The standard deviation of each pixel over all images is
+    averaged over the pixels, for the restored and for the sharp images; the variety is the one divided by the other:
+    about 1 where each face is restored as itself, 0 where all outputs are the same.
+    """
+
+    higher_is_better = True
+
+    def start(self) -> None:
+        """Forget all images."""
+        self._count = torch.zeros(1, dtype=torch.float64)
+        # restored and sharp; sum and sum of squares
+        self._sums = torch.zeros(2, 2, 3, SIDE, SIDE, dtype=torch.float64)
+
+    def update(self, restored: Tensor, target: Tensor) -> None:
+        """Take in two batches, N x 3 x H x W in [-1, 1]."""
+        self._count += len(restored)
+        for sums, images in zip(self._sums, (restored, target), strict=True):
+            small = F.adaptive_avg_pool2d(images.cpu().float(), SIDE).double()  # N x 3 x 32 x 32
+            sums += torch.stack([small.sum(dim=0), small.square().sum(dim=0)])
+
+    def gather(self) -> None:
+        """Take in what the other processes that train together have taken in: all states are sums."""
+        ranks.add_up([self._count, self._sums])
+
+    def compute(self) -> float:
+        """Return the variety; not a number for fewer than two sharp images that differ."""
+        mean, mean_square = (self._sums / self._count.clamp(min=1)).unbind(dim=1)
+        deviations = (mean_square - mean.square()).clamp(min=0).sqrt()  # 2 x 3 x 32 x 32
+        restored, sharp = deviations.flatten(1).mean(dim=1).tolist()
+        return restored / sharp if sharp > SMALLEST_DEVIATION else math.nan
+
+
+class EmaGain(SetMetric):
+    """How much better the EMA generator restores the first batch than the generator itself: difference in PSNR, in dB.
+
+    Args:
+        model: has ``restore`` and ``restore_raw``; :meth:`restore` takes the place of the former.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def start(self) -> None:
+        """Forget all images."""
+        self._is_first = ranks.is_main()  # the first batch is that of rank 0
+        self._raw: Tensor | None = None
+        self._gain = math.nan
+
+    def restore(self, lq: Tensor) -> Tensor:
+        """Restore a batch with the EMA generator; keep what the generator itself makes of the first."""
+        restored: Tensor = self._model.restore(lq)
+        if self._is_first:
+            self._raw = self._model.restore_raw(lq).cpu()
+            self._is_first = False
+        return restored
+
+    def update(self, restored: Tensor, target: Tensor) -> None:
+        """Compare, where this is the first batch."""
+        if self._raw is not None:
+            gains = calculate_psnr(restored, target) - calculate_psnr(self._raw, target)
+            self._gain = float(gains.mean())
+            self._raw = None
+
+    def gather(self) -> None:
+        """Take over what rank 0 has found."""
+        self._gain = ranks.gather(self._gain)[0]
+
+    def compute(self) -> float:
+        """Return the gain in dB: below 0 where the EMA is behind; not a number without images."""
+        return self._gain

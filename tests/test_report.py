@@ -1,0 +1,319 @@
+"""The report of runs: what it tells, that it needs nothing else, and what it makes of damaged or strange files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import ROOT, run_code
+from gpen.errors import UserError
+from gpen.reporting.report import write_report
+from gpen.reporting.run import read_run
+from gpen.reporting.run_log import read_log
+
+EVIL = '<script>alert("x")</script>'
+ABOUT = """2026-03-01 10:00:00 INFO Training on the CPU with 2 threads.
+2026-03-01 10:00:00 INFO network_g: GPEN, 402,904 parameters
+Data: 7 pairs to train on, 3 to validate on
+Length: 400 iterations, 10 an epoch, 40 epochs
+"""
+FINISHED = '2026-03-01 10:05:00 INFO Finished: all 400 iterations are done. Time: 5:00.\n'
+
+
+class Links(HTMLParser):
+    """Collects what a page would fetch or run."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ('src', 'href', 'srcset', 'data', 'action', 'poster', 'xlink:href'):
+                self.sources.append(value or '')
+            if name.startswith('on'):
+                self.handlers.append(name)
+
+
+def make_records(count: int = 40, best_at: int = 30, **more: Any) -> list[dict[str, Any]]:
+    """Return records of a run of ``count`` epochs of 10 iterations, whose PSNR is best in epoch ``best_at``."""
+    records: list[dict[str, Any]] = []
+    for epoch in range(1, count + 1):
+        place = {'iter': 10 * epoch, 'epoch': epoch}
+        losses = {'G_loss_pixel': 1 / epoch, 'D_loss_real': 0.6, 'D_loss_fake': 0.5, 'D_acc_real': 0.7, 'lr_g': 1e-3}
+        records.append({**place, 'phase': 'train', **losses, 'seconds_per_iter': 0.25, **more})
+        scores = {'val/psnr': 25 - abs(best_at - epoch) / 10, 'val/lpips': 0.2 + abs(best_at - epoch) / 100}
+        records.append({**place, 'phase': 'val', **scores})
+    return records
+
+
+def write_run(folder: Path, records: list[dict[str, Any]], log: str = ABOUT + FINISHED, end: str = '') -> Path:
+    """Write the folder of a run; ``end`` comes after the last record."""
+    folder.mkdir(parents=True)
+    lines = ''.join(json.dumps(record) + '\n' for record in records)
+    (folder / 'metrics.jsonl').write_text(lines + end, encoding='utf-8')
+    (folder / 'train.log').write_text(log, encoding='utf-8')
+    return folder
+
+
+def report(*folders: Path, **settings: Any) -> str:
+    """Return the report of runs, after looking whether a browser would fetch or run anything."""
+    page = write_report([str(folder) for folder in folders], **settings).read_text(encoding='utf-8')
+    links = Links(page)
+    assert all(source.startswith(('#', 'data:image/')) for source in links.sources)
+    assert not {'script', 'iframe', 'link', 'object', 'embed', 'base', 'form'} & set(links.tags)
+    assert links.handlers == []
+    assert 'url(' not in page
+    assert '@import' not in page
+    return page
+
+
+def read_words(page: str) -> str:
+    """Return the words of a page without tags."""
+    return ' '.join(re.sub(r'<[^>]*>', ' ', page.split('</style>')[1].replace('<wbr>', '')).split())
+
+
+def test_a_report_tells_how_a_run_went(tmp_path: Path) -> None:
+    page = report(write_run(tmp_path / 'first', make_records()))
+    assert (tmp_path / 'first' / 'report.html').read_text(encoding='utf-8') == page
+    words = read_words(page)
+    assert 'Finished: all 400 iterations are done.' in words
+    assert 'Iterations 400 of 400 100%' in words
+    assert 'Best psnr 25 at iteration 300' in words
+    assert 'Best lpips 0.2 at iteration 300' in words
+    assert 'Speed 0.25 s/it' in words
+    assert 'Time 5:00' in words
+    assert 'To go' not in words
+    for title in ('PSNR', 'LPIPS', 'G_loss_pixel', 'Discriminator loss', 'Discriminator accuracy', 'Learning rate'):
+        assert title in words
+    assert page.count('<svg') == 7  # and the speed
+    assert 'Nothing was' not in words
+
+
+@pytest.mark.parametrize(
+    ('end', 'state'),
+    [
+        ('2026-03-01 10:05:00 INFO Early stopping: psnr has not improved for 3 validations. Time: 1.', 'stopped early'),
+        ('2026-03-01 10:05:00 INFO Stopped by SIGTERM after iteration 207. Time: 5:00.', 'stopped by a signal'),
+        ('2026-03-01 10:05:00 ERROR The loss was not finite 10 times in a row.', 'failed'),
+        ('2026-03-01 10:05:00 INFO epoch 20  iter 200/400  G_loss_pixel 0.1  0.1 s/it', 'ended without a word'),
+        (FINISHED + ABOUT, 'ended without a word'),  # continued after that
+    ],
+)
+def test_a_report_says_why_a_run_ended(tmp_path: Path, end: str, state: str) -> None:
+    words = read_words(report(write_run(tmp_path / 'run', make_records(20), ABOUT + end + '\n')))
+    assert f'State {state}' in words
+    assert end[25:].strip().split('.')[0] in words or state == 'ended without a word'
+    if state == 'stopped early':
+        assert 'To go' not in words
+    else:
+        left = '0:48' if 'SIGTERM' in end else '0:50'  # of the 193 or 200 that are left, at 0.25 s each
+        assert f'To go {left}' in words
+
+
+def test_a_run_that_is_going_on_is_called_so(tmp_path: Path) -> None:
+    from gpen.training.experiment import lock_experiment
+
+    folder = write_run(tmp_path / 'run', make_records(20), ABOUT)
+    with lock_experiment(folder):
+        words = read_words(report(folder))
+    assert 'State running' in words
+    assert '200 of 400 iterations are done; about 0:50 of training left' in words
+    assert 'State ended without a word' in read_words(report(folder))
+
+
+def test_several_runs_are_compared(tmp_path: Path) -> None:
+    import torch
+
+    first, second = write_run(tmp_path / 'a', make_records(best_at=30)), write_run(tmp_path / 'b', make_records(20, 5))
+    for folder, rate in ((first, 1e-3), (second, 2e-3)):
+        (folder / 'training_states').mkdir()
+        options = {'name': folder.name, 'train': {'optim_g': {'lr': rate}, 'total_iter': 400}, 'manual_seed': 3}
+        torch.save({'iteration': 200, 'options': options}, folder / 'training_states' / '200.state')
+    page = report(first, second, first)
+    assert (tmp_path / 'report.html').read_text(encoding='utf-8') == page
+    differences = page.partition('<h2>What differs')[2].partition('<section')[0]
+    assert re.findall(r'<code>(.*?)</code>', differences.replace('<wbr>', '')) == ['train.optim_g.lr']
+    assert '0.001' in differences
+    assert '0.002' in differences
+    words = read_words(page)
+    assert '25 ★ 300' in words  # PSNR of the first run
+    assert '0.2 ★ 300' in words
+    assert '25 ★ 50' in words  # the second one is as good
+    assert page.count('>a<title>a</title>') == 0
+    assert len(re.findall(r'<title>a</title>', page)) == 8  # in the legend of each drawing, families are apart
+
+
+def test_names_from_files_are_only_text(tmp_path: Path) -> None:
+    log = ABOUT.replace('GPEN', EVIL) + f'2026-03-01 10:01:00 WARNING {EVIL}\n' + FINISHED
+    records = make_records(3, **{EVIL: 0.5})
+    records.append({'iter': 30, 'epoch': 3, 'phase': 'val', f'val/{EVIL}': 1.0})
+    records.append({'iter': 30, 'epoch': 3, 'phase': 'health', 'message': EVIL, EVIL: EVIL})
+    folder = write_run(tmp_path / '<img src=x onerror=alert(1)>', records, log)
+    page = report(folder)
+    assert EVIL not in page
+    assert page.count('&lt;script&gt;') > 5
+    assert '<img' not in page
+
+
+def test_half_written_and_damaged_lines_are_passed_over(tmp_path: Path) -> None:
+    words = read_words(report(write_run(tmp_path / 'a', make_records(3), end='{"iter": 40, "epo')))
+    assert '30 of 400' in words
+    assert 'could not be read' not in words
+    damaged = '{"iter": 4\n[1]\n' + '{"iter": 50, "phase": "train", "x": 1' + '0' * 400 + '}\n'
+    folder = write_run(tmp_path / 'b', make_records(3), end=damaged)
+    words = read_words(report(folder))
+    assert '2 lines of metrics.jsonl could not be read' in words
+    assert math.isnan(read_run(folder, 'b').curve('train', 'x')[1][0])
+
+
+def test_a_report_is_made_of_what_there_is(tmp_path: Path) -> None:
+    records = [record for record in make_records(3) if record['phase'] == 'train']
+    words = read_words(report(write_run(tmp_path / 'no validation', records)))
+    assert 'Nothing was validated yet' in words
+    assert 'neither a training state nor a TensorBoard file' in words
+    empty = write_run(tmp_path / 'just started', [], '')
+    (empty / 'train.log').unlink()
+    words = read_words(report(empty))
+    assert 'Nothing was recorded yet' in words
+    assert 'Iterations 0 Speed –' in words
+    both = read_words(report(empty, tmp_path / 'no validation'))
+    assert 'Options unknown: just started, no validation' in both
+
+
+def test_a_damaged_state_is_said_and_passed_over(tmp_path: Path) -> None:
+    import torch
+
+    folder = write_run(tmp_path / 'run', make_records(3))
+    (folder / 'training_states').mkdir()
+    torch.save({'options': {'manual_seed': 71}}, folder / 'training_states' / '9.state')
+    (folder / 'training_states' / '10.state').write_bytes(b'PK\x03\x04 cut off')
+    words = read_words(report(folder))
+    assert '10.state' in words
+    assert 'manual_seed 71' in words
+
+
+def test_health_findings_and_warnings_are_shown(tmp_path: Path) -> None:
+    finding = {'name': 'rate too high', 'severity': 'warning', 'sentence': 'Halve the rate.'}
+    records = make_records(3)
+    records.append({'iter': 20, 'epoch': 2, 'phase': 'health', **finding})
+    records.append({'iter': 20, 'epoch': 2, 'phase': 'val', 'val/variety': 0.9, 'val/psnr': 20})
+    log = (
+        f'{ABOUT}2026-03-01 10:01:00 WARNING Something odd\nin two lines.\n'
+        f'2026-03-01 10:02:00 WARNING Health, iter 20: Halve the rate.\n{FINISHED}'
+    )
+    words = read_words(report(write_run(tmp_path / 'run', records, log)))
+    assert 'iteration kind finding 20 warning Halve the rate. Variety' in words
+    assert '2026-03-01 10:01 Something odd in two lines.' in words
+    assert words.count('Halve the rate.') == 1
+    assert 'Best variety' not in words
+    healthy = read_words(report(write_run(tmp_path / 'healthy', [r for r in records if r['phase'] != 'health'])))
+    assert 'Nothing was found.' in healthy
+
+
+def test_defaults_that_one_run_wrote_out_are_no_difference(tmp_path: Path) -> None:
+    import torch
+
+    blocks = {'a': {'type': 'calculate_psnr'}, 'b': {'type': 'calculate_psnr', 'crop_border': 0}}
+    for name, block in blocks.items():
+        folder = write_run(tmp_path / name, make_records(3))
+        (folder / 'training_states').mkdir()
+        options = {'val': {'metrics': {'psnr': block}}}
+        torch.save({'options': options}, folder / 'training_states' / '1.state')
+    words = read_words(report(tmp_path / 'a', tmp_path / 'b'))
+    assert 'None: all options are the same.' in words
+    assert 'val.metrics.psnr.crop_border 0' in words
+
+
+def test_folders_that_are_none_are_said_with_what_to_do(tmp_path: Path) -> None:
+    write_run(tmp_path / 'runs' / 'good', make_records(2))
+    with pytest.raises(UserError, match=r'There is no folder .*runs/bad\. Runs in .*runs: good\.'):
+        write_report([str(tmp_path / 'runs' / 'bad')])
+    with pytest.raises(UserError, match=r'is no folder of a run: it has no metrics\.jsonl\. Runs in .*runs: good\.'):
+        write_report([str(tmp_path / 'runs')])
+    records = tmp_path / 'runs' / 'good' / 'metrics.jsonl'
+    before = records.read_text()
+    with pytest.raises(UserError, match=r'HTML file.*another suffix'):
+        write_report([str(tmp_path / 'runs' / 'good')], records)
+    assert records.read_text() == before
+    result = run_code('scripts/report.py', tmp_path / 'nothing')
+    assert result.returncode == 2
+    assert result.stderr.startswith('Error: There is no folder')
+
+
+def test_the_time_of_a_run_leaves_out_the_breaks(tmp_path: Path) -> None:
+    later = ABOUT.replace('10:00:00', '20:00:00').replace(
+        'INFO Training', 'INFO Continuing from a/200.state, after iteration 200.\n2026-03-01 20:00:00 INFO Training'
+    )
+    log = (
+        f'{ABOUT}2026-03-01 10:02:00 INFO epoch 20  iter 200/400  G_loss_pixel 1\n'
+        '2026-03-01 10:02:30 INFO Stopped by SIGINT after iteration 203. Time: 2:30.\n'
+        f'{later}2026-03-01 20:01:00 INFO Finished: all 400 iterations are done. Time: 1:00.\n'
+    )
+    (tmp_path / 'train.log').write_text(log)
+    findings = read_log(tmp_path / 'train.log')
+    assert findings.seconds == 210
+    assert findings.continued == [200]
+    assert findings.ending == 'finished'
+    assert findings.total == 400
+
+
+def test_a_real_run_shows_its_pictures_and_options(trained: Path, tmp_path: Path) -> None:
+    folder = trained.parent / 'experiments' / 'tiny'
+    target = tmp_path / 'made' / 'page.html'
+    result = run_code('scripts/report.py', folder, '--output', target)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f'Written: {target}')
+    page = target.read_text(encoding='utf-8')
+    words = read_words(page)
+    assert 'State finished' in words
+    assert 'train.net_d_reg_every 3' in words  # from the training state
+    captions = re.findall(r'<figcaption>([^<]*)', page)
+    assert captions == ['input', 'iteration 4', 'iteration 8', 'sharp']
+    assert all(source.startswith(('#', 'data:image/png')) for source in Links(page).sources)
+
+    without_states = tmp_path / 'copy'
+    without_states.mkdir()
+    for name in ('metrics.jsonl', 'tb_logger'):
+        (without_states / name).symlink_to(folder / name)
+    words = read_words(report(without_states))
+    assert 'train.net_d_reg_every 3' in words  # from TensorBoard
+    assert 'without defaults' in words
+
+
+def test_picture_files_are_shown_whole_or_as_columns_through_time(tmp_path: Path) -> None:
+    import cv2
+    import torch
+
+    folder = write_run(tmp_path / 'run', make_records(3))
+    (folder / 'visualization').mkdir()
+    for iteration in (10, 30, 50):  # the last one is of a course that was given up
+        sheet = np.full((16, 48, 3), iteration, np.uint8)
+        cv2.imwrite(str(folder / 'visualization' / f'{iteration}.png'), sheet)
+    (folder / 'visualization' / '20.png').write_bytes(b'cut off')
+    captions = re.findall(r'<figcaption>([^<]*)', report(folder))
+    assert captions == ['input', 'iteration 10', 'iteration 30', 'sharp']
+    (folder / 'training_states').mkdir()
+    torch.save({'options': {'model_type': 'GPENPriorModel'}}, folder / 'training_states' / '30.state')
+    assert re.findall(r'<figcaption>([^<]*)', report(folder)) == ['iteration 10', 'iteration 30']
+
+
+def test_help_comes_without_importing_anything_heavy() -> None:
+    command = [sys.executable, '-X', 'importtime', str(ROOT / 'scripts' / 'report.py'), '--help']
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert '--output' in result.stdout
+    imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
+    assert not imported & {'torch', 'numpy', 'cv2', 'tensorboard', 'pydantic'}

@@ -1,0 +1,355 @@
+"""The learning-rate search: trials are real trainings, stopped when they diverge, and none is done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+import search_lr
+from conftest import ROOT, run_code, tiny_options, write_options
+from gpen.errors import UserError
+from gpen.options import parse_options
+from gpen.training.schedule import ExponentialRise
+from gpen.tuning.curves import SKIPPED, Curves, to_curves
+from gpen.tuning.display import Display
+from gpen.tuning.plan import Trial
+from gpen.tuning.range_test import analyse
+from gpen.tuning.search import Machines, run_search
+from gpen.tuning.setting import prepare, recommend
+from gpen.tuning.trial import Job, build_overrides, build_rates, run_trial
+from gpen.tuning.workers import Cluster, Devices, choose_devices
+
+SCRIPT = 'scripts/search_lr.py'
+ITERATIONS = 16
+
+
+def never(*_: object) -> None:
+    return None
+
+
+@pytest.fixture(scope='module')
+def searched(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, int], str]:
+    """A search that was stopped after its first trial and continued; its folder, the first results, what it printed."""
+    root = tmp_path_factory.mktemp('searched')
+    options = tiny_options(tiny_data, root)
+    options['logger']['use_tb_logger'] = False  # its import takes a second
+    option_file = write_options(root / 'tiny.yml', options)
+    arguments = [
+        '-opt',
+        option_file,
+        '--rates',
+        '3e-3',
+        '2.8e-3',
+        '--iterations',
+        ITERATIONS,
+        '--devices',
+        'cpu',
+        'cpu',
+    ]
+    folder = root / 'experiments' / 'tiny_lr_search'
+    command = [sys.executable, str(ROOT / SCRIPT), *map(str, arguments)]
+    with (root / 'first').open('w') as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=os.environ, start_new_session=True)
+        deadline = time.monotonic() + 100
+        while not list(folder.glob('trials/*/trial.json')) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        status = process.wait(60)
+    printed = (root / 'first').read_text()
+    assert status == 130, printed
+    assert 'Continue with the same command' in printed
+    done = {path: path.stat().st_mtime_ns for path in folder.glob('trials/*/trial.json')}
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        assert search_lr.main(list(map(str, arguments))) == 0
+    return folder, done, stream.getvalue()
+
+
+def test_a_search_that_was_stopped_goes_on_without_repeating_a_trial(searched) -> None:
+    folder, done, _ = searched
+    assert 1 <= len(done) < 3
+    assert all(path.stat().st_mtime_ns == before for path, before in done.items())
+    results = [json.loads(path.read_text()) for path in folder.glob('trials/*/trial.json')]
+    assert {result['lr_g'] for result in results} > {3e-3, 2.8e-3}  # and one beyond the edge
+    assert all(result['lr_d'] == pytest.approx(4 * result['lr_g'], rel=5e-3) for result in results)
+    assert all(result['psnr'] > 5 for result in results)
+
+
+def test_every_trial_is_a_whole_training_with_its_rates_and_leaves_no_weights(searched) -> None:
+    folder, _, _ = searched
+    for path in folder.glob('trials/*/trial.json'):
+        result = json.loads(path.read_text())
+        records = [json.loads(line) for line in (path.parent / 'metrics.jsonl').read_text().splitlines()]
+        train = [record for record in records if record['phase'] == 'train']
+        assert [record['iter'] for record in train] == list(range(1, ITERATIONS + 1))
+        assert train[-1]['lr_g'] == result['lr_g']
+        assert train[-1]['lr_d'] == result['lr_d']
+        assert not (path.parent / 'models').exists()
+
+
+def test_the_report_says_the_same_on_the_page_and_in_json(searched) -> None:
+    folder, _, printed = searched
+    content = json.loads((folder / 'search.json').read_text())
+    page = (folder / 'report.html').read_text()
+    assert len(content['trials']) == 3
+    assert content['trials'][0]['lr_g'] == content['recommended']['lr_g']
+    lines = yaml.safe_load(content['recommended']['yaml'].replace('e-', 'e-0'))
+    assert float(lines['train']['optim_g']['lr']) == content['recommended']['lr_g']
+    for text in (content['result'], *content['recommended']['yaml'].splitlines()):
+        assert text in printed
+        assert text in page
+    assert 'http' not in page.replace('http://www.w3.org', '').replace('http-equiv', '')  # nothing is fetched
+    assert page.count('<svg') == 4
+    assert (folder / 'report.png').read_bytes().startswith(b'\x89PNG')
+    assert {path.name for path in (folder / 'hparams').iterdir()} == {trial['name'] for trial in content['trials']}
+
+
+def test_other_options_start_a_search_anew_and_keep_the_old_one(searched) -> None:
+    from gpen.tuning.setting import claim_folder
+
+    folder, _, _ = searched
+    said: list[str] = []
+    option_file = str(folder.parents[1] / 'tiny.yml')
+    claim_folder(prepare(option_file, [], ITERATIONS, 'lr_search'), said.append)
+    assert said == []
+    claim_folder(prepare(option_file, [], ITERATIONS + 1, 'lr_search'), said.append)
+    try:
+        (archived,) = folder.parent.glob('tiny_lr_search_archived_*')
+        assert str(archived) in said[0]
+        assert not (folder / 'search.json').exists()
+    finally:
+        (folder / 'settings.json').unlink()
+        folder.rmdir()
+        archived.rename(folder)
+
+
+def test_a_rate_that_diverges_is_stopped_early_and_judged_too_high(option_file: Path) -> None:
+    setting = prepare(str(option_file), ['logger:use_tb_logger=false'], 2000, 'lr_search')
+    printed = io.StringIO()
+    found = run_search(setting, Machines(('cpu', 'cpu')), Display(printed), rates=[1e6])
+    assert found.ranking == []
+    assert {trial.rate for trial in found.judgements} == {1e6, 5e5}
+    for trial, judgement in found.judgements.items():
+        assert judgement.verdict == 'too high'
+        assert 'not finite' in judgement.reason or 'rises fast' in judgement.reason
+        assert max(found.jobs[trial].read_curves().rates.x, default=0) < 1000
+    assert f'{Trial(1e6, 4.0).label}: too high' in printed.getvalue()
+
+
+def test_a_range_test_finds_where_the_loss_falls_and_where_it_diverges(
+    option_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ['-opt', option_file, '--range_test', '--rates', '1e-5', '1e4', '--iterations', '100']
+    arguments += ['--force_yml', 'logger:use_tb_logger=false']
+    assert search_lr.main(list(map(str, arguments))) == 0
+    content = json.loads((option_file.parent / 'experiments' / 'tiny_lr_range_test' / 'range_test.json').read_text())
+    assert 1e-5 < content['recommended'] <= content['steepest'] < content['diverges'] < 1e4
+    assert content['recommended'] <= content['diverges'] / 10 * 1.01  # three digits
+    assert content['yaml'] in capsys.readouterr().out
+
+
+def test_the_rate_rises_by_the_same_share_each_time_and_stays_at_the_top() -> None:
+    schedule = ExponentialRise(steps=4, factor=1000.0)
+    assert [schedule.rate(1e-6, n) for n in range(6)] == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3, 1e-3, 1e-3])
+
+
+def rising(losses: list[float], factor: float = 1.1) -> Curves:
+    lines = [
+        {'iter': n, 'phase': 'train', 'G_loss_pixel': loss, 'lr_g': 1e-6 * factor**n} for n, loss in enumerate(losses)
+    ]
+    return to_curves(lines)
+
+
+def test_the_recommended_rate_is_where_the_loss_falls_most() -> None:
+    losses = [1.0] * 40 + [1.0 - 0.04 * n for n in range(20)] + [0.2] * 30
+    finding = analyse(rising(losses))
+    assert finding.steepest == pytest.approx(1e-6 * 1.1**58, rel=0.6)
+    assert finding.recommended == pytest.approx(finding.steepest, rel=1e-2)
+    assert finding.diverges is None
+    assert 'does not diverge' in finding.reason
+
+
+def test_the_recommended_rate_keeps_away_from_where_it_diverges() -> None:
+    losses = [1.0] * 40 + [1.0 - 0.04 * n for n in range(20)] + [0.4, 1.0, 3.0, 9.0]
+    finding = analyse(rising(losses))
+    assert finding.diverges == pytest.approx(1e-6 * 1.1**63)
+    assert finding.recommended == pytest.approx(finding.diverges / 10, rel=1e-2)
+
+
+def test_a_loss_that_never_falls_recommends_nothing() -> None:
+    finding = analyse(rising([1.0 + 0.001 * n for n in range(60)]))
+    assert finding.recommended is None
+    assert 'never falls' in finding.reason
+    assert analyse(rising([1.0] * 3)).recommended is None
+
+
+def python_job(folder: Path, code: str) -> Job:
+    """A job that runs some Python instead of training; its folder is in the variable ``folder``."""
+    start = 'import sys, time, pathlib; folder = pathlib.Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)\n'
+    return Job('G 1e-3', (sys.executable, '-S', '-c', start + code, str(folder)), folder, 100, None)
+
+
+RECORD = '{"iter": %d, "phase": "train", "G_loss_pixel": %g, "lr_g": 1e-3}\\n'
+
+
+def test_a_trial_is_ended_by_sigterm_as_soon_as_its_loss_rises(tmp_path: Path) -> None:
+    code = f"""
+import signal
+def note(*_): (folder / 'ended').touch(); sys.exit(143)
+signal.signal(signal.SIGTERM, note)
+with (folder / 'metrics.jsonl').open('w') as stream:
+    for n, loss in enumerate([1.0, 0.5, 0.4, 1.9, 2.5, 3.0], 1):
+        stream.write('{RECORD}' % (n, loss))
+time.sleep(60)
+"""
+    from gpen.tuning.judge import find_too_high
+
+    started = time.monotonic()
+    assert run_trial(python_job(tmp_path / 'run', code), {}, lambda: False, find_too_high)
+    assert time.monotonic() - started < 30
+    assert (tmp_path / 'run' / 'ended').exists()
+
+
+def test_a_trial_that_is_asked_to_stop_gives_nothing_to_judge(tmp_path: Path) -> None:
+    job = python_job(tmp_path / 'run', 'time.sleep(60)')
+    assert run_trial(job, {}, job.folder.exists, never) is False
+
+
+def test_a_trial_that_fails_for_another_reason_says_its_own_words(tmp_path: Path) -> None:
+    job = python_job(tmp_path / 'run', "print('Error: No space left.'); sys.exit(2)")
+    with pytest.raises(UserError, match=r'G 1e-3 failed with status 2, and not because of its rate.*\nNo space left'):
+        run_trial(job, {}, lambda: False, never)
+    job = python_job(tmp_path / 'other', 'raise ValueError("what is this")')
+    with pytest.raises(UserError, match='what is this'):
+        run_trial(job, {}, lambda: False, never)
+
+
+def test_each_device_runs_one_trial_at_a_time_and_one_failure_ends_all(tmp_path: Path) -> None:
+    code = "import os; (folder / 'device').write_text(os.environ['CUDA_VISIBLE_DEVICES'])"
+    jobs = [python_job(tmp_path / str(n), code) for n in range(4)]
+    devices = Devices([{'CUDA_VISIBLE_DEVICES': '5'}, {'CUDA_VISIBLE_DEVICES': '7'}])
+    done = dict(devices.run(jobs, never, lambda: False))
+    assert set(done) == set(jobs)
+    assert all(done.values())
+    assert {(job.folder / 'device').read_text() for job in jobs} == {'5', '7'}
+    slow = python_job(tmp_path / 'slow', 'time.sleep(60)')
+    started = time.monotonic()
+    with pytest.raises(UserError, match='failed with status 3'):
+        list(devices.run([slow, python_job(tmp_path / 'bad', 'time.sleep(0.5); sys.exit(3)')], never, lambda: False))
+    assert time.monotonic() - started < 30
+
+
+def test_a_ray_cluster_runs_trials_and_hands_on_what_failed(tmp_path: Path) -> None:
+    pytest.importorskip('ray')
+    jobs = [python_job(tmp_path / str(n), "(folder / 'done').touch()") for n in range(2)]
+    with Cluster('local', tmp_path) as cluster:
+        assert dict(cluster.run(jobs, never, lambda: False)) == dict.fromkeys(jobs, True)
+        assert all((job.folder / 'done').exists() for job in jobs)
+        bad = python_job(tmp_path / 'bad', 'sys.exit(3)')
+        with pytest.raises(UserError, match='failed with status 3'):
+            list(cluster.run([bad], never, lambda: False))
+
+
+def test_devices_are_those_that_the_user_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')
+    assert choose_devices([], 'auto') == [{'CUDA_VISIBLE_DEVICES': '4'}, {'CUDA_VISIBLE_DEVICES': '6'}]
+    assert choose_devices(['1'], 'auto') == [{'CUDA_VISIBLE_DEVICES': '6'}]
+    assert choose_devices([], 0) == [{'CUDA_VISIBLE_DEVICES': ''}]
+    with pytest.raises(UserError, match='finds 2 GPUs here'):
+        choose_devices(['2'], 'auto')
+
+
+def test_a_trial_changes_length_schedule_and_what_depends_on_it_and_nothing_else(option_file: Path) -> None:
+    options = parse_options(option_file, ['train:net_d_iters=3', 'train:ema_decay=0.999']).options
+    changed = parse_options(
+        option_file, ['train:net_d_iters=3', 'train:ema_decay=0.999', *build_overrides(options, 600)]
+    ).options
+    assert changed.train.total_iter == 600
+    assert changed.train.scheduler is None
+    assert changed.train.warmup_iter == 60
+    assert changed.train.ema_decay == pytest.approx(0.5 ** (1 / 60), rel=1e-4)
+    assert changed.logger.print_freq == 12  # a multiple of net_d_iters
+    assert list(changed.val.metrics) == ['psnr']
+    assert changed.seed == options.seed
+    for block in ('datasets', 'network_g', 'network_d'):
+        assert getattr(changed, block) == getattr(options, block)
+    no_warmup = build_overrides(parse_options(option_file, ['train:warmup_epochs=0']).options, 600)
+    assert 'train:warmup_iter=0' in no_warmup
+
+
+def test_the_recommended_lines_keep_the_other_arguments(option_file: Path) -> None:
+    lines = recommend(parse_options(option_file).options, 1.2e-3, None)
+    assert lines == 'train:\n  optim_g: {type: Adam, lr: 1.2e-3, betas: [0.9, 0.99]}'
+
+
+def test_groups_of_parameters_keep_their_share_of_the_rate(option_file: Path) -> None:
+    group = "train:optim_g:param_groups={encoder: {patterns: ['ecd*'], lr: 1e-2}}"
+    options = parse_options(option_file, [group]).options  # five times the optimizer's 2e-3
+    changed = parse_options(option_file, [group, *build_rates(options, 1e-4, 4e-4)]).options
+    assert changed.train.optim_g.lr == 1e-4
+    assert changed.train.optim_g.param_groups['encoder'].lr == pytest.approx(5e-4)
+    assert changed.train.optim_g.param_groups['encoder'].patterns == ['ecd*']
+    lines = yaml.safe_load(recommend(options, 1e-4, 4e-4))
+    assert lines['train']['optim_g']['param_groups'] == {'encoder': {'patterns': ['ecd*'], 'lr': '5e-4'}}
+
+
+def test_what_a_skipped_step_is_called_is_known() -> None:
+    import torch
+
+    from gpen.models.step_log import FiniteGuard
+
+    guard = FiniteGuard()
+    guard.record(7, {'G_loss_pixel': torch.tensor(float('nan'))}, ['a.png'])
+    (message,) = guard.review()
+    assert SKIPPED.search(message)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['-opt', 'no_such.yml'], 'There is no option file no_such.yml'),
+        (['-opt', 'x.yml', '--rates', '-1'], 'not between'),
+        (['-opt', 'x.yml', '--rates', 'fast'], "'fast' is not a number"),
+        (['-opt', 'x.yml', '--range_test', '--rates', '1e-3'], 'takes two --rates'),
+        (['-opt', 'x.yml', '--ray', 'local', '--devices', '0'], 'leave it out with --ray'),
+    ],
+)
+def test_wrong_arguments_are_said_in_a_sentence(arguments: list[str], message: str) -> None:
+    result = run_code(SCRIPT, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_a_training_set_below_a_batch_and_a_ratio_without_discriminator_are_refused(
+    option_file: Path, tiny_data: Path
+) -> None:
+    folders = [f'datasets:{phase}:dataroot_gt={tiny_data / phase / "sharp"}' for phase in ('train', 'val')]
+    with pytest.raises(UserError, match='has 7 pairs, which is less than a batch of 8'):
+        prepare(str(option_file), ['datasets:train:batch_size_per_gpu=8'], None, 'lr_search')
+    with pytest.raises(UserError, match='do not tell which rate is better'):
+        prepare('options/train/prior_quickstart.yml', folders, None, 'lr_search')
+    setting = prepare(str(option_file), ['train:gan_opt=~', 'network_d=~'], None, 'lr_search')
+    assert setting.iterations == 200
+    with pytest.raises(UserError, match='trains no discriminator'):
+        run_search(setting, Machines(), Display(io.StringIO()), ratios=[2.0])
+
+
+def test_help_comes_at_once() -> None:
+    started = time.monotonic()
+    result = run_code(SCRIPT, '--help')
+    assert result.returncode == 0
+    assert '--range_test' in result.stdout
+    assert time.monotonic() - started < 5
