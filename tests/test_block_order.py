@@ -93,7 +93,11 @@ def test_an_epoch_reads_each_block_once(
 ) -> None:
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))  # no image was looked at before
     dataset = open_pairs(stores, kind)
-    assert sum(reads.values()) == (2 * BLOCKS if kind == 'parquet' else 0), 'what is streamed is not looked at first'
+    if kind == 'streamed':
+        assert not reads, 'what is streamed is not looked at first'
+    else:  # a thread that lags behind the others may find its block gone
+        assert len(reads) == 2 * BLOCKS
+        assert sum(reads.values()) <= 3 * BLOCKS
     reads.clear()
     assert len(list(build_train_loader(dataset, 3, 0, 1, end_iteration=10))) == 10
     assert len(reads) == 2 * BLOCKS

@@ -44,7 +44,11 @@ def run(script: str, folder: Path, venv: str) -> tuple[subprocess.CompletedProce
 
 
 @pytest.mark.parametrize(
-    ('script', 'last'), [('quickstart.sh', 'codes/test.py -opt options/train/quickstart.yml'), ('test.sh', '-m pytest')]
+    ('script', 'last'),
+    [
+        ('quickstart.sh', 'codes/test.py -opt options/train/quickstart.yml'),
+        ('test.sh', '-m pytest -n auto --maxprocesses 4 --dist loadfile'),
+    ],
 )
 def test_without_an_environment_one_is_made_used_and_kept(script: str, last: str, tmp_path: Path) -> None:
     result, calls = run(script, tmp_path, MAKES)

@@ -152,7 +152,8 @@ def test_a_range_test_finds_where_the_loss_falls_and_where_it_diverges(
     arguments += ['--force_yml', 'logger:use_tb_logger=false']
     assert search_lr.main(list(map(str, arguments))) == 0
     content = json.loads((option_file.parent / 'experiments' / 'tiny_lr_range_test' / 'range_test.json').read_text())
-    assert 1e-5 < content['recommended'] <= content['steepest'] < content['diverges'] < 1e4
+    assert 1e-5 < content['recommended'] <= 1.01 * content['steepest']  # it is rounded
+    assert content['steepest'] < content['diverges'] < 1e4
     assert content['recommended'] <= content['diverges'] / 10 * 1.01  # three digits
     assert content['yaml'] in capsys.readouterr().out
 
