@@ -13,6 +13,7 @@ from gpen.archs.layers import Blur, EqualLinear, FusedLeakyReLU
 from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d, sum_of_squares
 from gpen.archs.ops.precision import full_precision
 from gpen.archs.recompute import recompute
+from gpen.errors import UserError
 
 MAPPING_LR_MUL = 0.01
 
@@ -156,12 +157,17 @@ class StyleGenerator(nn.Module):
         n_mlp: layers of the mapping network.
         isconcat: concatenate encoder features; otherwise add them.
         grad_checkpoint: keep one feature per resolution for the backward pass and compute the rest again.
+
+    Raises:
+        UserError: ``style_dim`` or ``n_mlp`` is below 1.
     """
 
     def __init__(
         self, channels: dict[int, int], style_dim: int, n_mlp: int, isconcat: bool, grad_checkpoint: bool = False
     ) -> None:
         super().__init__()
+        if style_dim < 1 or n_mlp < 1:
+            raise UserError(f'style_dim and n_mlp should be at least 1, not {style_dim} and {n_mlp}.')
         self.grad_checkpoint = grad_checkpoint
         widening = 2 if isconcat else 1
         mapping = [EqualLinear(style_dim, style_dim, lr_mul=MAPPING_LR_MUL, activate=True) for _ in range(n_mlp)]

@@ -58,8 +58,6 @@ class GPEN(nn.Module):
         check_size('in_size', in_size)
         if in_size > size:
             raise UserError(f'in_size {in_size} is larger than size {size}. It should be the same or smaller.')
-        if style_dim < 1 or n_mlp < 1:
-            raise UserError(f'style_dim and n_mlp should be at least 1, not {style_dim} and {n_mlp}.')
         self.size = size
         self.in_size = in_size
         self.grad_checkpoint = grad_checkpoint

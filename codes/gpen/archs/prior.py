@@ -44,8 +44,6 @@ class GPENPrior(nn.Module):
     ) -> None:
         super().__init__()
         check_size('size', size)
-        if style_dim < 1 or n_mlp < 1:
-            raise UserError(f'style_dim and n_mlp should be at least 1, not {style_dim} and {n_mlp}.')
         self.size = size
         self.style_dim = style_dim
         channels = channel_counts(size, channel_multiplier, narrow)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 
 from gpen.commands._run import run_command
@@ -62,9 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 return run_training(parsed, args.auto_resume)
             from gpen.training.dry_run import run_dry
+            from gpen.utils.ranks import is_main
 
             lines = run_dry(parsed)
-            if os.environ.get('RANK', '0') == '0':
+            if is_main():
                 print('\n'.join(lines))
             return 0
 

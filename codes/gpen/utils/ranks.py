@@ -90,11 +90,12 @@ def average(tensors: Sequence[Tensor]) -> None:
 def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Group tensors of one type, in order."""
     bucket: list[Tensor] = []
+    count = 0
     for tensor in tensors:
-        full = sum(other.numel() for other in bucket) + tensor.numel() > BUCKET
-        if bucket and (full or tensor.dtype != bucket[0].dtype):
+        count += tensor.numel()
+        if bucket and (count > BUCKET or tensor.dtype != bucket[0].dtype):
             yield bucket
-            bucket = []
+            bucket, count = [], tensor.numel()
         bucket.append(tensor)
     if bucket:
         yield bucket
