@@ -57,9 +57,9 @@ def show(args: argparse.Namespace) -> int:
     from gpen.demo.service import MIN_FACE, About, Service
     from gpen.demo.store import Store
     from gpen.faces.detection import build_detector, choose_detector
+    from gpen.restoration.loading import load_restorer
     from gpen.restoration.photograph import PhotographRestorer
-    from gpen.restoration.restorer import load_restorer
-    from gpen.training.device import choose_device
+    from gpen.utils.device import choose_device
 
     device = choose_device(args.device)
     restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')

@@ -40,7 +40,7 @@ def export(args: argparse.Namespace) -> int:
     """Write the file; return the exit status."""
     from gpen.restoration.export import export_generator
     from gpen.restoration.export_onnx import external_path
-    from gpen.training.device import OUT_OF_MEMORY
+    from gpen.utils.device import OUT_OF_MEMORY
 
     output, faces = (None if path is None else Path(path).expanduser() for path in (args.output, args.check))
     model = Path(args.model).expanduser()

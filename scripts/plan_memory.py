@@ -16,8 +16,8 @@ from gpen.commands._arguments import within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
-    from gpen.training.memory_counter import MemoryUse
-    from gpen.training.memory_plan import Forecast, Proposal
+    from gpen.memory.counter import MemoryUse
+    from gpen.memory.plan import Forecast, Proposal
 
 PARTS = ('weights', 'gradients', 'optimizer', 'activations', 'total')
 
@@ -53,7 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def plan(args: argparse.Namespace) -> int:
     """Print the tables; return the exit status."""
-    from gpen.training import memory_plan
+    from gpen.memory import plan as memory_plan
 
     recipes = [memory_plan.Recipe(file, tuple(args.force_yml)) for file in args.opt]
     for recipe in recipes:

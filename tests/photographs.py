@@ -18,7 +18,7 @@ from PIL import Image
 
 import prepare_dataset
 import processes
-from gpen.faces.detection import Face
+from gpen.faces.face import Face
 from gpen.preparation import run
 from gpen.preparation.parallel import Workers
 from gpen.preparation.settings import Settings

@@ -129,7 +129,8 @@ def install_kill(place: str, count: int) -> None:
     import torch
 
     from gpen.models import gpen_model, prior_model
-    from gpen.training import checkpoints, loop, recorder
+    from gpen.runs import checkpoints, recorder
+    from gpen.training import loop
 
     calls = 0
 

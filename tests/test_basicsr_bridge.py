@@ -16,9 +16,8 @@ import torch
 from gpen.errors import UserError
 from gpen.losses import build_loss
 from gpen.losses.gan import GANLoss
-from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY
-from gpen.utils import basicsr_bridge
-from gpen.utils.basicsr_bridge import find, names, parameters_of
+from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, basicsr_bridge
+from gpen.registry.basicsr_bridge import find, names, parameters_of
 
 CODES = Path(__file__).resolve().parents[1] / 'codes'
 
@@ -56,7 +55,7 @@ for package in (gpen.losses, gpen.utils):
         importlib.import_module(module.name)
 from gpen.registry import LOSS_REGISTRY
 gpen.losses.build_loss({'type': 'L1Loss'})
-print('gpen.utils.basicsr_bridge' in sys.modules, 'basicsr' in sys.modules, 'facexlib' in sys.modules)
+print('gpen.registry.basicsr_bridge' in sys.modules, 'basicsr' in sys.modules, 'facexlib' in sys.modules)
 """
     assert run(code) == 'True False False'
 
@@ -86,7 +85,7 @@ def test_basicsr_that_cannot_be_imported_is_an_error_with_the_reason_each_time(t
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 from gpen.errors import UserError
-from gpen.utils import basicsr_bridge
+from gpen.registry import basicsr_bridge
 for attempt in range(2):
     try:
         basicsr_bridge.find('LOSS_REGISTRY', 'AnyLoss')

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import infer_gpen_config, load_network
 from gpen.errors import UserError
-from gpen.utils.weight_files import DISCRIMINATOR_WRAPPERS, load_weights
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights
+from gpen.weights.networks import infer_gpen_config, load_network
 
 LAYOUTS = Path(__file__).resolve().parents[2] / 'shared' / 'reference' / 'checkpoint_layout.json'
 TINY = {'type': 'GPEN', 'size': 16, 'style_dim': 8, 'n_mlp': 2, 'narrow': 1 / 64}

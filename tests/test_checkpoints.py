@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from gpen.errors import UserError
-from gpen.training.checkpoints import CheckpointStore
+from gpen.runs.checkpoints import CheckpointStore
 
 
 def networks(value: float) -> dict[str, dict[str, Any]]:

@@ -23,7 +23,7 @@ from gpen.commands import train as train_command
 from gpen.data.image_io import read_image
 from gpen.errors import UserError
 from gpen.models.gpen_model import GPENModel
-from gpen.training.device import explain_out_of_memory
+from gpen.utils.device import explain_out_of_memory
 
 
 @pytest.fixture
@@ -344,7 +344,7 @@ def test_a_full_disk_while_recording_is_said_once_and_in_the_log(
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, 'No space left on device', 'metrics.jsonl')
 
-    monkeypatch.setattr('gpen.training.recorder.Recorder.scalars', refuse)
+    monkeypatch.setattr('gpen.runs.recorder.Recorder.scalars', refuse)
     assert train_command.main(['-opt', str(option_file)]) == 2
     printed = capsys.readouterr().err
     assert printed.count('No space left on device') == 1

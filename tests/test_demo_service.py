@@ -21,9 +21,9 @@ from gpen.demo.markup import draw_message, draw_result
 from gpen.demo.photo import Result
 from gpen.demo.service import Choice, RefusedError, Service
 from gpen.demo.store import MAX_WAITING, BusyError, Store, Upload
-from gpen.faces.detection import Face
+from gpen.faces.face import Face
+from gpen.restoration.base import Restorer
 from gpen.restoration.photograph import PhotographRestorer, Restoration
-from gpen.restoration.restorer import Restorer
 
 SIZE = 32
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 SCRIPT = """
 import resource, sys
 import torch
-from gpen.training.device import select_device
+from gpen.utils.device import select_device
 select_device(0)
 def use():
     for _ in range(20):

@@ -19,7 +19,7 @@ from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
 from gpen.restoration import export_onnx
 from gpen.restoration.export import Format, export_generator, plan_output
-from gpen.restoration.restorer import load_restorer
+from gpen.restoration.loading import load_restorer
 
 onnx = pytest.importorskip('onnx', reason='onnx is not installed')
 pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')

@@ -15,7 +15,8 @@ from gpen.data.image_io import read_image, to_uint8
 from gpen.errors import UserError
 from gpen.faces import mtcnn, retinaface
 from gpen.faces.alignment import align_face
-from gpen.faces.detection import DETECTION_SIDE, build_detector, choose_detector
+from gpen.faces.detection import build_detector, choose_detector
+from gpen.faces.face import DETECTION_SIDE
 
 PHOTOS = SHARED / 'data' / 'photos'
 FACES = SHARED / 'data' / 'faces256'

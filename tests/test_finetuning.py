@@ -17,7 +17,7 @@ from gpen.data.loader import build_dataset
 from gpen.errors import UserError
 from gpen.models.parameter_groups import freeze
 from gpen.options import Options, parse_options
-from gpen.utils.weight_files import load_weights
+from gpen.weights.files import load_weights
 from tiny_model import build, equal, weights_of
 
 RECIPES = ROOT / 'options' / 'train'

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from gpen.health.measures import EmaGain, Variety
+from gpen.health.rules import RULES, Rule
+from gpen.health.watch import CALM_CHECKS, Finding, Health
 from gpen.options import Options
-from gpen.training.health import CALM_CHECKS, Finding, Health
-from gpen.training.health_measures import EmaGain, Variety
-from gpen.training.health_rules import RULES, Rule
 from gpen.training.schedule import LearningRates
 
 Shape = Callable[[float], float]

@@ -14,13 +14,14 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 import plan_memory
 from conftest import tiny_options
+from gpen.memory import forecast as memory_forecast
+from gpen.memory import plan as memory_plan
+from gpen.memory.forecast import Rehearsal, choose_iterations
+from gpen.memory.plan import Recipe, Setting
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
-from gpen.training import memory_forecast, memory_plan
-from gpen.training.memory_forecast import Rehearsal, choose_iterations
-from gpen.training.memory_plan import Recipe, Setting
-from gpen.utils import weights
+from gpen.weights import downloads as weights
 
 FEATURE_MATCHING = {'type': 'FeatureMatchingLoss'}
 NO_GAN = {'gan_opt': None}  # a third of the operations

@@ -20,7 +20,7 @@ from gpen.metrics import lpips as lpips_module
 from gpen.options import Options
 from gpen.options.schema import Metric as MetricOptions
 from gpen.training.parts import build_early_stopping, build_validation_metrics
-from gpen.utils import weights
+from gpen.weights import downloads as weights
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from gpen.losses import build_loss, perceptual
 from gpen.losses import identity as identity_module
 from gpen.losses.identity import crop_face
 from gpen.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, list_layers
-from gpen.utils import weights
+from gpen.weights import downloads as weights
 
 torch.set_num_threads(1)
 

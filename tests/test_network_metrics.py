@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from gpen.errors import UserError
+from gpen.evaluation.validation import validate
 from gpen.losses import identity as identity_loss
 from gpen.losses.identity import crop_face
 from gpen.metrics import SetMetric, build_metric
 from gpen.metrics import fid as fid_module
 from gpen.metrics.fid import FrechetDistance
-from gpen.training.validation import validate
 
 torch.set_num_threads(1)
 
@@ -110,7 +110,7 @@ def test_a_weight_file_of_another_network_is_named(tmp_path: Path) -> None:
 def basicsr_niqe() -> ModuleType:
     if importlib.util.find_spec('basicsr') is None:
         pytest.skip('basicsr is not installed')
-    from gpen.utils.basicsr_bridge import find
+    from gpen.registry.basicsr_bridge import find
 
     find('METRIC_REGISTRY', 'calculate_niqe')
     return importlib.import_module('basicsr.metrics.niqe')

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gpen.errors import UserError
-from gpen.restoration.restorer import load_restorer
+from gpen.restoration.loading import load_restorer
 
 onnx = pytest.importorskip('onnx', reason='onnx is not installed')
 onnxruntime = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')

@@ -16,9 +16,9 @@ from gpen.data.image_io import read_picture, to_uint8, write_image
 from gpen.errors import UserError
 from gpen.faces.detection import build_detector
 from gpen.restoration.background import Enlarger
+from gpen.restoration.base import Restorer
 from gpen.restoration.folder import Report, plan_targets, restore_faces, restore_photographs
 from gpen.restoration.photograph import PhotographRestorer, is_grey
-from gpen.restoration.restorer import Restorer
 from photographs import DotDetector, draw_photo, save
 
 SIZE = 64

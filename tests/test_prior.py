@@ -19,13 +19,13 @@ from conftest import write_options
 from gpen.archs import build_network
 from gpen.data.loader import build_dataset
 from gpen.errors import UserError
+from gpen.evaluation.validation import make_grid, validate
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.metrics import SetMetric
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options, parse_options
 from gpen.training.parts import build_early_stopping, build_validation_metrics
-from gpen.training.validation import make_grid, validate
 from tiny_model import CPU, PRIOR, build, build_prior, equal, faces, logged, prior_options, weights_of
 
 # --- the network

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import load_generator
 from gpen.archs.ops import make_fir_kernel, reference
 from gpen.errors import UserError
 from gpen.models import build_model
 from gpen.options import Options
+from gpen.weights.networks import load_generator
 from tiny_model import CPU, PRIOR, batch_of, build, build_prior, equal, faces, prior_options, weights_of
 
 

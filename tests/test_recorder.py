@@ -15,8 +15,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from gpen.data.image_io import read_image, to_uint8
 from gpen.errors import UserError
-from gpen.training.recorder import Recorder, Stopwatch, read_metrics, trim_metrics, trim_tensorboard
-from gpen.training.validation import write_sheet
+from gpen.evaluation.validation import write_sheet
+from gpen.runs.recorder import Recorder, Stopwatch, read_metrics, trim_metrics, trim_tensorboard
 
 
 def scalar_event(tag: str, step: int, value: float) -> Event:

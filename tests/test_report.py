@@ -125,7 +125,7 @@ def test_a_report_says_why_a_run_ended(tmp_path: Path, end: str, state: str) -> 
 
 
 def test_a_run_that_is_going_on_is_called_so(tmp_path: Path) -> None:
-    from gpen.training.experiment import lock_experiment
+    from gpen.runs.experiment import lock_experiment
 
     folder = write_run(tmp_path / 'run', make_records(20), ABOUT)
     with lock_experiment(folder):

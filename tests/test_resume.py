@@ -263,7 +263,7 @@ def test_an_explicit_state_goes_back_and_keeps_what_came_after(option_file: Path
 
 
 def test_a_second_run_on_the_same_folder_is_refused(option_file: Path) -> None:
-    from gpen.training.experiment import lock_experiment
+    from gpen.runs.experiment import lock_experiment
 
     with lock_experiment(option_file.parent / 'experiments' / 'tiny'):
         status, printed = processes.run(option_file.with_name('log'), '-opt', option_file, '--auto_resume')

@@ -96,7 +96,7 @@ def test_names_that_other_systems_write_otherwise_are_the_same_key(tmp_path: Pat
 
 @pytest.mark.skipif(importlib.util.find_spec('basicsr') is None, reason='basicsr is not installed')
 def test_basicsr_reads_our_lmdb(stores: Path, tmp_path: Path) -> None:
-    from gpen.utils.basicsr_bridge import find
+    from gpen.registry.basicsr_bridge import find
 
     find('DATASET_REGISTRY', 'PairedImageDataset')  # imports basicsr with what it needs today
     client_class = sys.modules['basicsr.utils'].FileClient

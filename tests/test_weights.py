@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from gpen.errors import UserError
-from gpen.utils import weights
-from gpen.utils.weight_files import load_weights
-from gpen.utils.weights import find_weights
+from gpen.weights import downloads as weights
+from gpen.weights.downloads import find_weights
+from gpen.weights.files import load_weights
 
 FILENAME = 'net-0123abcd.pth'
 

@@ -54,7 +54,7 @@ def find_plain() -> Plain | None:
     Raises:
         UserError: ``basicsr`` is installed but cannot be imported.
     """
-    from gpen.utils.basicsr_bridge import names
+    from gpen.registry.basicsr_bridge import names
 
     if not names('DATASET_REGISTRY'):  # imports basicsr, with what it needs under today's torchvision
         return None

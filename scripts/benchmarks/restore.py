@@ -26,14 +26,15 @@ from tqdm import tqdm
 from benchmarks.machine import describe_machine
 from benchmarks.plain_step import Weights, restore
 from benchmarks.report import format_table
-from gpen.archs.checkpoints import load_generator
 from gpen.archs.gpen import GPEN
+from gpen.restoration.base import Restorer
 from gpen.restoration.export import describe_network
 from gpen.restoration.export_onnx import Difference, write_onnx
-from gpen.restoration.restorer import Restorer, load_restorer
-from gpen.training.device import choose_device, explain_out_of_memory
+from gpen.restoration.loading import load_restorer
+from gpen.utils.device import choose_device, explain_out_of_memory
 from gpen.utils.files import write_text
 from gpen.utils.seeds import derive_generator
+from gpen.weights.networks import load_generator
 
 CPU = torch.device('cpu')
 PLAIN, OURS = 'published formulas', 'PyTorch, fp32'

@@ -25,7 +25,7 @@ from benchmarks.report import format_table
 from benchmarks.step_worker import DEPTHWISE, OURS, PLAIN, Setting, Shares, Worker
 from gpen.archs.channels import channel_counts, check_size
 from gpen.errors import UserError
-from gpen.training.device import explain_out_of_memory, select_device
+from gpen.utils.device import explain_out_of_memory, select_device
 from gpen.utils.files import write_text
 
 FULL = Setting(512, 1.0, 1)

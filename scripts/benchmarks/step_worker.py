@@ -23,7 +23,7 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry
 from benchmarks.plain_step import PlainStep
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
-from gpen.training.device import peak_memory, select_device
+from gpen.utils.device import peak_memory, select_device
 from gpen.utils.seeds import derive_generator
 
 OURS, PLAIN, DEPTHWISE = 'ours', 'plain', 'plain, depthwise filters'

@@ -12,9 +12,9 @@ from gpen.archs.channels import channel_counts, check_image_shape, check_size
 from gpen.archs.layers import Blur, ConvLayer, EqualConv2d, EqualLinear
 from gpen.archs.ops.precision import full_precision, widen
 from gpen.archs.recompute import recompute, run_in_parts
+from gpen.distributed.ranks import mean_over_ranks
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
-from gpen.utils.ranks import mean_over_ranks
 
 
 class ResBlock(nn.Module):

@@ -14,9 +14,9 @@ from gpen.commands._run import run_command
 if TYPE_CHECKING:
     import torch
 
+    from gpen.restoration.base import Restorer
     from gpen.restoration.folder import Progress, Report, Targets
     from gpen.restoration.photograph import PhotographRestorer
-    from gpen.restoration.restorer import Restorer
 
 SHOWN = 5  # names in a message
 _WHOLE = (
@@ -104,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.aligned and given:
             raise UserError(f'--{given[0]} is for whole photographs and --aligned for cropped faces. Leave one out.')
         from gpen.restoration.folder import plan_targets
-        from gpen.restoration.restorer import load_restorer
-        from gpen.training.device import choose_device, explain_out_of_memory
+        from gpen.restoration.loading import load_restorer
+        from gpen.utils.device import choose_device, explain_out_of_memory
 
         targets = plan_targets(Path(args.input), Path(args.output), f'.{args.format}')
         wanted = {path: to for path, to in targets.items() if not (args.skip_existing and to.exists())}

@@ -60,7 +60,7 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
     from gpen.evaluation.results import write_results, write_sheets
     from gpen.evaluation.score import Scoring
     from gpen.evaluation.table import format_tables
-    from gpen.training.device import select_device
+    from gpen.utils.device import select_device
 
     options, models = _choose_models(given, files)
     device, _ = select_device(options.num_gpu)

@@ -46,22 +46,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
 
     def body() -> int:
+        from gpen.distributed.launch import join_processes
         from gpen.options import parse_options
-        from gpen.training.launch import join_processes
 
         with join_processes(args.launcher, args.auto_resume or args.dry_run):
             if args.launcher == 'none':
                 parsed = parse_options(args.opt, args.force_yml)  # before torch is imported, which takes seconds
             else:
-                from gpen.utils.ranks import on_all
+                from gpen.distributed.ranks import on_all
 
                 parsed = on_all(lambda: parse_options(args.opt, args.force_yml))
             if not args.dry_run:
                 from gpen.training.run import run_training
 
                 return run_training(parsed, args.auto_resume)
+            from gpen.distributed.ranks import is_main
             from gpen.training.dry_run import run_dry
-            from gpen.utils.ranks import is_main
 
             lines = run_dry(parsed)
             if is_main():

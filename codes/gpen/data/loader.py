@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing import parent_process, resource_tracker
-from pathlib import Path
 from typing import Any, cast
 
 import cv2
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from gpen.data.sampler import InfiniteBatchSampler
 from gpen.errors import UserError
 from gpen.registry import DATASET_REGISTRY
+from gpen.utils.cpu import count_cpus
 from gpen.utils.seeds import derive_seed
 
 Batch = dict[str, Any]
@@ -160,44 +160,6 @@ class BatchLoader:
             return iter(self.loader)
 
 
-def cpu_threads() -> int:
-    """Return how many physical cores this process may use, for ``torch.set_num_threads``.
-
-    CPU affinity and a container's CPU quota are respected; two hardware threads of a core count once.
-    """
-    if not hasattr(os, 'sched_getaffinity'):
-        return os.cpu_count() or 1
-    cpus = os.sched_getaffinity(0)
-    cores = {_siblings_of(cpu) for cpu in cpus}
-    return max(1, min([len(cores), *_read_cpu_quota()]))
-
-
-def _count_cpus() -> int:
-    """Return how many logical CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
-def _siblings_of(cpu: int) -> str:
-    """Return the hardware threads of a logical CPU's core, as a text such as ``0,64``."""
-    try:
-        return Path(f'/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list').read_text(encoding='ascii')
-    except OSError:
-        return str(cpu)
-
-
-def _read_cpu_quota() -> list[int]:
-    """Return the whole CPUs that the container's quota (cgroup v2 or v1) amounts to, or nothing without one."""
-    root = Path('/sys/fs/cgroup')
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = (root / 'cpu.max').read_text(encoding='ascii').split()
-        return [max(1, int(quota) // int(period))]
-    with contextlib.suppress(OSError, ValueError):
-        microseconds = int((root / 'cpu/cpu.cfs_quota_us').read_text(encoding='ascii'))
-        period_v1 = int((root / 'cpu/cpu.cfs_period_us').read_text(encoding='ascii'))
-        return [max(1, microseconds // period_v1)] if microseconds > 0 else []
-    return []
-
-
 class _Failure:
     """Stands in for a sample or a batch that could not be read, on its way out of a worker."""
 
@@ -229,7 +191,7 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _worker_arguments(num_workers: int, prefetch_factor: int, start_method: str | None) -> dict[str, Any]:
-    num_workers = min(num_workers, _count_cpus())  # more would only slow each other down
+    num_workers = min(num_workers, count_cpus())  # more would only slow each other down
     arguments: dict[str, Any] = {'num_workers': num_workers, 'collate_fn': _collate}
     if num_workers > 0:
         arguments |= {

@@ -16,7 +16,7 @@ from gpen.demo.store import Store, Upload
 from gpen.errors import UserError
 from gpen.restoration.background import Enlarger
 from gpen.restoration.photograph import PhotographRestorer
-from gpen.training.device import OUT_OF_MEMORY
+from gpen.utils.device import OUT_OF_MEMORY
 
 SCALES = (1, 2)
 MIN_FACE = 32

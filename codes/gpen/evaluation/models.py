@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import load_network
 from gpen.errors import UserError
 from gpen.options.checks import INPUT_NAME
 from gpen.options.schema import Component, Options
-from gpen.restoration.restorer import Restorer, load_restorer
+from gpen.restoration.base import Restorer
+from gpen.restoration.loading import load_restorer
+from gpen.weights.networks import load_network
 
 RESTORED = 'restored'  # what tables call a model that is the only one
 CHUNK = 1 << 20  # bytes

@@ -20,9 +20,9 @@ import torch
 from gpen import __version__
 from gpen.data.image_io import write_image
 from gpen.evaluation.models import ModelFile
+from gpen.evaluation.validation import ValidationResult
 from gpen.metrics import MetricNotAvailableError
 from gpen.options.checks import INPUT_NAME
-from gpen.training.validation import ValidationResult
 from gpen.utils.files import write_text
 
 PACKAGES = ('torchmetrics', 'torch-fidelity', 'basicsr', 'facexlib', 'onnxruntime')  # that metrics and models may use

@@ -13,12 +13,12 @@ from gpen.errors import UserError
 from gpen.evaluation.models import ModelShelf
 from gpen.evaluation.results import Findings, ScoredSet
 from gpen.evaluation.sheet import choose_ranks, draw_sheet
+from gpen.evaluation.validation import ValidationResult, validate
 from gpen.metrics import ImageMetric, Metric, MetricNotAvailableError, build_metrics
 from gpen.options.checks import parameter_names
 from gpen.options.schema import Dataset, ScoringOptions
 from gpen.registry import DATASET_REGISTRY
-from gpen.training.device import explain_out_of_memory
-from gpen.training.validation import ValidationResult, validate
+from gpen.utils.device import explain_out_of_memory
 
 Progress = Callable[[int, str], object]
 

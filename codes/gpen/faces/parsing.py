@@ -43,8 +43,8 @@ class FaceParser:
     """
 
     def __init__(self, weights: Path | None = None, device: torch.device | str = 'cpu') -> None:
-        from gpen.utils.weight_files import load_weights
-        from gpen.utils.weights import find_weights
+        from gpen.weights.downloads import find_weights
+        from gpen.weights.files import load_weights
 
         network = _import_class()(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
         local = None if weights is None else str(weights.absolute() / FILENAME)

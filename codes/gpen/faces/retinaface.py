@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpen.errors import UserError
-from gpen.faces.detection import Face, shrink_for_detection, to_faces
+from gpen.faces.face import Face, shrink_for_detection, to_faces
 
 FILENAME = 'detection_Resnet50_Final.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'
@@ -28,7 +28,7 @@ def find_retinaface(weights: Path | None = None) -> Path:
         UserError: facexlib is not installed, the folder does not hold them, or the download fails.
     """
     _import_class()
-    from gpen.utils.weights import find_weights
+    from gpen.weights.downloads import find_weights
 
     local = None if weights is None else str(weights.absolute() / FILENAME)
     return find_weights(FILENAME, URL, None, local, 'weights of the face detector RetinaFace', '--weights')
@@ -49,7 +49,7 @@ class RetinaFaceDetector:
     name = 'retinaface'
 
     def __init__(self, weights: Path | None = None, min_face: int = 40, device: str = 'cpu') -> None:
-        from gpen.utils.weight_files import load_weights
+        from gpen.weights.files import load_weights
 
         path = find_retinaface(weights)
         # Not facexlib's init_detection_model: it downloads into its own folder and unpickles what it finds there.

@@ -13,8 +13,8 @@ from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
-from gpen.utils.weight_files import load_weights
-from gpen.utils.weights import find_weights
+from gpen.weights.downloads import find_weights
+from gpen.weights.files import load_weights
 
 FILENAME = 'recognition_arcface_ir_se50.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'
@@ -80,7 +80,7 @@ def crop_face(images: torch.Tensor) -> torch.Tensor:
 
 
 def find_arcface(local: str | None, option: str) -> Path:
-    """Return the path of ArcFace's weight file; see :func:`gpen.utils.weights.find_weights`."""
+    """Return the path of ArcFace's weight file; see :func:`gpen.weights.downloads.find_weights`."""
     return find_weights(FILENAME, URL, sha256_prefix=None, local=local, what='ArcFace weights', option=option)
 
 

@@ -15,8 +15,8 @@ from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
-from gpen.utils.weight_files import load_weights
-from gpen.utils.weights import find_weights
+from gpen.weights.downloads import find_weights
+from gpen.weights.files import load_weights
 
 # Convolutions in each of the five blocks (Simonyan and Zisserman, 2015, table 1), and torchvision's file, whose name
 # carries the start of its SHA-256.

@@ -79,7 +79,7 @@ class SetMetric(ABC):
         Raises:
             UserError: there are others, and this metric cannot do so.
         """
-        from gpen.utils.ranks import world_size
+        from gpen.distributed.ranks import world_size
 
         if world_size() > 1:
             raise UserError(

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gpen.data.image_io import to_uint8
+from gpen.distributed.ranks import add_up
 from gpen.losses.frozen import load_frozen
 from gpen.metrics import SetMetric, builds_metric
 from gpen.metrics.shared import needing, require
 from gpen.registry import METRIC_REGISTRY
-from gpen.utils.ranks import add_up
-from gpen.utils.weight_files import load_weights
-from gpen.utils.weights import find_weights
+from gpen.weights.downloads import find_weights
+from gpen.weights.files import load_weights
 
 FILENAME = 'weights-inception-2015-12-05-6726825d.pth'
 URL = f'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILENAME}'

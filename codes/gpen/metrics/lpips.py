@@ -14,8 +14,8 @@ from gpen.losses.frozen import load_frozen
 from gpen.metrics import ImageMetric, builds_metric
 from gpen.metrics.shared import as_saved, check_sizes, needing, require
 from gpen.registry import METRIC_REGISTRY
-from gpen.utils.weight_files import load_weights
-from gpen.utils.weights import find_weights
+from gpen.weights.downloads import find_weights
+from gpen.weights.files import load_weights
 
 # torchvision's file of each backbone, whose name carries the start of its SHA-256.
 FILES = {

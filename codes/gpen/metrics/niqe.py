@@ -44,7 +44,7 @@ def calculate_niqe(
     Raises:
         MetricNotAvailableError: BasicSR is not installed.
     """
-    from gpen.utils import basicsr_bridge
+    from gpen.registry import basicsr_bridge
 
     if importlib.util.find_spec('basicsr') is None:
         raise MetricNotAvailableError(

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from gpen.archs import build_network
-from gpen.archs.checkpoints import MisfitError, load_network
 from gpen.archs.discriminator import GPENDiscriminator
 from gpen.archs.gpen import GPEN
-from gpen.archs.prior_weights import load_decoder, load_discriminator
+from gpen.distributed import ranks
 from gpen.losses import build_loss
 from gpen.losses.r1 import r1_in_parts, r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
@@ -24,10 +23,11 @@ from gpen.models.parameter_groups import freeze, group_parameters
 from gpen.models.precision import LossScale, autocast
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Optimizer, Options
-from gpen.utils import ranks
 from gpen.utils.files import resolve_path
 from gpen.utils.seeds import derive_seed
-from gpen.utils.weight_files import DISCRIMINATOR_WRAPPERS, WRAPPERS
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS
+from gpen.weights.networks import MisfitError, load_network
+from gpen.weights.prior import load_decoder, load_discriminator
 
 LOGGER = logging.getLogger('gpen')
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from gpen.archs.recompute import run_in_parts
+from gpen.distributed import ranks
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.models.base import AdversarialModel
 from gpen.models.precision import autocast
 from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
-from gpen.utils import ranks
 
 
 @MODEL_REGISTRY.register

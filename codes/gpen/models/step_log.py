@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from gpen.distributed.ranks import gather, is_main
 from gpen.errors import UserError
-from gpen.utils.ranks import gather, is_main
 
 LIMIT = 10
 

@@ -157,7 +157,7 @@ def parameter_names(component: Component, registry: Registry) -> set[str]:
 
 def check_foreign_arguments(component: Component, registry: Registry) -> list[tuple[str, str]]:
     """Check the arguments of a component that is BasicSR's; return (argument, message) pairs."""
-    from gpen.utils import basicsr_bridge
+    from gpen.registry import basicsr_bridge
 
     parameters, open_ended = basicsr_bridge.parameters_of(registry.get(component.type))
     names = {parameter.name for parameter in parameters}

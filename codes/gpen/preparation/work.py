@@ -15,7 +15,7 @@ import numpy as np
 from gpen.data.file_check import DamagedFileError, check_complete
 from gpen.data.image_io import resize, write_image
 from gpen.faces.alignment import align_face
-from gpen.faces.detection import Detector, Face
+from gpen.faces.face import Detector, Face
 from gpen.faces.quality import estimate_pose, fingerprint, sharpness
 from gpen.preparation.photos import Photo, UnusablePhotoError, read_photo
 from gpen.preparation.settings import Settings, digest

@@ -90,7 +90,7 @@ def read_options_text(folder: Path) -> str | None:
 
 
 def _list_event_files(folder: Path) -> list[Path]:
-    from gpen.training.recorder import TENSORBOARD_FOLDER
+    from gpen.runs.recorder import TENSORBOARD_FOLDER
 
     return sorted((folder / TENSORBOARD_FOLDER).glob('events.out.tfevents.*'))
 

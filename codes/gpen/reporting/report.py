@@ -252,7 +252,7 @@ def _format_speed(run: RunRecords) -> str:
 
 
 def _format_seconds(seconds: float | None) -> str:
-    from gpen.training.loop import format_duration
+    from gpen.utils.text import format_duration
 
     return _MISSING if seconds is None else format_duration(seconds)
 

@@ -131,7 +131,7 @@ def find_run(folder: str) -> Path:
     Raises:
         UserError: it is not there, or is no folder of a run.
     """
-    from gpen.training.recorder import METRICS_FILE
+    from gpen.runs.recorder import METRICS_FILE
     from gpen.utils.files import resolve_path
 
     places = [Path(folder).expanduser(), resolve_path(folder)]
@@ -145,8 +145,8 @@ def find_run(folder: str) -> Path:
 
 def read_run(folder: Path, label: str) -> RunRecords:
     """Return the run in a folder that has a ``metrics.jsonl``; what else is missing is said in the notes."""
-    from gpen.training.experiment import flatten, is_in_use
-    from gpen.training.recorder import METRICS_FILE
+    from gpen.runs.experiment import flatten, is_in_use
+    from gpen.runs.recorder import METRICS_FILE
 
     notes: list[str] = []
     records = _read_records(folder / METRICS_FILE, notes)

@@ -32,7 +32,7 @@ def read_options(folder: Path, notes: list[str]) -> dict[str, Any]:
         folder: of the run.
         notes: what has to be said about them is added, in sentences.
     """
-    from gpen.utils.weight_files import read_torch_file
+    from gpen.weights.files import read_torch_file
 
     states = [path for path in (folder / 'training_states').glob('*.state') if path.stem.isdecimal()]
     for path in sorted(states, key=lambda path: int(path.stem), reverse=True):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gpen.data.image_io import to_array, to_tensor
 from gpen.errors import UserError
-from gpen.utils.weight_files import load_weights
+from gpen.weights.files import load_weights
 
 TILE = 512  # pixels of the input that the network sees at a time, without the overlap
 OVERLAP = 16

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gpen import __version__
-from gpen.archs.checkpoints import load_generator
 from gpen.data.image_io import read_image, resize, to_tensor
 from gpen.data.storage import find_backend, open_storage
 from gpen.errors import UserError
 from gpen.restoration.export_onnx import external_path, write_onnx
 from gpen.utils.files import atomic_path
+from gpen.weights.networks import load_generator
 
 Format = Literal['onnx', 'safetensors', 'gpen']
 SUFFIXES: dict[Format, str] = {'onnx': '.onnx', 'safetensors': '.safetensors', 'gpen': '.pth'}
@@ -38,7 +38,7 @@ def export_generator(
       ``version``.
     - ``gpen``: a flat state dict as the published files are, to be read with ``weights_only=True``.
 
-    All three can be given to :func:`gpen.restoration.restorer.load_restorer`.
+    All three can be given to :func:`gpen.restoration.base.load_restorer`.
 
     Args:
         checkpoint: our files, published ones, BasicSR's or safetensors.

@@ -61,7 +61,7 @@ def write_onnx(
 
     Args:
         network: on the CPU, for evaluation and without gradients; its noise is fixed.
-        config: its options, see :func:`gpen.archs.checkpoints.infer_gpen_config`.
+        config: its options, see :func:`gpen.weights.networks.infer_gpen_config`.
         target: where to; replaced if it is there.
         faces: 1 x 3 x in_size x in_size each, to compare with, on top of random inputs in batches of 1 and 3.
         progress: called with a sentence after each step.

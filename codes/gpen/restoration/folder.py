@@ -13,8 +13,8 @@ import torch
 from gpen.data.file_check import MAX_PIXELS, SUFFIXES, walk_images
 from gpen.data.image_io import Picture, read_picture, resize, to_array, to_tensor, write_image
 from gpen.errors import UserError
+from gpen.restoration.base import Restorer
 from gpen.restoration.photograph import PhotographRestorer, Restoration
-from gpen.restoration.restorer import Restorer
 from gpen.utils.files import atomic_path
 
 _CHUNK_PIXELS = 40_000_000  # photographs at a time: half a GB as float32 RGB
@@ -93,7 +93,7 @@ def restore_faces(
     """Restore images of one aligned face each.
 
     Args:
-        restorer: see :func:`gpen.restoration.restorer.load_restorer`.
+        restorer: see :func:`gpen.restoration.base.load_restorer`.
         targets: see :func:`plan_targets`; the images are resized to the network's input.
         batch_size: faces at a time.
         strength: 0 (as they were) to 1 (as restored).

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gpen.archs.channels import LARGEST_SIZE, check_image_shape
 from gpen.errors import UserError
-from gpen.restoration.restorer import Restorer
+from gpen.restoration.base import Restorer
 from gpen.utils.onnx_runtime import import_onnxruntime
-from gpen.utils.weight_files import list_names
+from gpen.weights.files import list_names
 
 if TYPE_CHECKING:
     import onnx

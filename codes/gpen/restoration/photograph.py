@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gpen.data.image_io import resize, to_array, to_tensor
 from gpen.faces.alignment import AlignedFace, align_face
-from gpen.faces.detection import Detector, Face
+from gpen.faces.face import Detector, Face
 from gpen.faces.pasting import Patch, feather_mask, paste, scale_matrix
 from gpen.restoration.background import Enlarger
-from gpen.restoration.restorer import Restorer
+from gpen.restoration.base import Restorer
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 

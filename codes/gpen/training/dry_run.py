@@ -10,13 +10,13 @@ import torch
 
 from gpen.data.loader import build_train_loader
 from gpen.data.scan import writing_nothing
+from gpen.distributed import ranks
+from gpen.evaluation.validation import validate
 from gpen.options import Options, ParsedOptions
-from gpen.training.device import explain_out_of_memory, peak_memory, select_device
-from gpen.training.loop import format_duration
 from gpen.training.parts import Parts, build_parts
 from gpen.training.run import batch_size, describe_run
-from gpen.training.validation import validate
-from gpen.utils import ranks
+from gpen.utils.device import explain_out_of_memory, peak_memory, select_device
+from gpen.utils.text import format_duration
 
 
 def run_dry(parsed: ParsedOptions) -> list[str]:
@@ -29,7 +29,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         UserError: anything that the user can put right.
     """
     options = parsed.options
-    device, sentence = select_device(options.num_gpu)
+    device, sentence = select_device(options.num_gpu, ranks.local_rank(), ranks.world_size())
     one_batch = batch_size(options)
     seconds: list[float] = []
     with explain_out_of_memory(one_batch), writing_nothing():

@@ -9,16 +9,17 @@ from tqdm import tqdm
 
 from gpen import __version__
 from gpen.data.loader import build_train_loader
+from gpen.distributed import ranks
 from gpen.errors import UserError
-from gpen.training.checkpoints import Checkpoint, CheckpointStore
-from gpen.training.experiment import LOGGER
-from gpen.training.health import Health
-from gpen.training.health_measures import add_measures
+from gpen.evaluation.validation import ValidationResult, validate, write_sheet
+from gpen.health.measures import add_measures
+from gpen.health.watch import Health
+from gpen.runs.checkpoints import Checkpoint, CheckpointStore
+from gpen.runs.experiment import LOGGER
+from gpen.runs.recorder import Recorder, Stopwatch
 from gpen.training.parts import Parts
-from gpen.training.recorder import Recorder, Stopwatch
 from gpen.training.signals import StopRequest
-from gpen.training.validation import ValidationResult, validate, write_sheet
-from gpen.utils import ranks
+from gpen.utils.text import format_duration
 
 STATE_KEYS = {'options', 'data', 'model', 'early_stopping', 'validation_is_due'}
 
@@ -245,10 +246,3 @@ def _early_stopping_sentence(parts: Parts) -> str:
     early = parts.early_stopping
     assert early is not None
     return f'Early stopping: {early.metric} has not improved for {early.waited} validations.'
-
-
-def format_duration(seconds: float) -> str:
-    """Return ``1:02:03`` or ``2:03``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'

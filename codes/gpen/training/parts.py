@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from gpen.data.loader import build_dataset, build_val_loader
+from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.metrics import Metric, build_metrics
 from gpen.models import build_model
 from gpen.options.schema import Dataset, Options
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
-from gpen.utils import ranks
 
 LOGGER = logging.getLogger('gpen')
 

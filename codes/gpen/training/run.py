@@ -7,17 +7,18 @@ from contextlib import ExitStack
 
 import torch
 
+from gpen.distributed import ranks
 from gpen.errors import UserError, explain_os_error
 from gpen.options import Options, ParsedOptions
-from gpen.training.checkpoints import Checkpoint, CheckpointStore
-from gpen.training.device import explain_out_of_memory, select_device
-from gpen.training.experiment import LOGGER, RunLog, compare_options, lock_experiment, move_aside
-from gpen.training.loop import STATE_KEYS, Run, format_duration, restore_run, save, train
+from gpen.runs.checkpoints import Checkpoint, CheckpointStore
+from gpen.runs.experiment import LOGGER, RunLog, compare_options, lock_experiment, move_aside
+from gpen.runs.recorder import Recorder
+from gpen.training.loop import STATE_KEYS, Run, restore_run, save, train
 from gpen.training.parts import Parts, build_parts
-from gpen.training.recorder import Recorder
 from gpen.training.signals import StopRequest
-from gpen.utils import ranks
+from gpen.utils.device import explain_out_of_memory, select_device
 from gpen.utils.files import resolve_path
+from gpen.utils.text import format_duration
 
 
 def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
@@ -38,7 +39,7 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
     with RunLog(ranks.is_main()) as log, ExitStack() as stack, ranks.explain_lost_process():
         for warning in parsed.warnings:
             LOGGER.warning('Warning: %s', warning)
-        device, sentence = ranks.on_all(lambda: select_device(options.num_gpu))
+        device, sentence = ranks.on_all(lambda: select_device(options.num_gpu, ranks.local_rank(), ranks.world_size()))
         LOGGER.info(sentence)
 
         def claim() -> Checkpoint | None:

@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-from gpen.utils.ranks import largest
+from gpen.distributed.ranks import largest
 
 
 class StopRequest:

@@ -58,7 +58,7 @@ def read_curves(folder: Path, psnr: str | None) -> Curves:
         folder: the experiment folder.
         psnr: the name of the metric under ``val.metrics``.
     """
-    from gpen.training.recorder import METRICS_FILE, read_metrics
+    from gpen.runs.recorder import METRICS_FILE, read_metrics
 
     path, log = folder / METRICS_FILE, folder / 'train.log'
     records = read_metrics(path) if path.is_file() else []

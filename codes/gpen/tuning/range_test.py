@@ -107,7 +107,7 @@ def run_range_test(
     Returns:
         The run, what it found (None where it was stopped), and the exit status.
     """
-    from gpen.training.experiment import lock_experiment
+    from gpen.runs.experiment import lock_experiment
     from gpen.training.signals import StopRequest
 
     if ratio is not None and not setting.has_discriminator:

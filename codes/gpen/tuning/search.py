@@ -86,7 +86,7 @@ def run_search(
     Raises:
         UserError: a trial failed for another reason than its rate.
     """
-    from gpen.training.experiment import lock_experiment
+    from gpen.runs.experiment import lock_experiment
     from gpen.training.signals import StopRequest
 
     if ratios is not None and not setting.has_discriminator:

@@ -118,7 +118,7 @@ def claim_folder(setting: Setting, say: Callable[[str], None], **more: Any) -> N
         say: prints a line.
         more: what else must be the same for its trials to be used.
     """
-    from gpen.training.experiment import move_aside
+    from gpen.runs.experiment import move_aside
 
     file = setting.folder / SETTINGS_FILE
     content = {

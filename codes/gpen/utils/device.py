@@ -6,65 +6,48 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
-from gpen.data.loader import cpu_threads
 from gpen.errors import UserError
-from gpen.utils.ranks import local_rank, world_size
+from gpen.utils.cpu import cpu_threads, keep_freed_memory
 
 
-def select_device(num_gpu: Any) -> tuple[torch.device, str]:
-    """Return the device of this process for ``num_gpu`` (auto, 0 or a number) and a sentence about it.
+def select_device(num_gpu: int | str, local_rank: int = 0, processes: int = 1) -> tuple[torch.device, str]:
+    """Return the device of this process and a sentence about it.
+
+    Args:
+        num_gpu: ``auto``, 0 for the CPU, or a number of GPUs.
+        local_rank: the number of this process among those of its machine, which is that of its GPU.
+        processes: how many train together.
 
     Raises:
         UserError: more processes train together on this machine than it has GPUs.
     """
     if 'OMP_NUM_THREADS' not in os.environ:  # the user's own choice
         torch.set_num_threads(cpu_threads())
-    available = torch.cuda.is_available()
-    if num_gpu != 0 and available:
+    together = f' in each of {processes} processes' if processes > 1 else ''
+
+    if num_gpu != 0 and torch.cuda.is_available():
         torch.backends.cudnn.benchmark = True  # all batches have one size
-        if world_size() > 1:
-            _choose_own_gpu()
+        if processes > 1:
+            _choose_own_gpu(local_rank)
         device = torch.device('cuda', torch.cuda.current_device())
-        return device, f'Training on {torch.cuda.get_device_name(device)}{_count_processes()}.'
+        return device, f'Training on {torch.cuda.get_device_name(device)}{together}.'
+
     keep_freed_memory()
     threads = torch.get_num_threads()
-    place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}{_count_processes()}'
+    place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}{together}'
     if num_gpu in (0, 'auto'):
         return torch.device('cpu'), f'{place}.'
     return torch.device('cpu'), f'{place}: num_gpu is {num_gpu}, but PyTorch finds no GPU here.'
 
 
-def _choose_own_gpu() -> None:
+def _choose_own_gpu(local_rank: int) -> None:
     count = torch.cuda.device_count()
-    if local_rank() >= count:
+    if local_rank >= count:
         raise UserError(f'There are more processes than GPUs on this machine. Give --nproc_per_node {count} at most.')
-    torch.cuda.set_device(local_rank())
-
-
-def _count_processes() -> str:
-    return f' in each of {world_size()} processes' if world_size() > 1 else ''
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what tensors on the CPU give back, instead of handing it to the system and asking for it again.
-
-    Each large tensor would otherwise come in pages that the system has to clear first, which takes up to half of the
-    time of a pass through a network.  The process stays as large as it once was.  Whoever set glibc's own variables
-    keeps that choice; other C libraries are left alone.
-    """
-    chosen = {'GLIBC_TUNABLES', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'}
-    if sys.platform != 'linux' or chosen & set(os.environ):
-        return
-    import ctypes
-
-    library = ctypes.CDLL(None)
-    if hasattr(library, 'gnu_get_libc_version'):
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, -1)
+    torch.cuda.set_device(local_rank)
 
 
 def choose_device(name: str) -> torch.device:
@@ -91,7 +74,6 @@ def peak_memory(device: torch.device) -> float:
     return peak / (2**20 if sys.platform == 'darwin' else 2**10)
 
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of mallopt's settings in glibc's malloc.h
 _LOWER = 'network_g.narrow and network_d.narrow, or the size of both networks'
 # How PyTorch words it on a CPU (Linux and macOS; Windows) and in libraries of the GPU.
 OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'cublas_status_alloc_failed')

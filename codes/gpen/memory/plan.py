@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gpen.memory.counter import MemoryUse
+from gpen.memory.forecast import Rehearsal, choose_iterations
 from gpen.options import Options, parse_options
 from gpen.options.components import parameter_names
 from gpen.options.schema import Dataset
 from gpen.registry import ARCH_REGISTRY
-from gpen.training.memory_counter import MemoryUse
-from gpen.training.memory_forecast import Rehearsal, choose_iterations
 
 GIB = 2**30
 SHARE = 0.9

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path, project_root, resolve_path
-from gpen.utils.weight_files import load_weights
+from gpen.weights.files import load_weights
 
 TIMEOUT = 10.0  # seconds without a byte from the server
 CHUNK = 1 << 20

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gpen.archs.channels import base_channels, channel_counts
 from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
-from gpen.utils.weight_files import WRAPPERS, list_names, load_weights
+from gpen.weights.files import WRAPPERS, list_names, load_weights
 
 
 class MisfitError(UserError):

@@ -20,9 +20,9 @@ from torch._subclasses.fake_tensor import (
 
 from gpen.errors import UserError
 from gpen.losses import frozen, identity, perceptual
+from gpen.memory.counter import MemoryUse, StorageCounter
 from gpen.models import build_model
 from gpen.options.schema import Options
-from gpen.training.memory_counter import MemoryUse, StorageCounter
 
 CPU = torch.device('cpu')
 FAKE_FAILURES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpen.health.history import SMALLEST_WINDOW, Curve, History
 from gpen.losses.gan import ALIASES
 from gpen.options.schema import Options
-from gpen.training.health_history import SMALLEST_WINDOW, Curve, History
 
 VALIDATIONS = 3
 """Validations that a mean is taken of."""

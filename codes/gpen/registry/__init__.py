@@ -148,7 +148,7 @@ class Registry:
     def _get_from_basicsr(self, name: str) -> Any:
         if self.basicsr is None or not _basicsr_defines(name):
             return None
-        bridge = importlib.import_module('gpen.utils.basicsr_bridge')
+        bridge = importlib.import_module('gpen.registry.basicsr_bridge')
         return bridge.find(self.basicsr, name)
 
     def _read(self, tree: ast.Module, module: str) -> list[tuple[Definition, str | None]]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gpen.data.image_io import to_uint8, write_image
+from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.metrics import Metric, SetMetric
-from gpen.utils import ranks
 from gpen.utils.seeds import derive_seed
 
 

@@ -18,7 +18,7 @@ import torch
 
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path, link_or_copy
-from gpen.utils.weight_files import read_torch_file
+from gpen.weights.files import read_torch_file
 
 
 @dataclass(frozen=True)

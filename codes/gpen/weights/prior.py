@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gpen.archs.checkpoints import compare_weights, infer_decoder_config
+from gpen.weights.networks import compare_weights, infer_decoder_config
 from gpen.errors import UserError
-from gpen.utils.weight_files import DISCRIMINATOR_WRAPPERS, list_names, load_weights, read_torch_file
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, list_names, load_weights, read_torch_file
 
 PREFIX = 'generator.'
 

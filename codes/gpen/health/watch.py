@@ -1,4 +1,4 @@
-"""Running checks on the health of a training, with plain advice; the rules are in :mod:`gpen.training.health_rules`."""
+"""Running checks on the health of a training, with plain advice; the rules are in :mod:`gpen.health.rules`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gpen.health.history import History
+from gpen.health.rules import RULES, Rule
 from gpen.options.schema import Options
-from gpen.training.health_history import History
-from gpen.training.health_rules import RULES, Rule
 
 CHECKS = 400  # at most so many in a run: with a record per iteration, more would only cost time
 CALM_CHECKS = 5  # in a row without a word until a finding counts as gone

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gpen.distributed import ranks
 from gpen.metrics import Metric, SetMetric
 from gpen.metrics.psnr_ssim import calculate_psnr
-from gpen.utils import ranks
 
 SIDE = 32
 SMALLEST_DEVIATION = 1e-3  # sharp images that differ less than this, in [-1, 1], are one image repeated

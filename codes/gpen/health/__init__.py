@@ -1,0 +1,1 @@
+"""Health of a training: what is measured, and the rules that judge it."""

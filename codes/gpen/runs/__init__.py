@@ -1,0 +1,1 @@
+"""The experiment folder of a run: its lock, log, records and checkpoints."""

@@ -1,0 +1,93 @@
+"""The rooms of the package: imports run downwards only, and never in a circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / 'codes' / 'gpen'
+
+FLOORS = [
+    'errors',
+    'utils',
+    'distributed',
+    'registry',
+    'options',
+    'archs',
+    'weights',
+    'data',
+    'losses',
+    'metrics',
+    'models',
+    'faces',
+    'restoration',
+    'evaluation',
+    'memory',
+    'health',
+    'runs',
+    'training',
+    'reporting',
+    'preparation',
+    'tuning',
+    'demo',
+    'commands',
+]
+"""Each room may import those above it in this list (``from gpen import __version__`` is free to all)."""
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a source file."""
+    return '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix('.__init__')
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob('*.py'))}
+
+
+def find_imports(name: str) -> Iterator[str]:
+    """Yield the modules of the package that a module imports, at its top or inside functions."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for alias in node.names:
+                inner = f'{node.module}.{alias.name}'
+                yield inner if inner in MODULES else node.module
+
+
+IMPORTS = {name: sorted(set(find_imports(name)) - {name}) for name in MODULES}
+
+
+def room_of(name: str) -> str:
+    """Return the room that a module belongs to."""
+    return [*name.split('.'), ''][1]
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room_of(name) for name in MODULES} - {''} == set(FLOORS)
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_imports_run_downwards(name: str) -> None:
+    if name == 'gpen':
+        return
+    floor = FLOORS.index(room_of(name))
+    upward = [other for other in IMPORTS[name] if room_of(other) and FLOORS.index(room_of(other)) > floor]
+    assert not upward
+
+
+def test_there_is_no_import_circle() -> None:
+    finished: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        assert name not in path, ' -> '.join([*path[path.index(name) :], name])
+        if name in finished:
+            return
+        for other in IMPORTS[name]:
+            visit(other, [*path, name])
+        finished.add(name)
+
+    for name in MODULES:
+        visit(name, [])
