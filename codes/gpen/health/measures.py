@@ -59,7 +59,7 @@ class Variety(SetMetric):
 
     def gather(self) -> None:
         """Take in what the other processes that train together have taken in: all states are sums."""
-        ranks.add_up([self._count, self._sums])
+        ranks.all_reduce_sum([self._count, self._sums])
 
     def compute(self) -> float:
         """Return the variety; not a number for fewer than two sharp images that differ."""
@@ -104,7 +104,7 @@ class EmaGain(SetMetric):
 
     def gather(self) -> None:
         """Take over what rank 0 has found."""
-        self._gain = ranks.gather(self._gain)[0]
+        self._gain = ranks.all_gather(self._gain)[0]
 
     def compute(self) -> float:
         """Return the gain in dB: below 0 where the EMA is behind; not a number without images."""

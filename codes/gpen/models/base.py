@@ -16,7 +16,7 @@ from gpen.archs.discriminator import GPENDiscriminator
 from gpen.archs.gpen import GPEN
 from gpen.distributed import ranks
 from gpen.losses import build_loss
-from gpen.losses.r1 import r1_in_parts, r1_penalty
+from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, set_learning_rates, step_if
 from gpen.models.parameter_groups import freeze, group_parameters
@@ -204,7 +204,7 @@ class AdversarialModel(ABC):
         """Run the discriminator, in parts where it can."""
         assert self.run_d is not None
         if self._judges_in_parts:
-            arguments['parts'] = self.parts
+            arguments['micro_batches'] = self.parts
         with autocast(self.options.train.amp, self.device):
             return self.run_d(images, **arguments)
 
@@ -212,7 +212,7 @@ class AdversarialModel(ABC):
         """Return the R1 penalty from a pass of its own."""
         assert self.net_d is not None
         if self._judges_in_parts:
-            return r1_in_parts(self.net_d, gt, self.parts)
+            return r1_in_micro_batches(self.net_d, gt, self.parts)
         real = gt.detach().requires_grad_(True)
         return r1_penalty(self.net_d(real), real)
 
@@ -233,7 +233,7 @@ class AdversarialModel(ABC):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         scale.down(gradients)
         mean_loss = loss.detach().clone()
-        ranks.average([*gradients, mean_loss])
+        ranks.all_reduce_mean([*gradients, mean_loss])
         limit = train.grad_norm_clip if train.use_grad_norm and train.grad_norm_clip else float('inf')
         norm = nn.utils.clip_grad_norm_(parameters, limit)
         is_finite = torch.isfinite(mean_loss) & torch.isfinite(norm)
@@ -244,7 +244,7 @@ class AdversarialModel(ABC):
     def copy_from_main(self) -> None:
         """Give all processes the networks of rank 0: other machines may draw other last bits."""
         for network in filter(None, [self.net_g, self.net_d, self.net_g_ema]):
-            ranks.copy_from_main([*network.parameters(), *network.buffers()])
+            ranks.broadcast([*network.parameters(), *network.buffers()])
 
     def network_states(self) -> dict[str, dict[str, Any]]:
         """Return the content of the model files, by file stem: ``net_g`` (``params``, ``params_ema``), ``net_d``."""
@@ -298,7 +298,7 @@ def _average(values: dict[str, Tensor]) -> dict[str, Tensor]:
     if ranks.world_size() == 1:
         return values
     stacked = torch.stack([value.detach().float() for value in values.values()])
-    ranks.average([stacked])
+    ranks.all_reduce_mean([stacked])
     return dict(zip(values, stacked, strict=True))
 
 

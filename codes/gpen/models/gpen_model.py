@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpen.archs.recompute import run_in_parts
+from gpen.archs.recompute import run_in_micro_batches
 from gpen.losses import build_loss
 from gpen.models.base import AdversarialModel
 from gpen.models.precision import autocast
@@ -57,7 +57,7 @@ class GPENModel(AdversarialModel):
         lq, gt = (self._take(batch[key]) for key in ('lq', 'gt'))
         generator_learns = self._generator_learns(iteration)
         with torch.set_grad_enabled(generator_learns), autocast(self.options.train.amp, self.device):
-            (restored,) = run_in_parts(lambda part: [self.run_g(part)], lq, self.parts)
+            (restored,) = run_in_micro_batches(lambda part: [self.run_g(part)], lq, self.parts)
         values: dict[str, Tensor] = {}
         if self.net_d is not None:
             values |= self._step_discriminator(restored.detach(), gt, iteration)

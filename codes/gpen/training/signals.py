@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-from gpen.distributed.ranks import largest
+from gpen.distributed.ranks import all_reduce_max
 
 
 class StopRequest:
@@ -43,7 +43,7 @@ class StopRequest:
 
     def agree(self) -> None:
         """Let a signal to any process count for all; called by all at the same place."""
-        self._agreed = largest(self._noted)
+        self._agreed = all_reduce_max(self._noted)
 
     @property
     def is_set(self) -> bool:
