@@ -16,6 +16,7 @@ from gpen.errors import UserError
 from gpen.models.ema import ema_decay_at
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
+from gpen.runs.training_state import load_networks, pack_networks
 from tiny_model import CPU, batch_of, build, equal, logged, optimizer_states, weights_of
 
 # --- one step
@@ -186,7 +187,7 @@ def test_a_loss_that_is_off_is_not_built(train: dict[str, Any]) -> None:
     model.set_learning_rates({'g': 1e-3, 'd': 1e-3})
     model.train_step(batch_of(1), 1)
     assert set(logged(model)) == {'G_loss_pixel', 'grad_norm_g'}
-    assert set(model.network_states()) == {'net_g'}
+    assert set(pack_networks(model)) == {'net_g'}
 
 
 def test_without_a_pixel_loss_the_adversarial_loss_trains_alone() -> None:
@@ -245,7 +246,7 @@ def published(tmp_path: Path) -> tuple[GPENModel, Path, Path]:
     """A model with other weights, and files with these: generator (EMA differs) and discriminator."""
     model = build(manual_seed=77)
     model.train_step(batch_of(1), 1)
-    for stem, content in model.network_states().items():
+    for stem, content in pack_networks(model).items():
         torch.save(content, tmp_path / f'{stem}.pth')
     return model, tmp_path / 'net_g.pth', tmp_path / 'net_d.pth'
 
@@ -330,7 +331,7 @@ def test_a_model_continues_from_its_states_bit_for_bit() -> None:
     for iteration in range(1, 4):
         unbroken.train_step(batch_of(iteration), iteration)
         first.train_step(batch_of(iteration), iteration)
-    second.load_network_states(first.network_states())
+    load_networks(second, pack_networks(first))
     second.load_state_dict(first.state_dict())
     for iteration in range(4, 7):
         unbroken.train_step(batch_of(iteration), iteration)

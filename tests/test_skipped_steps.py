@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpen.models import base
+from gpen.models import adversarial, optimizers
 from gpen.models.optimizers import step_unless_found_inf
 from tiny_model import bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
 
@@ -23,7 +23,7 @@ def step_on_device(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
 def _where_the_step_is_decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """``step_if`` on a CPU asks on the host; the way of a GPU is used here on the CPU."""
     if request.param == 'device decides':
-        monkeypatch.setattr(base, 'step_if', step_on_device)
+        monkeypatch.setattr(optimizers, 'step_if', step_on_device)
 
 
 @pytest.mark.usefixtures('_where_the_step_is_decided')
@@ -49,7 +49,7 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizers_exactly_as_they
 
 @pytest.mark.usefixtures('_where_the_step_is_decided')
 def test_training_goes_on_after_a_skipped_step_as_if_it_had_not_been(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, 'ema_decay_at', lambda *_: 0.9)
+    monkeypatch.setattr(adversarial, 'ema_decay_at', lambda *_: 0.9)
     unbroken, skipping = build(), build()
     skipping.train_step(bad_batch(), 1)  # the very first
     for iteration in (2, 4, 5):
@@ -65,7 +65,7 @@ def test_both_ways_to_decide_a_step_train_the_same(monkeypatch: pytest.MonkeyPat
     on_host, on_device = build(), build()
     for iteration in range(1, 5):
         on_host.train_step(batch_of(iteration), iteration)
-    monkeypatch.setattr(base, 'step_if', step_on_device)
+    monkeypatch.setattr(optimizers, 'step_if', step_on_device)
     for iteration in range(1, 5):
         on_device.train_step(batch_of(iteration), iteration)
     assert equal(weights_of(on_host.net_g), weights_of(on_device.net_g))

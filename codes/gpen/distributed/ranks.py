@@ -87,6 +87,15 @@ def average(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(piece.view(tensor.shape))
 
 
+def average_values(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the means of scalars over all ranks, by name."""
+    if world_size() == 1:
+        return values
+    stacked = torch.stack([value.detach().float() for value in values.values()])
+    average([stacked])
+    return dict(zip(values, stacked, strict=True))
+
+
 def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Group tensors of one type, in order."""
     bucket: list[Tensor] = []

@@ -10,25 +10,15 @@ from __future__ import annotations
 import filecmp
 import re
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gpen.errors import UserError
+from gpen.runs.training_state import Checkpoint, Networks
 from gpen.utils.files import atomic_path, link_or_copy
 from gpen.weights.files import read_torch_file
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A loaded checkpoint: the iteration, the networks by file stem, and the rest of the state."""
-
-    path: Path
-    iteration: int
-    networks: dict[str, dict[str, Any]]
-    state: dict[str, Any]
 
 
 class CheckpointStore:
@@ -47,7 +37,7 @@ class CheckpointStore:
     def save(
         self,
         iteration: int,
-        networks: dict[str, dict[str, Any]],
+        networks: Networks,
         state: dict[str, Any],
         best_iteration: int | None,
         good_until: int | None = None,
@@ -100,7 +90,7 @@ class CheckpointStore:
 
     def adopt_best(self, checkpoint: Checkpoint) -> None:
         """Take over the best generator of the folder that a checkpoint comes from, if it has a number there."""
-        best_iteration = (checkpoint.state.get('early_stopping') or {}).get('best_iteration')
+        best_iteration = checkpoint.early_stopping.get('best_iteration')
         best = checkpoint.path.resolve().parent.parent / 'models' / f'net_g_{best_iteration}.pth'
         if best.is_file():
             link_or_copy(best, self.models / 'net_g_best.pth')

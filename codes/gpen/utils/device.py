@@ -13,11 +13,11 @@ from gpen.errors import UserError
 from gpen.utils.cpu import cpu_threads, keep_freed_memory
 
 
-def select_device(num_gpu: int | str, local_rank: int = 0, processes: int = 1) -> tuple[torch.device, str]:
+def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int = 1) -> tuple[torch.device, str]:
     """Return the device of this process and a sentence about it.
 
     Args:
-        num_gpu: ``auto``, 0 for the CPU, or a number of GPUs.
+        num_gpu: ``auto`` or None for what there is, 0 for the CPU, or a number of GPUs.
         local_rank: the number of this process among those of its machine, which is that of its GPU.
         processes: how many train together.
 
@@ -38,9 +38,16 @@ def select_device(num_gpu: int | str, local_rank: int = 0, processes: int = 1) -
     keep_freed_memory()
     threads = torch.get_num_threads()
     place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}{together}'
-    if num_gpu in (0, 'auto'):
+    if num_gpu in (0, None, 'auto'):
         return torch.device('cpu'), f'{place}.'
     return torch.device('cpu'), f'{place}: num_gpu is {num_gpu}, but PyTorch finds no GPU here.'
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the name of a GPU, or the number of threads on a CPU."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'CPU, {torch.get_num_threads()} threads'
 
 
 def _choose_own_gpu(local_rank: int) -> None:
