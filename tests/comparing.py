@@ -12,7 +12,6 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from gpen.runs.run_file import read_run_file
 from gpen.runs.sheets import list_sheets
 
-
 STARTS_AND_STOPS = {'start', 'resume', 'stop', 'superseded', 'warning'}
 """Events that tell how often a run was interrupted."""
 
