@@ -6,9 +6,12 @@ import json
 import math
 import shutil
 import signal
+import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import processes
 from command_line import fail, run, succeed
@@ -159,3 +162,24 @@ def test_a_run_of_an_earlier_version_continues(option_file: Path, tmp_path: Path
     succeed(option_file, flags=('--auto_resume',))
     assert_same_run(folder_of(option_file), whole)
     assert run_file_of(option_file).resumes == 0
+
+
+# --- from the command to the gradients
+
+
+def test_six_frames_lead_from_the_command_to_the_gradients(
+    option_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gpen.commands.train import main
+
+    found: list[list[str]] = []
+
+    def backward(self: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        frames = [frame for frame in traceback.extract_stack() if '/codes/gpen/' in frame.filename]
+        found.append([frame.name for frame in frames])
+        real(self, *args, **kwargs)
+
+    real = torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, 'backward', backward)
+    assert main(['-opt', str(option_file), '--force_yml', 'train:total_epochs=1']) == 0, capsys.readouterr().err
+    assert set(map(tuple, found)) == {('main', 'run_training', 'train', 'train_step', 'optimize')}  # after train.py
