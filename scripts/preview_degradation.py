@@ -52,7 +52,7 @@ def preview(args: argparse.Namespace) -> int:
     if block is None:
         raise UserError(f'{args.opt} has no datasets.{args.phase}. Choose another --phase.')
     from gpen.data.image_io import write_image
-    from gpen.training.parts import build_data
+    from gpen.training.setup import build_data
     from gpen.utils.files import resolve_path
 
     dataset = build_data(args.phase, block)

@@ -9,10 +9,19 @@ from typing import Any
 import torch
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
+from gpen.runs.run_file import read_run_file
+from gpen.runs.sheets import list_sheets
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
+STARTS_AND_STOPS = {'start', 'resume', 'stop', 'superseded', 'warning'}
+"""Events that tell how often a run was interrupted."""
+
+
+def read_records(folder: Path, with_starts: bool = False) -> list[dict[str, Any]]:
+    """Return the records without what depends on time and, unless asked for, on interruptions."""
     lines = (folder / 'metrics.jsonl').read_text().splitlines()
     records = [json.loads(line) for line in lines]
+    if not with_starts:
+        records = [one for one in records if one['phase'] != 'event' or one['name'] not in STARTS_AND_STOPS]
     return [{key: value for key, value in record.items() if key != 'seconds_per_iter'} for record in records]
 
 
@@ -26,6 +35,10 @@ def read_tensorboard(folder: Path) -> list[tuple[str, int, Any]]:
                 content = value.image.encoded_image_string if kind == 'image' else value.simple_value
                 records.append((value.tag, event.step, content))
     return sorted(records, key=lambda record: record[:2])
+
+
+def read_sheets(folder: Path) -> dict[int, bytes]:
+    return {iteration: path.read_bytes() for iteration, path in list_sheets(folder).items()}
 
 
 def assert_same(one: Any, other: Any, where: str = '') -> None:
@@ -57,3 +70,8 @@ def assert_same_run(folder: Path, expected: Path) -> None:
         assert_same(state, wanted, str(name))
     assert read_records(folder) == read_records(expected)
     assert read_tensorboard(folder) == read_tensorboard(expected)
+    assert read_sheets(folder) == read_sheets(expected)
+    run, wanted_run = read_run_file(folder), read_run_file(expected)
+    assert run is not None
+    assert wanted_run is not None
+    assert (run.metrics, run.iteration, run.status) == (wanted_run.metrics, wanted_run.iteration, wanted_run.status)

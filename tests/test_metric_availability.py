@@ -19,7 +19,7 @@ from gpen.metrics import fid as fid_module
 from gpen.metrics import lpips as lpips_module
 from gpen.options import Options
 from gpen.options.schema import Metric as MetricOptions
-from gpen.training.parts import build_early_stopping, build_validation_metrics
+from gpen.training.setup import build_early_stopping, build_validation_metrics
 from gpen.weights import downloads as weights
 
 

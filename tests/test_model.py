@@ -16,6 +16,7 @@ from gpen.errors import UserError
 from gpen.models.ema import ema_decay_at
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
+from gpen.runs.training_state import load_networks, pack_networks
 from tiny_model import CPU, batch_of, build, equal, logged, optimizer_states, weights_of
 
 # --- one step
@@ -123,6 +124,49 @@ def test_a_step_depends_on_seed_and_iteration_not_on_the_global_random_state() -
     assert equal(*results)
 
 
+# --- what restoring gives
+
+
+@pytest.mark.parametrize('method', ['restore', 'restore_raw'])
+def test_restored_images_are_clamped_to_their_range_and_no_further(method: str) -> None:
+    model = build()
+    network = model.net_g_ema if method == 'restore' else model.net_g
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter *= 3
+    lq = batch_of(1)['lq']
+    with torch.no_grad():
+        raw = copy.deepcopy(network).eval()(lq)
+    restored = getattr(model, method)(lq)
+    assert raw.min() < -1
+    assert raw.max() > 1
+    assert (raw.abs() < 1).any()
+    assert torch.equal(restored, raw.clamp(-1, 1))
+
+
+# --- R1
+
+
+def count_passes(model: GPENModel, iteration: int) -> int:
+    """Return how often the discriminator looks at a whole batch in a step."""
+    assert model.net_d is not None
+    passes: list[int] = []
+    model.net_d.register_forward_hook(lambda *_: passes.append(1))
+    model.train_step(batch_of(iteration), iteration)
+    return len(passes)
+
+
+@pytest.mark.parametrize(('train', 'passes'), [({}, 3), ({'amp': 'bf16'}, 4), ({'r1_reg_weight': 0, 'amp': 'bf16'}, 3)])
+def test_r1_shares_the_pass_over_the_real_images_only_in_float32(train: dict[str, Any], passes: int) -> None:
+    assert count_passes(build(train=train), 2) == 3  # restored, real; restored again for the generator
+    assert count_passes(build(train=train), 3) == passes  # R1 is due
+
+
+def test_r1_of_a_compiled_network_looks_at_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, 'compile', lambda network: network.forward)
+    assert count_passes(build(train={'compile': True}), 3) == 1
+
+
 # --- whose turn it is
 
 
@@ -186,7 +230,7 @@ def test_a_loss_that_is_off_is_not_built(train: dict[str, Any]) -> None:
     model.set_learning_rates({'g': 1e-3, 'd': 1e-3})
     model.train_step(batch_of(1), 1)
     assert set(logged(model)) == {'G_loss_pixel', 'grad_norm_g'}
-    assert set(model.network_states()) == {'net_g'}
+    assert set(pack_networks(model)) == {'net_g'}
 
 
 def test_without_a_pixel_loss_the_adversarial_loss_trains_alone() -> None:
@@ -245,7 +289,7 @@ def published(tmp_path: Path) -> tuple[GPENModel, Path, Path]:
     """A model with other weights, and files with these: generator (EMA differs) and discriminator."""
     model = build(manual_seed=77)
     model.train_step(batch_of(1), 1)
-    for stem, content in model.network_states().items():
+    for stem, content in pack_networks(model).items():
         torch.save(content, tmp_path / f'{stem}.pth')
     return model, tmp_path / 'net_g.pth', tmp_path / 'net_d.pth'
 
@@ -330,7 +374,7 @@ def test_a_model_continues_from_its_states_bit_for_bit() -> None:
     for iteration in range(1, 4):
         unbroken.train_step(batch_of(iteration), iteration)
         first.train_step(batch_of(iteration), iteration)
-    second.load_network_states(first.network_states())
+    load_networks(second, pack_networks(first))
     second.load_state_dict(first.state_dict())
     for iteration in range(4, 7):
         unbroken.train_step(batch_of(iteration), iteration)

@@ -11,9 +11,10 @@ import yaml
 
 from conftest import ROOT, run_code, tiny_options, write_options
 from gpen.errors import UserError
-from gpen.options import Options, parse_options
+from gpen.options import Options, ParsedOptions, parse_options
 from gpen.options.json_schema import dump_json_schema
 from gpen.options.yaml_reader import read_yaml
+from gpen.runs.options_file import write_options as keep_options
 
 RECIPES = sorted((ROOT / 'options' / 'train').glob('*.yml'))
 
@@ -38,14 +39,26 @@ def point_to(folder: Path, kinds: tuple[str, ...]) -> list[str]:
     return [f'datasets:{phase}:dataroot_{kind}={folder}' for phase in ('train', 'val') for kind in kinds]
 
 
-@pytest.mark.parametrize('recipe', RECIPES, ids=lambda path: path.stem)
-def test_every_shipped_recipe_is_valid(recipe: Path, tmp_path: Path) -> None:
-    data = read_yaml(recipe).data  # with that of its base
+def parse_recipe(recipe: Path, folder: Path) -> tuple[dict, ParsedOptions]:
+    """Return what a recipe says with that of its base, and its options with folders that exist."""
+    data = read_yaml(recipe).data
     is_paired = data['datasets']['train']['type'] == 'PairedImageDataset'
     files = [f'path:{name}=~' for name in data.get('path', {}) if name.startswith('pretrain_')]
-    parsed = parse_options(recipe, point_to(tmp_path, ('gt', 'lq') if is_paired else ('gt',)) + files)
+    return data, parse_options(recipe, point_to(folder, ('gt', 'lq') if is_paired else ('gt',)) + files)
+
+
+@pytest.mark.parametrize('recipe', RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_is_valid(recipe: Path, tmp_path: Path) -> None:
+    data, parsed = parse_recipe(recipe, tmp_path)
     assert parsed.options.name == recipe.stem
     assert parsed.options.network_g.type == ('GPENPrior' if data['model_type'] == 'GPENPriorModel' else 'GPEN')
+
+
+@pytest.mark.parametrize('recipe', RECIPES, ids=lambda path: path.stem)
+def test_the_options_that_a_run_keeps_are_read_back_as_the_same(recipe: Path, tmp_path: Path) -> None:
+    _, parsed = parse_recipe(recipe, tmp_path)
+    keep_options(tmp_path, parsed)
+    assert parse_options(tmp_path / 'options.yml').options == parsed.options
 
 
 @pytest.mark.parametrize('recipe', RECIPES, ids=lambda path: path.stem)

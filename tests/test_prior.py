@@ -25,7 +25,7 @@ from gpen.metrics import SetMetric
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options, parse_options
-from gpen.training.parts import build_early_stopping, build_validation_metrics
+from gpen.training.setup import build_early_stopping, build_validation_metrics
 from tiny_model import CPU, PRIOR, build, build_prior, equal, faces, logged, prior_options, weights_of
 
 # --- the network

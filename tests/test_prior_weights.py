@@ -17,6 +17,7 @@ from gpen.archs.ops import make_fir_kernel, reference
 from gpen.errors import UserError
 from gpen.models import build_model
 from gpen.options import Options
+from gpen.runs.training_state import pack_networks
 from gpen.weights.networks import load_generator
 from tiny_model import CPU, PRIOR, batch_of, build, build_prior, equal, faces, prior_options, weights_of
 
@@ -28,7 +29,7 @@ def prior_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_prior()
     for iteration in (1, 2):
         model.train_step(faces(iteration), iteration)
-    for stem, content in model.network_states().items():
+    for stem, content in pack_networks(model).items():
         torch.save(content, folder / f'{stem}_latest.pth')
     return folder / 'net_g_latest.pth'
 

@@ -15,8 +15,9 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from gpen.data.image_io import read_image, to_uint8
 from gpen.errors import UserError
-from gpen.evaluation.validation import write_sheet
-from gpen.runs.recorder import Recorder, Stopwatch, read_metrics, trim_metrics, trim_tensorboard
+from gpen.runs.recorder import Recorder, read_metrics, trim_metrics, trim_tensorboard
+from gpen.runs.sheets import keep_sheet, list_sheets
+from gpen.utils.timing import StepTimer
 
 
 def scalar_event(tag: str, step: int, value: float) -> Event:
@@ -269,26 +270,37 @@ def test_a_record_is_in_the_file_as_soon_as_it_is_made(tmp_path: Path) -> None:
 
 def test_a_picture_file_holds_the_same_pixels(tmp_path: Path) -> None:
     sheet = torch.randint(0, 256, (3, 8, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    write_sheet(tmp_path / 'visualization' / '12.png', sheet)
+    keep_sheet(tmp_path, sheet, 12, None, keeps_all=False)
     written = to_uint8(read_image(tmp_path / 'visualization' / '12.png'))
     assert torch.equal(torch.from_numpy(written), sheet.permute(1, 2, 0))
 
 
-def test_the_stopwatch_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(('keeps_all', 'expected'), [(False, [10, 20, 40]), (True, [10, 20, 30, 40])])
+def test_the_first_the_best_and_the_latest_sheet_are_kept_or_all(
+    tmp_path: Path, keeps_all: bool, expected: list[int]
+) -> None:
+    sheet = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    for iteration, best in ((10, 10), (20, 20), (30, 20), (40, 20)):
+        keep_sheet(tmp_path, sheet, iteration, best, keeps_all)
+    (tmp_path / 'visualization' / 'mine.png').write_bytes(b'')
+    assert list(list_sheets(tmp_path)) == expected
+
+
+def test_the_step_timer_leaves_pauses_out(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, 'perf_counter', lambda: now)
-    watch = Stopwatch()
+    timer = StepTimer()
     for seconds in (1.0, 3.0):
         now += seconds
-        watch.step()
+        timer.step()
     now += 50.0
-    watch.pause()
+    timer.pause()
     now += 2.0
-    watch.step()
-    assert watch.read() == 2.0
+    timer.step()
+    assert timer.read() == 2.0
     now += 4.0
-    watch.step()
-    assert watch.read() == 4.0
+    timer.step()
+    assert timer.read() == 4.0
 
 
 def test_numbers_that_are_not_finite_are_null_in_strict_json(tmp_path: Path) -> None:

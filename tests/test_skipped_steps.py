@@ -8,22 +8,30 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpen.models import base
-from gpen.models.optimizers import step_unless_found_inf
-from tiny_model import bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
+from gpen.models import adversarial, optimizers
+from gpen.models.optimizers import step_if
+from tiny_model import as_if_on_gpu, bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
 
 # --- losses that are not finite
 
 
 def step_on_device(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
-    step_unless_found_inf(optimizer, is_finite)
+    step_if(optimizer, as_if_on_gpu(is_finite))
 
 
 @pytest.fixture(params=['host decides', 'device decides'])
 def _where_the_step_is_decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """``step_if`` on a CPU asks on the host; the way of a GPU is used here on the CPU."""
     if request.param == 'device decides':
-        monkeypatch.setattr(base, 'step_if', step_on_device)
+        monkeypatch.setattr(optimizers, 'step_if', step_on_device)
+
+
+def test_an_optimizer_that_is_not_fused_is_asked_on_the_host_also_on_a_gpu() -> None:
+    for is_finite in (True, False):
+        weight = torch.nn.Parameter(torch.ones(()))
+        weight.grad = torch.ones(())
+        step_if(torch.optim.SGD([weight], lr=0.5), as_if_on_gpu(torch.tensor(is_finite)))
+        assert weight.item() == (0.5 if is_finite else 1.0)
 
 
 @pytest.mark.usefixtures('_where_the_step_is_decided')
@@ -49,7 +57,7 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizers_exactly_as_they
 
 @pytest.mark.usefixtures('_where_the_step_is_decided')
 def test_training_goes_on_after_a_skipped_step_as_if_it_had_not_been(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, 'ema_decay_at', lambda *_: 0.9)
+    monkeypatch.setattr(adversarial, 'ema_decay_at', lambda *_: 0.9)
     unbroken, skipping = build(), build()
     skipping.train_step(bad_batch(), 1)  # the very first
     for iteration in (2, 4, 5):
@@ -65,7 +73,7 @@ def test_both_ways_to_decide_a_step_train_the_same(monkeypatch: pytest.MonkeyPat
     on_host, on_device = build(), build()
     for iteration in range(1, 5):
         on_host.train_step(batch_of(iteration), iteration)
-    monkeypatch.setattr(base, 'step_if', step_on_device)
+    monkeypatch.setattr(optimizers, 'step_if', step_on_device)
     for iteration in range(1, 5):
         on_device.train_step(batch_of(iteration), iteration)
     assert equal(weights_of(on_host.net_g), weights_of(on_device.net_g))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gpen.commands._run import run_command
+from gpen.commands._run import handle_errors
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -45,27 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     args = parse_arguments(arguments)
 
-    def body() -> int:
+    # Options are checked before torch is imported, which takes seconds.
+    with handle_errors() as outcome:
         from gpen.distributed.launch import join_processes
         from gpen.options import parse_options
 
         with join_processes(args.launcher, args.auto_resume or args.dry_run):
             if args.launcher == 'none':
-                parsed = parse_options(args.opt, args.force_yml)  # before torch is imported, which takes seconds
+                parsed = parse_options(args.opt, args.force_yml)
             else:
-                from gpen.distributed.ranks import on_all
+                from gpen.distributed import ranks
 
-                parsed = on_all(lambda: parse_options(args.opt, args.force_yml))
-            if not args.dry_run:
+                parsed = ranks.on_all(lambda: parse_options(args.opt, args.force_yml))
+
+            if args.dry_run:
+                from gpen.training.dry_run import run_dry
+
+                lines = run_dry(parsed)
+                print('\n'.join(lines), end='\n' if lines else '')
+            else:
                 from gpen.training.run import run_training
 
-                return run_training(parsed, args.auto_resume)
-            from gpen.distributed.ranks import is_main
-            from gpen.training.dry_run import run_dry
-
-            lines = run_dry(parsed)
-            if is_main():
-                print('\n'.join(lines))
-            return 0
-
-    return run_command(body)
+                outcome.status = run_training(parsed, args.auto_resume)
+    return outcome.status

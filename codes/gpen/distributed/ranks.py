@@ -88,6 +88,15 @@ def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(piece.view(tensor.shape))
 
 
+def mean_values_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All-reduce scalars by name to their means over the ranks, and return them in float32, without gradients."""
+    if world_size() == 1:
+        return values
+    stacked = torch.stack([value.detach().float() for value in values.values()])
+    all_reduce_mean([stacked])
+    return dict(zip(values, stacked, strict=True))
+
+
 def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Yield groups of tensors, in order: of one dtype, and of at most ``BUCKET`` numbers or a single tensor."""
     bucket: list[Tensor] = []

@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, zip_longest
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gpen.data.image_io import to_uint8, write_image
+from gpen.data.image_io import to_uint8
 from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.metrics import Metric, SetMetric
@@ -162,11 +161,6 @@ def _check_shapes(restored: Tensor, target: Tensor) -> None:
             f'The network makes images of {made}, but the sharp ones are {wanted}. '
             'Set size and in_size of the data set to what the network makes and takes.'
         )
-
-
-def write_sheet(path: Path, sheet: Tensor) -> None:
-    """Write a sheet, 3 x H x W, uint8 RGB, to an image file."""
-    write_image(path, sheet.permute(1, 2, 0).numpy().astype('float32') / 127.5 - 1)
 
 
 def make_strip(lq: Tensor, restored: Tensor, gt: Tensor) -> Tensor:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpen.registry import MODEL_REGISTRY
 
 if TYPE_CHECKING:
     import torch
 
+    from gpen.models.adversarial import AdversarialModel
     from gpen.options.schema import Options
 
 
-def build_model(options: Options, device: torch.device) -> Any:
+def build_model(options: Options, device: torch.device) -> AdversarialModel:
     """Build the model that ``model_type`` names."""
-    return MODEL_REGISTRY.get(options.model_type)(options, device)
+    model: AdversarialModel = MODEL_REGISTRY.get(options.model_type)(options, device)
+    return model

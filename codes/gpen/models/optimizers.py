@@ -1,4 +1,7 @@
-"""Optimizers by name.  Each takes the parameters and the learning rate first; further arguments are options."""
+"""Optimizers by name, and one step of an optimizer.
+
+Each optimizer takes the parameters first; its further arguments are options.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from typing import Any
 
 import torch
 
+from gpen.distributed import ranks
 from gpen.models.parameter_groups import NAME, Group, name_parameters
+from gpen.models.precision import LossScale
 from gpen.options.types import Betas, NonNegativeFloat, PositiveFloat, Probability
 from gpen.registry import OPTIMIZER_REGISTRY
 
@@ -22,11 +27,8 @@ def Adam(  # noqa: N802
     eps: PositiveFloat = 1e-8,
     weight_decay: NonNegativeFloat = 0.0,
 ) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015); ``betas`` default to (0.9, 0.99).  Fused, so that a step can be skipped on the GPU."""
-    first, second = betas or (0.9, 0.99)
-    return torch.optim.Adam(
-        params, lr=lr, betas=(float(first), float(second)), eps=eps, weight_decay=weight_decay, fused=True
-    )
+    """Adam (Kingma and Ba 2015); ``betas`` default to (0.9, 0.99)."""
+    return _build_adam(torch.optim.Adam, params, lr, betas, eps, weight_decay)
 
 
 @OPTIMIZER_REGISTRY.register
@@ -38,10 +40,15 @@ def AdamW(  # noqa: N802
     weight_decay: NonNegativeFloat = 0.01,
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); ``betas`` default to (0.9, 0.99)."""
+    return _build_adam(torch.optim.AdamW, params, lr, betas, eps, weight_decay)
+
+
+def _build_adam(
+    kind: type[torch.optim.Adam], params: Parameters, lr: float, betas: Betas | None, eps: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Build either kind, fused, so that a step can be skipped on the GPU."""
     first, second = betas or (0.9, 0.99)
-    return torch.optim.AdamW(
-        params, lr=lr, betas=(float(first), float(second)), eps=eps, weight_decay=weight_decay, fused=True
-    )
+    return kind(params, lr=lr, betas=(float(first), float(second)), eps=eps, weight_decay=weight_decay, fused=True)
 
 
 @OPTIMIZER_REGISTRY.register
@@ -102,6 +109,47 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]
     """
     for group in optimizer.param_groups:
         group['lr'] = rates.get(f'{letter}_{group.get(NAME)}', rates[letter])
+
+
+def optimize(
+    loss: torch.Tensor,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scale: LossScale,
+    max_norm: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the gradients of a loss and step the optimizer, unless the loss or a gradient is not finite.
+
+    With several ranks, loss and gradients are all-reduced to their means before anything is decided, so that all ranks
+    decide the same.
+
+    Args:
+        loss: a scalar.
+        network: what the optimizer trains.
+        optimizer: of the network's parameters.
+        scale: the loss scale of the network.
+        max_norm: gradients are clipped to this norm; None: they are not.
+
+    Returns:
+        The gradient norm before clipping, and whether the optimizer stepped (a bool scalar), both on the device.
+    """
+    # Backward pass
+    optimizer.zero_grad(set_to_none=True)
+    scale.up(loss).backward()
+    parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    scale.down(gradients)
+
+    # Means over all ranks
+    mean_loss = loss.detach().clone()
+    ranks.all_reduce_mean([*gradients, mean_loss])
+
+    # Clipping, and the step
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm or float('inf'))
+    is_finite = torch.isfinite(mean_loss) & torch.isfinite(norm)
+    step_if(optimizer, is_finite)
+    scale.update(is_finite)
+    return norm, is_finite
 
 
 def step_if(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:

@@ -57,8 +57,8 @@ class LossScale:
         self.scale = torch.where(is_finite, torch.where(grows, self.scale * 2, self.scale), self.scale / 2)
         self._finite_steps = torch.where(grows, 0, steps)
 
-    def forgive(self, norm: Tensor) -> Tensor:
-        """Return a gradient norm for those who watch for numbers that are not finite: too high a scale is no fault."""
+    def ignore_overflow(self, norm: Tensor) -> Tensor:
+        """Return a gradient norm, or 0 where it overflowed because the scale is too high, which is no fault."""
         return torch.where(torch.isfinite(norm) | (self.scale <= 1), norm, 0.0) if self.is_used else norm
 
     def state_dict(self) -> dict[str, Any]:

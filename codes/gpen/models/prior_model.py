@@ -1,4 +1,4 @@
-"""Training of the GAN prior: GPEN's decoder alone, which makes faces out of noise."""
+"""The model that trains the GAN prior: GPEN's decoder alone, which makes faces out of noise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from torch import Tensor
 from gpen.archs.recompute import run_in_micro_batches
 from gpen.distributed import ranks
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
-from gpen.models.base import AdversarialModel
-from gpen.models.precision import autocast
+from gpen.models.adversarial import AdversarialModel, Values
 from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
 
@@ -21,9 +20,8 @@ from gpen.registry import MODEL_REGISTRY
 class GPENPriorModel(AdversarialModel):
     """Training of a GPENPrior as a StyleGAN2 (Karras et al. 2020), the first stage of GPEN (Yang et al. 2021).
 
-    One step makes a batch of faces out of normal noise, with style mixing.  Detached, they train the discriminator
-    (with lazy R1); then, through the updated discriminator, the generator, with the non-saturating loss and a lazy
-    path-length penalty.  Validation shows faces that the EMA makes of the same noise each time.
+    The generator makes a batch of faces out of normal noise, with style mixing, and learns from the non-saturating
+    loss and a lazy path-length penalty.  Validation shows faces that the EMA makes of the same noise each time.
 
     Args:
         options: checked options.
@@ -34,40 +32,35 @@ class GPENPriorModel(AdversarialModel):
         UserError: weights that do not fit, or a pattern that matches no parameter.
     """
 
+    inputs = ('gt',)
     restores = False
-    net_g: Any
-    net_g_ema: Any
 
     def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
         super().__init__(options, device, frozen)
         self.mean_path_length = torch.zeros((), device=device)
 
-    def train_step(self, batch: dict[str, Any], iteration: int) -> None:
-        """Train on one batch.
-
-        Args:
-            batch: ``gt``, N x 3 x size x size in [-1, 1], and ``gt_path``, N file names.
-            iteration: counted from 1; every random number of the step depends on it and on the seed alone.
-        """
-        self._seed_step(iteration)
-        gt = self._take(batch['gt'])
-        generator_learns = self._generator_learns(iteration)
-        with torch.set_grad_enabled(generator_learns), autocast(self.options.train.amp, self.device):
-            faces = self._make_faces(len(gt))
-        values = self._step_discriminator(faces.detach(), gt, iteration)
-        if generator_learns:
-            generator_values, stepped = self._step_generator(faces, iteration)
-            values |= generator_values
-            self._follow(iteration, stepped)
-        self._record(iteration, values, list(batch['gt_path']))
-
-    def _make_faces(self, count: int) -> Tensor:
+    def generate(self, batch: Values) -> Tensor:
+        """Make as many faces as ``gt`` has."""
+        count = len(batch['gt'])
         z, other, crossover = self._draw(count)
         rows = torch.arange(count, device=self.device)
         (faces,) = run_in_micro_batches(
-            lambda part: [self.run_g(z[part], other[part], crossover[part])], rows, self.parts
+            lambda part: [self.run_g(z[part], other[part], crossover[part])], rows, self.micro_batches
         )
         return faces
+
+    def generator_loss(self, fake: Tensor, batch: Values, iteration: int) -> tuple[Tensor, Values]:  # noqa: ARG002
+        """Return the adversarial loss, with the lazy path-length penalty where it is due, and what is recorded."""
+        train = self.options.train
+        loss = self.gan.generator(self.judge(fake))
+        values = {'G_loss_adv': loss}
+
+        # Lazy path length: its weight times its interval (StyleGAN2, appendix B)
+        if train.path_reg_weight > 0 and iteration % train.net_g_reg_every == 0:
+            penalty, values['G_path_length'] = self._penalize_paths(len(fake))
+            values['G_path_penalty'] = penalty
+            loss = loss + penalty * (train.path_reg_weight * train.net_g_reg_every)
+        return loss, values
 
     def _draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return two batches of noise and the layers at which the second takes over, as GPENPrior takes them."""
@@ -76,19 +69,6 @@ class GPENPriorModel(AdversarialModel):
         crossover = torch.randint(1, layers, (count,), device=self.device)
         is_mixed = torch.rand(count, device=self.device) < self.options.train.mixing_prob
         return z, other, torch.where(is_mixed, crossover, layers)
-
-    def _step_generator(self, faces: Tensor, iteration: int) -> tuple[dict[str, Tensor], Tensor]:
-        train = self.options.train
-        self._let_discriminator_learn(False)
-        loss = self.gan.generator(self._judge(faces))
-        values = {'G_loss_adv': loss}
-        if train.path_reg_weight > 0 and iteration % train.net_g_reg_every == 0:
-            penalty, values['G_path_length'] = self._penalize_paths(len(faces))
-            values['G_path_penalty'] = penalty
-            # Lazy regularization: scaled by its interval (StyleGAN2, appendix B).
-            loss = loss + penalty * (train.path_reg_weight * train.net_g_reg_every)
-        norm, stepped = self._backward_and_step(loss, self.net_g, self.optimizer_g, self.scale_g)
-        return {**values, 'grad_norm_g': norm}, stepped
 
     def _penalize_paths(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Return the path-length penalty of a smaller batch, and its mean path length; the running mean follows."""
@@ -113,7 +93,7 @@ class GPENPriorModel(AdversarialModel):
         return faces.clamp(-1, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rest of the training state, the running mean of the path lengths among it."""
+        """Return the training state beside the networks, the running mean of the path lengths among it."""
         return {**super().state_dict(), 'mean_path_length': self.mean_path_length}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

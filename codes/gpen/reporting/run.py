@@ -145,7 +145,8 @@ def find_run(folder: str) -> Path:
 
 def read_run(folder: Path, label: str) -> RunRecords:
     """Return the run in a folder that has a ``metrics.jsonl``; what else is missing is said in the notes."""
-    from gpen.runs.experiment import flatten, is_in_use
+    from gpen.runs.changes import flatten
+    from gpen.runs.experiment import is_in_use
     from gpen.runs.recorder import METRICS_FILE
 
     notes: list[str] = []

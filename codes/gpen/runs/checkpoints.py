@@ -10,25 +10,15 @@ from __future__ import annotations
 import filecmp
 import re
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gpen.errors import UserError
+from gpen.runs.training_state import Checkpoint, Networks
 from gpen.utils.files import atomic_path, link_or_copy
 from gpen.weights.files import read_torch_file
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A loaded checkpoint: the iteration, the networks by file stem, and the rest of the state."""
-
-    path: Path
-    iteration: int
-    networks: dict[str, dict[str, Any]]
-    state: dict[str, Any]
 
 
 class CheckpointStore:
@@ -47,7 +37,7 @@ class CheckpointStore:
     def save(
         self,
         iteration: int,
-        networks: dict[str, dict[str, Any]],
+        networks: Networks,
         state: dict[str, Any],
         best_iteration: int | None,
         good_until: int | None = None,
@@ -65,10 +55,12 @@ class CheckpointStore:
         Raises:
             UserError: not writable or the disk is full; what was there before is untouched.
         """
+        # The state comes last, so that it never names a model file that is not there.
         names = {stem: f'{stem}_{iteration}.pth' for stem in networks}
         for stem, content in networks.items():
             _save(self.models / names[stem], content)
         _save(self.states / f'{iteration}.state', {'iteration': iteration, 'networks': names, **state})
+
         self.link(iteration, list(networks), best_iteration)
         self.prune(iteration if good_until is None else good_until)
 
@@ -100,7 +92,7 @@ class CheckpointStore:
 
     def adopt_best(self, checkpoint: Checkpoint) -> None:
         """Take over the best generator of the folder that a checkpoint comes from, if it has a number there."""
-        best_iteration = (checkpoint.state.get('early_stopping') or {}).get('best_iteration')
+        best_iteration = checkpoint.early_stopping.get('best_iteration')
         best = checkpoint.path.resolve().parent.parent / 'models' / f'net_g_{best_iteration}.pth'
         if best.is_file():
             link_or_copy(best, self.models / 'net_g_best.pth')
@@ -113,28 +105,25 @@ class CheckpointStore:
         """
         moved = []
         iterations = self.iterations()
-        for folder in (self.models, self.states):
-            for path in folder.glob('.*.tmp'):
-                path.unlink(missing_ok=True)
-            for path in sorted([*folder.glob('net_*_*.pth'), *folder.glob('*.state')]):
-                number = _iteration_of(path)
-                if number is None:
-                    continue
-                if number not in iterations:
-                    path.unlink()
-                elif number > iteration:
-                    target = folder.parent / 'superseded'
-                    target.mkdir(exist_ok=True)
-                    path.replace(target / path.name)
-                    moved.append(path.name)
-                    if path.name.startswith('net_g_'):
-                        self._drop_best_if_same(target / path.name)
+        for path in [*self.models.glob('.*.tmp'), *self.states.glob('.*.tmp')]:
+            path.unlink(missing_ok=True)
+
+        for path in sorted([*self.models.glob('net_*_*.pth'), *self.states.glob('*.state')]):
+            number = _iteration_of(path)
+            if number is not None and number not in iterations:
+                path.unlink()
+            elif number is not None and number > iteration:
+                self._supersede(path)
+                moved.append(path.name)
         return moved
 
-    def _drop_best_if_same(self, superseded: Path) -> None:
-        """Remove the best name where it stands for a generator that is superseded: it would be taken for another."""
+    def _supersede(self, path: Path) -> None:
+        """Move a file to ``superseded/``; the best name goes where it stands for it and would be taken for another."""
+        target = self.models.parent / 'superseded' / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
         best = self.models / 'net_g_best.pth'
-        if best.exists() and filecmp.cmp(best, superseded, shallow=False):
+        if path.name.startswith('net_g_') and best.exists() and filecmp.cmp(best, target, shallow=False):
             best.unlink()
 
     def iterations(self) -> list[int]:
@@ -154,6 +143,7 @@ class CheckpointStore:
                 return self.load(path), damaged
             except UserError as error:
                 damaged.append(str(error))
+
         if damaged:
             listing = '\n  '.join(damaged)
             raise UserError(f'No checkpoint in {self.states} is whole:\n  {listing}\nTrain anew without --auto_resume.')

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import textwrap
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ class Recorder:
     def __init__(
         self, folder: Path, use_tensorboard: bool, resume_iteration: int = 0, validation_is_due: bool = False
     ) -> None:
+        self.folder = folder
         self._path = folder / METRICS_FILE
         self._writer: Any = None
         trim_metrics(self._path, resume_iteration, validation_is_due)
@@ -63,11 +63,26 @@ class Recorder:
                 self._writer.add_scalar(tag, value, iteration)
         return record
 
-    def sentence(self, iteration: int, epoch: int, phase: str, name: str, severity: str, sentence: str) -> None:
-        """Record a sentence on the run, shown in TensorBoard as the text ``PHASE/NAME``."""
+    def finding(self, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
+        """Record what a health rule says; TensorBoard shows it as the text ``health/NAME``."""
+        self._add_sentence('health', iteration, epoch, name, severity, sentence)
+        self.text(f'health/{name}', textwrap.fill(f'{severity}: {sentence}', TEXT_WIDTH), iteration)
+
+    def event(self, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
+        """Record what happened to the run, in ``metrics.jsonl`` alone.
+
+        Args:
+            iteration: the last one that was done.
+            epoch: of that iteration.
+            name: ``start``, ``resume``, ``stop``, ``warning``, ``skipped_step`` or ``superseded``.
+            severity: ``info``, ``warning`` or ``error``.
+            sentence: what happened.
+        """
+        self._add_sentence('event', iteration, epoch, name, severity, sentence)
+
+    def _add_sentence(self, phase: str, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
         about = {'name': name, 'severity': severity, 'sentence': sentence}
         self._append({'iter': iteration, 'epoch': epoch, 'phase': phase, **about})
-        self.text(f'{phase}/{name}', textwrap.fill(f'{severity}: {sentence}', TEXT_WIDTH), iteration)
 
     def _append(self, record: dict[str, Any]) -> None:
         self._stream.write(to_json(record) + '\n')
@@ -108,6 +123,7 @@ def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = Fals
     """Remove the records after ``last_iteration``, those of its validation where it is due, and a half-written line."""
     if not path.exists():
         return
+
     text = path.read_text(encoding='utf-8')
     kept = []
     for line in text.splitlines():
@@ -118,6 +134,7 @@ def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = Fals
                 kept.append(line + '\n')
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             continue
+
     if ''.join(kept) != text:
         write_text(path, ''.join(kept))
 
@@ -164,29 +181,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         raise UserError(f'There is no {path}. Give the folder of a run, such as experiments/NAME.')
     whole_lines = path.read_text(encoding='utf-8').rpartition('\n')[0]
     return [json.loads(line) for line in whole_lines.splitlines()]
-
-
-class Stopwatch:
-    """Seconds per step since the last reading, validation left out."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self._elapsed = 0.0
-        self._steps = 0
-
-    def step(self) -> None:
-        """Count one step, which ends now."""
-        now = time.perf_counter()
-        self._elapsed += now - self._start
-        self._start = now
-        self._steps += 1
-
-    def pause(self) -> None:
-        """Leave the time since the last step out."""
-        self._start = time.perf_counter()
-
-    def read(self) -> float:
-        """Return the mean seconds per step, and start anew."""
-        mean = self._elapsed / max(self._steps, 1)
-        self._elapsed, self._steps = 0.0, 0
-        return mean

@@ -13,8 +13,8 @@ from gpen.data.scan import writing_nothing
 from gpen.distributed import ranks
 from gpen.evaluation.validation import validate
 from gpen.options import Options, ParsedOptions
-from gpen.training.parts import Parts, build_parts
-from gpen.training.run import batch_size, describe_run
+from gpen.training.run import describe_setup
+from gpen.training.setup import Setup, batch_size, build_setup
 from gpen.utils.device import explain_out_of_memory, peak_memory, select_device
 from gpen.utils.text import format_duration
 
@@ -23,63 +23,76 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     """Build everything, run one training step and one validation batch; write nothing.
 
     Returns:
-        Lines to print: parameters, schedule, time per step, peak memory.
+        Lines to print: parameters, schedule, time per step, peak memory; none on other ranks than 0.
 
     Raises:
         UserError: anything that the user can put right.
     """
     options = parsed.options
     device, sentence = select_device(options.num_gpu, ranks.local_rank(), ranks.world_size())
-    one_batch = batch_size(options)
-    seconds: list[float] = []
-    with explain_out_of_memory(one_batch), writing_nothing():
-        parts = ranks.one_first(lambda: build_parts(options, device))
-        lines = [*parsed.warnings, sentence, describe_run(parts), _describe_schedule(parts)]
-        loader = build_train_loader(
-            parts.train_set,
-            one_batch,
-            0,
-            options.seed,
-            end_iteration=2,
-            rank=ranks.rank(),
-            world_size=ranks.world_size(),
-        )
-        for iteration, batch in zip(_iterations_to_try(options), loader, strict=True):
-            started = time.perf_counter()
-            parts.model.set_learning_rates(parts.rates.at(iteration))
-            parts.model.train_step(batch, iteration)
-            _synchronize(device)
-            seconds.append(time.perf_counter() - started)
-        for message in parts.model.guard.review():
-            lines.append(f'Warning: {message}')
-        if parts.val_loader is not None and ranks.is_main():
-            lines.append(_validate_one_batch(parts))
-    means: dict[str, Any] = parts.model.means.read()
-    lines.append('Losses: ' + '  '.join(f'{name} {value:.4g}' for name, value in means.items()))
-    total = format_duration(seconds[-1] * parts.total_iterations)
-    lines.append(
-        f'Time per step: {seconds[-1]:.3f} s (the first: {seconds[0]:.3f} s); the whole run at this rate: {total}'
+    with explain_out_of_memory(batch_size(options)), writing_nothing():
+        setup = ranks.one_first(lambda: build_setup(options, device))
+        seconds = _train_two_steps(setup)
+        skipped = [f'Warning: {sentence}' for sentence in setup.model.guard.review()]
+        validation = [_validate_one_batch(setup)] if setup.val_loader is not None and ranks.is_main() else []
+        means: dict[str, Any] = setup.model.means.read()
+    if not ranks.is_main():
+        return []
+
+    total = format_duration(seconds[-1] * setup.total_iterations)
+    return [
+        *parsed.warnings,
+        sentence,
+        describe_setup(setup),
+        _describe_schedule(setup),
+        *skipped,
+        *validation,
+        'Losses: ' + '  '.join(f'{name} {value:.4g}' for name, value in means.items()),
+        f'Time per step: {seconds[-1]:.3f} s (the first: {seconds[0]:.3f} s); the whole run at this rate: {total}',
+        f'Peak memory: {peak_memory(device):,.0f} MiB',
+        'The options are good. Nothing was written.',
+    ]
+
+
+def _train_two_steps(setup: Setup) -> list[float]:
+    """Train the two steps of :func:`_iterations_to_try`; return the seconds that each took."""
+    loader = build_train_loader(
+        setup.train_set,
+        batch_size(setup.options),
+        0,
+        setup.options.seed,
+        end_iteration=2,
+        rank=ranks.rank(),
+        world_size=ranks.world_size(),
     )
-    lines.append(f'Peak memory: {peak_memory(device):,.0f} MiB')
-    lines.append('The options are good. Nothing was written.')
-    return lines
+
+    seconds = []
+    for iteration, batch in zip(_iterations_to_try(setup.options), loader, strict=True):
+        started = time.perf_counter()
+        setup.model.set_learning_rates(setup.rates.at(iteration))
+        setup.model.train_step(batch, iteration)
+        _synchronize(setup.device)
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
-def _describe_schedule(parts: Parts) -> str:
+def _describe_schedule(setup: Setup) -> str:
     """Return the learning rates as a table, a row per change (the first and last of a run of many changes)."""
     rows: list[tuple[int, dict[str, float]]] = []
-    step = max(1, parts.total_iterations // 2000)
-    epoch = parts.iterations_per_epoch
+    step = max(1, setup.total_iterations // 2000)
+    epoch = setup.iterations_per_epoch
     for iteration in sorted(
-        {*range(1, parts.total_iterations + 1, step), *range(1, parts.total_iterations + 1, epoch)}
+        {*range(1, setup.total_iterations + 1, step), *range(1, setup.total_iterations + 1, epoch)}
     ):
-        rates = parts.rates.at(iteration)
+        rates = setup.rates.at(iteration)
         if not rows or rows[-1][1] != rates:
             rows.append((iteration, rates))
+
+    # A dozen of them, spread over the run, where there are more
     if len(rows) > 12:
         rows = [rows[round(n * (len(rows) - 1) / 11)] for n in range(12)]
     table = [
-        f'  from iteration {i:>8}  epoch {parts.epoch_of(i):>5}'
+        f'  from iteration {i:>8}  epoch {setup.epoch_of(i):>5}'
         + ''.join(f'  lr_{name} {rate:.3g}' for name, rate in rates.items())
         for i, rates in rows
     ]
@@ -94,10 +107,10 @@ def _iterations_to_try(options: Options) -> tuple[int, int]:
     return first, first + train.net_d_iters
 
 
-def _validate_one_batch(parts: Parts) -> str:
-    batch = next(iter(parts.val_loader))
+def _validate_one_batch(setup: Setup) -> str:
+    batch = next(iter(setup.val_loader))
     result = validate(
-        parts.model.restore, [batch], parts.metrics, parts.options.seed, num_pictures=1, restores=parts.model.restores
+        setup.model.restore, [batch], setup.metrics, setup.options.seed, num_pictures=1, restores=setup.model.restores
     )
     assert result is not None
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())

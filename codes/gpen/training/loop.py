@@ -2,111 +2,195 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
 from tqdm import tqdm
 
-from gpen import __version__
 from gpen.data.loader import build_train_loader
 from gpen.distributed import ranks
-from gpen.errors import UserError
-from gpen.evaluation.validation import ValidationResult, validate, write_sheet
+from gpen.evaluation.validation import ValidationResult, validate
 from gpen.health.measures import add_measures
 from gpen.health.watch import Health
-from gpen.runs.checkpoints import Checkpoint, CheckpointStore
-from gpen.runs.experiment import LOGGER
-from gpen.runs.recorder import Recorder, Stopwatch
-from gpen.training.parts import Parts
+from gpen.runs.checkpoints import CheckpointStore
+from gpen.runs.log import LOGGER, RECORDED
+from gpen.runs.recorder import Recorder
+from gpen.runs.run_file import RunFile, Status
+from gpen.runs.sheets import keep_sheet
+from gpen.runs.training_state import pack_networks, pack_state
+from gpen.training.setup import Setup
 from gpen.training.signals import StopRequest
 from gpen.utils.text import format_duration
-
-STATE_KEYS = {'options', 'data', 'model', 'early_stopping', 'validation_is_due'}
+from gpen.utils.timing import StepTimer
 
 
 @dataclass
-class Run:
-    """A run in progress: its parts, where it writes, and how far it is.
+class TrainingRun:
+    """A run in progress.
 
-    Of the processes that train together, only rank 0 has a recorder, and only it writes.
+    Attributes:
+        setup: what it works with.
+        store: its checkpoints.
+        recorder: its records; None on all ranks but 0, which alone writes.
+        run_file: what it is and how far it is; written by rank 0.
+        stop: whether a signal asks it to stop.
+        iteration: the last iteration that was done.
+        saved_iteration: the iteration of the newest checkpoint.
+        validation_is_due: the validation of this iteration has not been done, or was cut off.
+        timer: seconds per step.
+        health: the rules that watch it; None without records or where they are switched off.
     """
 
-    parts: Parts
+    setup: Setup
     store: CheckpointStore
     recorder: Recorder | None
+    run_file: RunFile
     stop: StopRequest
     iteration: int = 0
     saved_iteration: int = 0
     validation_is_due: bool = False
-    watch: Stopwatch = field(default_factory=Stopwatch)
+    timer: StepTimer = field(default_factory=StepTimer)
     health: Health | None = None
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that the last iteration belongs to."""
+        return self.setup.epoch_of(self.iteration)
 
-def train(run: Run) -> str:
-    """Train from ``run.iteration`` to the end, early stopping or a signal; return why it ended.
 
-    Per epoch: set the learning rates, train, validate the EMA generator, save.
+@dataclass(frozen=True)
+class Ending:
+    """Why a run ended: a status for ``run.json``, and a sentence."""
+
+    status: Status
+    reason: str
+
+
+def train(run: TrainingRun) -> Ending:
+    """Train from ``run.iteration`` to the last iteration, early stopping or a signal.
+
+    In each iteration: set the learning rates, train one step, and, where it is due, record, validate the EMA generator
+    and save.
 
     Raises:
         UserError: the loss was not finite too often, or a file could not be read or written.
     """
-    parts, model = run.parts, run.parts.model
-    train_options = parts.options.datasets.train
-    assert train_options is not None
-    if run.recorder is not None and parts.options.logger.health:
-        run.health = Health(parts.options, parts.total_iterations, parts.rates.at, run.recorder.read())
-    if run.validation_is_due:  # an interruption came before it
-        done = _validate(run) is not None
-        run.stop.agree()
-        if not done:
-            return _stopped_sentence(run)
-        run.saved_iteration = -1
-        save(run)
-    if parts.early_stopping is not None and parts.early_stopping.should_stop:
-        return _early_stopping_sentence(parts)
-    loader = build_train_loader(
-        parts.train_set,
-        batch_size=train_options.batch_size_per_gpu,
-        num_workers=train_options.num_worker_per_gpu,
-        manual_seed=parts.options.seed,
+    setup, model, stop = run.setup, run.setup.model, run.stop
+    if run.recorder is not None and setup.options.logger.health:
+        run.health = Health(setup.options, setup.total_iterations, setup.rates.at, run.recorder.read())
+
+    # A validation that an interruption cut off comes first.
+    if run.validation_is_due:
+        is_done = _validate(run) is not None
+        stop.all_reduce()
+        if not is_done:
+            return _stopped(run)
+        save(run, anew=True)
+    if _stops_early(setup):
+        return _early(setup)
+
+    with _open_bar(run) as bar:
+        for batch in _load_data(run):
+            # Step
+            run.iteration += 1
+            model.set_learning_rates(setup.rates.at(run.iteration))
+            model.train_step(batch, run.iteration)
+            run.timer.step()
+            bar.update()
+
+            # Records: what the device holds is read here alone, because that makes a GPU wait.
+            records_now = run.iteration % setup.options.logger.print_freq == 0
+            if records_now or setup.device.type == 'cpu':
+                _report_skipped_steps(run)
+            if records_now:
+                _record_training(run, bar)
+
+            # Validation
+            run.validation_is_due = setup.validates_at(run.iteration)
+            improved = bool(run.validation_is_due and _validate(run))
+
+            # Checkpoint: all ranks stop after the same step.
+            stop.all_reduce()
+            if improved or _stops_early(setup) or stop.is_set or setup.saves_at(run.iteration):
+                save(run)
+
+            # End
+            if stop.is_set:
+                return _stopped(run)
+            if _stops_early(setup):
+                return _early(setup)
+
+    total = setup.total_iterations
+    if run.iteration > total:
+        return Ending(
+            'finished', f'Nothing to do: {run.iteration} iterations are done, and the options ask for {total}.'
+        )
+    return Ending('finished', f'Finished: all {total} iterations are done.')
+
+
+def save(run: TrainingRun, anew: bool = False) -> None:
+    """Write a checkpoint of the run as it is now, unless there is one (``anew``: all the same)."""
+    if run.saved_iteration == run.iteration and not anew:
+        return
+    setup, early = run.setup, run.setup.early_stopping
+    _report_skipped_steps(run)
+
+    if run.recorder is not None:
+        run.recorder.flush()  # first: no record of a saved iteration may be missing after a power cut
+        state = pack_state(
+            setup.model,
+            setup.options,
+            early.state_dict() if early is not None else None,
+            epoch=run.epoch,
+            pairs=len(setup.train_set),
+            processes=ranks.world_size(),
+            validation_is_due=run.validation_is_due,
+        )
+        best = early.best_iteration if early is not None else None
+        good_until = setup.model.guard.last_finite_iteration
+        run.store.save(run.iteration, pack_networks(setup.model), state, best, good_until)
+        write_run_file(run)
+    run.saved_iteration = run.iteration
+
+
+def write_run_file(run: TrainingRun, **changes: Any) -> None:
+    """Write ``run.json`` with how far the run is, and with further changes of its fields."""
+    if run.recorder is not None:
+        run.run_file.iteration = run.iteration
+        run.run_file.seconds += run.timer.read_total()
+        run.run_file = run.run_file.model_copy(update=changes)
+        run.run_file.write(run.recorder.folder)
+
+
+# ---- data
+
+
+def _load_data(run: TrainingRun) -> Any:
+    """Return the batches of this rank from the next iteration to the last one."""
+    options = run.setup.options.datasets.train
+    assert options is not None
+    return build_train_loader(
+        run.setup.train_set,
+        batch_size=options.batch_size_per_gpu,
+        num_workers=options.num_worker_per_gpu,
+        manual_seed=run.setup.options.seed,
         start_iteration=run.iteration,
-        end_iteration=parts.total_iterations,
-        pin_memory=train_options.pin_memory and parts.device.type == 'cuda',
-        prefetch_factor=train_options.prefetch_factor,
+        end_iteration=run.setup.total_iterations,
+        pin_memory=options.pin_memory and run.setup.device.type == 'cuda',
+        prefetch_factor=options.prefetch_factor,
         rank=ranks.rank(),
         world_size=ranks.world_size(),
     )
-    with _open_bar(run) as bar:
-        for batch in loader:
-            run.iteration += 1
-            model.set_learning_rates(parts.rates.at(run.iteration))
-            model.train_step(batch, run.iteration)
-            run.watch.step()
-            bar.update()
-            logs = run.iteration % parts.options.logger.print_freq == 0
-            if logs or parts.device.type == 'cpu':  # reading losses makes a GPU wait
-                for message in model.guard.review():
-                    LOGGER.warning(message)
-            if logs:
-                _record_training(run, bar)
-            run.validation_is_due = parts.validates_at(run.iteration)
-            improved = bool(run.validation_is_due and _validate(run))
-            run.stop.agree()
-            stops_early = parts.early_stopping is not None and parts.early_stopping.should_stop
-            if improved or stops_early or run.stop.is_set or parts.saves_at(run.iteration):
-                save(run)
-            if run.stop.is_set:
-                return _stopped_sentence(run)
-            if stops_early:
-                return _early_stopping_sentence(parts)
-    if run.iteration > parts.total_iterations:
-        return f'Nothing to do: {run.iteration} iterations are done, and the options ask for {parts.total_iterations}.'
-    return f'Finished: all {parts.total_iterations} iterations are done.'
 
 
-def _open_bar(run: Run) -> tqdm[Any]:
+# ---- records
+
+
+def _open_bar(run: TrainingRun) -> tqdm[Any]:
     return tqdm(
-        total=run.parts.total_iterations,
+        total=run.setup.total_iterations,
         initial=run.iteration,
         unit='it',
         dynamic_ncols=True,
@@ -114,135 +198,114 @@ def _open_bar(run: Run) -> tqdm[Any]:
     )
 
 
-def save(run: Run) -> None:
-    """Write a checkpoint of the run as it is now, unless there is one."""
-    if run.saved_iteration == run.iteration:
-        return
-    parts = run.parts
-    for message in parts.model.guard.review():
-        LOGGER.warning(message)
-    if run.recorder is not None:
-        run.recorder.flush()
-        _write_checkpoint(run)
-    run.saved_iteration = run.iteration
+def _report_skipped_steps(run: TrainingRun) -> None:
+    """Say and record which steps since the last call were skipped because a value was not finite."""
+    for sentence in run.setup.model.guard.review():
+        LOGGER.warning(sentence, extra=RECORDED)
+        if run.recorder is not None:
+            run.recorder.event(run.iteration, run.epoch, 'skipped_step', 'warning', sentence)
 
 
-def _write_checkpoint(run: Run) -> None:
-    parts = run.parts
-    early = parts.early_stopping
-    state: dict[str, Any] = {
-        'version': __version__,
-        'epoch': parts.epoch_of(run.iteration),
-        'options': parts.options.model_dump(mode='json'),
-        'data': {'pairs': len(parts.train_set), 'processes': ranks.world_size()},
-        'model': parts.model.state_dict(),
-        'early_stopping': early.state_dict() if early is not None else None,
-        'validation_is_due': run.validation_is_due,
-    }
-    best = early.best_iteration if early is not None else None
-    good_until = parts.model.guard.last_finite_iteration
-    run.store.save(run.iteration, parts.model.network_states(), state, best, good_until)
-
-
-def restore_run(parts: Parts, checkpoint: Checkpoint) -> None:
-    """Put the parts into the state of a checkpoint.
-
-    Raises:
-        UserError: the checkpoint holds other networks or optimizers.
-    """
-    state = checkpoint.state
-    try:
-        parts.model.load_network_states(checkpoint.networks)
-        parts.model.load_state_dict(state['model'])
-        early, saved = parts.early_stopping, state['early_stopping']
-        if early is not None and saved is not None and not early.load_state_dict(saved):
-            LOGGER.info('Early stopping starts anew: it follows %s now.', early.metric)
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f'{checkpoint.path} does not fit this run: {error}. Start anew without --auto_resume.'
-        ) from error
-
-
-def _record_training(run: Run, bar: tqdm[Any]) -> None:
-    parts = run.parts
-    rates = parts.rates.at(run.iteration)
-    values = parts.model.means.read()
-    values |= {f'lr_{name}': rate for name, rate in rates.items() if name[0] == 'g' or parts.model.net_d is not None}
-    seconds = run.watch.read()
+def _record_training(run: TrainingRun, bar: tqdm[Any]) -> None:
+    """Record the means since the last record, the learning rates and the time per step; ask the health rules."""
+    setup = run.setup
+    values = setup.model.means.read()
+    has_discriminator = setup.model.net_d is not None
+    rates = setup.rates.at(run.iteration)
+    values |= {f'lr_{name}': rate for name, rate in rates.items() if name[0] == 'g' or has_discriminator}
+    seconds = run.timer.read()
     if run.recorder is None:
         return
-    epoch = parts.epoch_of(run.iteration)
-    record = run.recorder.scalars(run.iteration, epoch, 'train', values, seconds_per_iter=seconds)
+
+    # Files
+    record = run.recorder.scalars(run.iteration, run.epoch, 'train', values, seconds_per_iter=seconds)
+
+    # Screen
     losses = {name: value for name, value in values.items() if name.startswith(('G_', 'D_'))}
     bar.set_postfix({name.replace('_loss', ''): f'{value:.3g}' for name, value in losses.items()}, refresh=False)
     numbers = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
-    left = format_duration(seconds * (parts.total_iterations - run.iteration))
-    LOGGER.info(
-        'epoch %d  iter %d/%d  %s  %.3f s/it  %s left',
-        epoch,
-        run.iteration,
-        parts.total_iterations,
-        numbers,
-        seconds,
-        left,
-    )
+    left = format_duration(seconds * (setup.total_iterations - run.iteration))
+    place = f'epoch {run.epoch}  iter {run.iteration}/{setup.total_iterations}'
+    LOGGER.info('%s  %s  %.3f s/it  %s left', place, numbers, seconds, left)
+
     _check_health(run, run.recorder, record)
 
 
-def _validate(run: Run) -> bool | None:
+def _check_health(run: TrainingRun, recorder: Recorder, record: dict[str, Any]) -> None:
+    for finding in run.health.add(record) if run.health is not None else []:
+        recorder.finding(run.iteration, run.epoch, finding.name, finding.severity, finding.sentence)
+        LOGGER.warning('Health, iter %d: %s', run.iteration, finding.sentence, extra=RECORDED)
+
+
+# ---- validation
+
+
+def _validate(run: TrainingRun) -> bool | None:
     """Validate and record; return whether it is the best so far, or None when a signal came before the end."""
-    parts, options = run.parts, run.parts.options.val
-    restore, metrics = parts.model.restore, parts.metrics
-    if parts.options.logger.health:
-        restore, metrics = add_measures(parts.model, metrics)
+    setup, options = run.setup, run.setup.options.val
+    restore: Callable[[Tensor], Tensor] = setup.model.restore
+    metrics = setup.metrics
+    if setup.options.logger.health:
+        restore, metrics = add_measures(setup.model, metrics)
+
+    # Each rank restores its share of the images; the result is that of all, on every rank.
     result = validate(
         restore,
-        parts.val_loader,
+        setup.val_loader,
         metrics,
-        parts.options.seed,
+        setup.options.seed,
         options.num_pictures,
         should_stop=lambda: run.stop.is_noted,
         is_shared=True,
-        restores=parts.model.restores,
+        restores=setup.model.restores,
     )
-    run.watch.pause()
-    if result is None:  # the state says that this validation is still due
+    run.timer.pause()
+    if result is None:  # the checkpoint will say that this validation is still due
         return None
     run.validation_is_due = False
+
+    # The best so far
+    early = setup.early_stopping
+    improved = early is not None and early.update(result.means[early.metric], run.iteration)
+    for name, summary in run.run_file.metrics.items():
+        summary.update(result.means[name], run.iteration)
+
+    # Records
     if run.recorder is not None:
         _record_validation(run, run.recorder, result)
-    epoch, early = parts.epoch_of(run.iteration), parts.early_stopping
-    improved = early is not None and early.update(result.means[early.metric], run.iteration)
+        write_run_file(run)
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
-    LOGGER.info('epoch %d  iter %d  validation  %s%s', epoch, run.iteration, numbers, '  (best)' if improved else '')
+    LOGGER.info(
+        'epoch %d  iter %d  validation  %s%s', run.epoch, run.iteration, numbers, '  (best)' if improved else ''
+    )
     return improved
 
 
-def _record_validation(run: Run, recorder: Recorder, result: ValidationResult) -> None:
+def _record_validation(run: TrainingRun, recorder: Recorder, result: ValidationResult) -> None:
+    """Record the metrics and the sheet of pictures; ask the health rules."""
     means = {f'val/{name}': value for name, value in result.means.items()}
-    record = recorder.scalars(run.iteration, run.parts.epoch_of(run.iteration), 'val', means)
+    record = recorder.scalars(run.iteration, run.epoch, 'val', means)
     _check_health(run, recorder, record)
     if result.sheet is not None:
-        tag = 'val/input_restored_sharp' if run.parts.model.restores else 'val/samples'
+        setup, early = run.setup, run.setup.early_stopping
+        tag = 'val/input_restored_sharp' if setup.model.restores else 'val/samples'
         recorder.picture(tag, result.sheet, run.iteration)
-        if run.parts.options.val.save_img:
-            write_sheet(run.store.models.parent / 'visualization' / f'{run.iteration}.png', result.sheet)
+        best = early.best_iteration if early is not None else None
+        keep_sheet(recorder.folder, result.sheet, run.iteration, best, keeps_all=setup.options.val.save_img)
 
 
-def _check_health(run: Run, recorder: Recorder, record: dict[str, Any]) -> None:
-    if run.health is None:
-        return
-    epoch = run.parts.epoch_of(run.iteration)
-    for finding in run.health.add(record):
-        recorder.sentence(run.iteration, epoch, 'health', finding.name, finding.severity, finding.sentence)
-        LOGGER.warning('Health, iter %d: %s', run.iteration, finding.sentence)
+# ---- endings
 
 
-def _stopped_sentence(run: Run) -> str:
-    return f'Stopped by {run.stop.name} after iteration {run.iteration}.'
+def _stops_early(setup: Setup) -> bool:
+    return setup.early_stopping is not None and setup.early_stopping.should_stop
 
 
-def _early_stopping_sentence(parts: Parts) -> str:
-    early = parts.early_stopping
+def _stopped(run: TrainingRun) -> Ending:
+    return Ending('stopped', f'Stopped by {run.stop.name} after iteration {run.iteration}.')
+
+
+def _early(setup: Setup) -> Ending:
+    early = setup.early_stopping
     assert early is not None
-    return f'Early stopping: {early.metric} has not improved for {early.waited} validations.'
+    return Ending('stopped_early', f'Early stopping: {early.metric} has not improved for {early.waited} validations.')

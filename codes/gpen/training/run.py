@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from contextlib import ExitStack
 
 import torch
@@ -10,13 +10,18 @@ import torch
 from gpen.distributed import ranks
 from gpen.errors import UserError, explain_os_error
 from gpen.options import Options, ParsedOptions
-from gpen.runs.checkpoints import Checkpoint, CheckpointStore
-from gpen.runs.experiment import LOGGER, RunLog, compare_options, lock_experiment, move_aside
+from gpen.runs.changes import compare_options
+from gpen.runs.checkpoints import CheckpointStore
+from gpen.runs.experiment import lock_experiment, move_aside
+from gpen.runs.log import LOGGER, RunLog
+from gpen.runs.options_file import write_options
 from gpen.runs.recorder import Recorder
-from gpen.training.loop import STATE_KEYS, Run, restore_run, save, train
-from gpen.training.parts import Parts, build_parts
+from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
+from gpen.runs.training_state import Checkpoint, load_model, pack_networks
+from gpen.training.loop import Ending, TrainingRun, save, train, write_run_file
+from gpen.training.setup import Setup, batch_size, build_setup
 from gpen.training.signals import StopRequest
-from gpen.utils.device import explain_out_of_memory, select_device
+from gpen.utils.device import describe_device, explain_out_of_memory, select_device
 from gpen.utils.files import resolve_path
 from gpen.utils.text import format_duration
 
@@ -26,7 +31,7 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
 
     Args:
         parsed: checked options.
-        auto_resume: continue from the newest state that is whole, if there is one.
+        auto_resume: continue from the newest checkpoint that is whole, if there is one.
 
     Returns:
         The exit status: 0, or 130 or 143 after Ctrl-C or SIGTERM.
@@ -42,45 +47,46 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         device, sentence = ranks.on_all(lambda: select_device(options.num_gpu, ranks.local_rank(), ranks.world_size()))
         LOGGER.info(sentence)
 
-        def claim() -> Checkpoint | None:
+        # The experiment folder is this run's alone from here on; rank 0 looks for a checkpoint in it.
+        def find_checkpoint() -> Checkpoint | None:
             stack.enter_context(lock_experiment(options.experiment_folder))
             return _find_checkpoint(options, store, auto_resume)
 
-        checkpoint = ranks.on_main(claim)
-        parts = _build_parts(options, device, checkpoint)
-        due = checkpoint is not None and checkpoint.state['validation_is_due'] and parts.val_loader is not None
+        checkpoint = ranks.on_main(find_checkpoint)
+
+        # Networks, data, schedule, metrics, in the state of the checkpoint
+        setup = _build(options, device, checkpoint)
+        run_file = _describe_as_data(setup)
+        start = checkpoint.iteration if checkpoint is not None else 0
+        is_due = checkpoint is not None and checkpoint.validation_is_due and setup.val_loader is not None
         stop = stack.enter_context(StopRequest())
 
+        # Records: only rank 0 writes.
         def open_records() -> Recorder | None:
             if not ranks.is_main():
                 return None
-            recorder = _open_records(parts, store, checkpoint, log, due)
+            recorder = _open_records(setup, store, checkpoint, log, is_due)
             stack.callback(recorder.close)
-            if checkpoint is None:
-                recorder.text('options', parsed.text, 0)
+            _write_start(parsed, setup, recorder, run_file, checkpoint)
             return recorder
 
-        start = checkpoint.iteration if checkpoint is not None else 0
-        run = Run(parts, store, ranks.on_all(open_records), stop, start, start, due)
+        recorder = ranks.on_all(open_records)
+        run = TrainingRun(setup, store, recorder, run_file, stop, start, start, is_due)
         if checkpoint is not None and not store.owns(checkpoint):
-            run.saved_iteration = -1
-            save(run)
-        return _train_and_report(run)
+            save(run, anew=True)
+
+        # Training
+        LOGGER.info(describe_setup(setup))
+        try:
+            with explain_out_of_memory(batch_size(options)), ranks.explain_lost_process():
+                ending = train(run)
+        except (UserError, OSError) as error:
+            _report_failure(run, error)
+            raise
+        return _report_ending(run, ending)
 
 
-def _build_parts(options: Options, device: torch.device, checkpoint: Checkpoint | None) -> Parts:
-    """Build the parts, in the state of the checkpoint."""
-
-    def build() -> Parts:
-        with explain_out_of_memory(batch_size(options)):
-            parts = build_parts(options, device)
-            if checkpoint is not None:
-                _continue_from(checkpoint, parts)
-            return parts
-
-    parts = ranks.one_first(build)
-    parts.model.copy_from_main()
-    return parts
+# ---- the checkpoint to continue from
 
 
 def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool) -> Checkpoint | None:
@@ -96,30 +102,48 @@ def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool
     return None
 
 
-def _continue_from(checkpoint: Checkpoint, parts: Parts) -> None:
-    """Put the parts into the state of the checkpoint; say so, and which options changed."""
-    if not set(checkpoint.state) >= STATE_KEYS:
-        version = checkpoint.state.get('version', 'another version')
-        raise UserError(
-            f'{checkpoint.path} was written by {version} of this program. Start anew without --auto_resume.'
-        )
-    changed = compare_options(checkpoint.state['options'], parts.options.model_dump(mode='json'))
-    before = {'processes': 1, **checkpoint.state['data']}
-    for name, what, now in (
-        ('pairs', 'pairs to train on', len(parts.train_set)),
+def _build(options: Options, device: torch.device, checkpoint: Checkpoint | None) -> Setup:
+    """Build what the run works with, in the state of the checkpoint; rank 0's networks go to all ranks."""
+
+    def build() -> Setup:
+        with explain_out_of_memory(batch_size(options)):
+            setup = build_setup(options, device)
+            if checkpoint is not None:
+                _continue_from(checkpoint, setup)
+            return setup
+
+    setup = ranks.one_first(build)
+    setup.model.broadcast()
+    return setup
+
+
+def _continue_from(checkpoint: Checkpoint, setup: Setup) -> None:
+    """Put the setup into the state of the checkpoint; say so, and which options changed."""
+    checkpoint.check()
+    changed = compare_options(checkpoint.options, setup.options.model_dump(mode='json'))
+    for name, what, value in (
+        ('pairs', 'pairs to train on', len(setup.train_set)),
         ('processes', 'processes that train together', ranks.world_size()),
     ):
-        if before[name] != now:
-            epoch = f'an epoch has {parts.iterations_per_epoch} iterations'
-            changed.append(f'{what}: {before[name]} -> {now}; {epoch}')
-    restore_run(parts, checkpoint)
+        if checkpoint.data[name] != value:
+            epoch = f'an epoch has {setup.iterations_per_epoch} iterations'
+            changed.append(f'{what}: {checkpoint.data[name]} -> {value}; {epoch}')
+
+    load_model(setup.model, checkpoint)
+    early = setup.early_stopping
+    if early is not None and checkpoint.early_stopping and not early.load_state_dict(checkpoint.early_stopping):
+        LOGGER.info('Early stopping starts anew: it follows %s now.', early.metric)
+
     LOGGER.info('Continuing from %s, after iteration %d.', checkpoint.path, checkpoint.iteration)
     for line in changed:
         LOGGER.info('Changed since then: %s', line)
 
 
+# ---- the experiment folder
+
+
 def _open_records(
-    parts: Parts, store: CheckpointStore, checkpoint: Checkpoint | None, log: RunLog, validation_is_due: bool
+    setup: Setup, store: CheckpointStore, checkpoint: Checkpoint | None, log: RunLog, validation_is_due: bool
 ) -> Recorder:
     """Bring the experiment folder to the state of the checkpoint; open log and records."""
     folder = store.models.parent
@@ -128,80 +152,154 @@ def _open_records(
         if moved_to is not None:
             LOGGER.info('%s was there already: it is now %s.', folder, moved_to)
     log.write_to(folder)
+
+    # Checkpoints after this one belong to a course that is not followed any more.
     start = checkpoint.iteration if checkpoint is not None else 0
     moved = store.clean_up(start)
     if moved:
         LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
     if checkpoint is not None:
-        best = parts.early_stopping.best_iteration if parts.early_stopping is not None else None
+        best = setup.early_stopping.best_iteration if setup.early_stopping is not None else None
         if store.owns(checkpoint):
             store.link(start, list(checkpoint.networks), best)
         else:
             store.adopt_best(checkpoint)
-    return Recorder(folder, parts.options.logger.use_tb_logger, start, validation_is_due)
+
+    recorder = Recorder(folder, setup.options.logger.use_tb_logger, start, validation_is_due)
+    epoch = setup.epoch_of(start)
+    if moved:
+        recorder.event(start, epoch, 'superseded', 'info', f'Moved to superseded/: {", ".join(moved)}')
+    log.record_warnings(lambda sentence: recorder.event(start, epoch, 'warning', 'warning', sentence))
+    return recorder
 
 
-def _train_and_report(run: Run) -> int:
-    """Train; say why it ended, its best metric and where the best file is; return the exit status."""
-    LOGGER.info(describe_run(run.parts))
-    started = time.perf_counter()
-    try:
-        with explain_out_of_memory(batch_size(run.parts.options)), ranks.explain_lost_process():
-            reason = train(run)
-    except (UserError, OSError) as error:
-        if not getattr(error, 'is_logged', False):
-            LOGGER.error('%s', explain_os_error(error) if isinstance(error, OSError) else error)
-        error.is_logged = True  # type: ignore[union-attr]
-        if run.parts.model.guard.gave_up and ranks.is_main():
-            _go_back_to_good_checkpoint(run)
-        raise
-    LOGGER.info('%s Time: %s.', reason, format_duration(time.perf_counter() - started))
-    early = run.parts.early_stopping
-    best = run.store.models / 'net_g_best.pth'
-    if early is not None and early.best is not None and best.exists():
-        LOGGER.info('Best %s: %.4f at iteration %s: %s', early.metric, early.best, early.best_iteration, best)
-    if (run.store.models / 'net_g_latest.pth').exists():
-        LOGGER.info('Latest weights: %s', run.store.models / 'net_g_latest.pth')
-    if not run.stop.is_set:
-        return 0
-    LOGGER.info('Continue with the same command and --auto_resume.')
-    return run.stop.exit_status
+def _write_start(
+    parsed: ParsedOptions, setup: Setup, recorder: Recorder, run_file: RunFile, checkpoint: Checkpoint | None
+) -> None:
+    """Write ``options.yml`` and ``run.json``, and record that the run starts or resumes."""
+    write_options(recorder.folder, parsed)
+    before = read_run_file(recorder.folder) if checkpoint is not None else None
+    if before is not None:
+        run_file.started, run_file.seconds, run_file.resumes = before.started, before.seconds, before.resumes + 1
+    for record in recorder.read():
+        for name, summary in run_file.metrics.items():
+            value = record.get(f'val/{name}')
+            if value is not None:
+                summary.update(value, record['iter'])
+
+    if checkpoint is None:
+        recorder.text('options', parsed.text, 0)
+        recorder.event(0, 1, 'start', 'info', 'Training starts.')
+    else:
+        run_file.iteration = checkpoint.iteration
+        sentence = f'Training resumes from {checkpoint.path}, after iteration {checkpoint.iteration}.'
+        recorder.event(checkpoint.iteration, setup.epoch_of(checkpoint.iteration), 'resume', 'info', sentence)
+    run_file.write(recorder.folder)
 
 
-def _go_back_to_good_checkpoint(run: Run) -> None:
+def _describe_as_data(setup: Setup) -> RunFile:
+    """Return what ``run.json`` says of a run that starts now."""
+    early = setup.early_stopping
+    return RunFile(
+        name=setup.options.name,
+        torch=torch.__version__,
+        git_commit=find_git_commit(),
+        command=sys.argv,
+        devices=ranks.all_gather(describe_device(setup.device)),
+        processes=ranks.world_size(),
+        started=now(),
+        total_iterations=setup.total_iterations,
+        iterations_per_epoch=setup.iterations_per_epoch,
+        metrics={
+            name: MetricSummary(higher_is_better=metric.higher_is_better) for name, metric in setup.metrics.items()
+        },
+        stopping_metric=early.metric if early is not None else None,
+        train_images=len(setup.train_set),
+        val_images=_count_validation_images(setup),
+        batch_size=batch_size(setup.options),
+    )
+
+
+# ---- the end
+
+
+def _report_failure(run: TrainingRun, error: UserError | OSError) -> None:
+    """Say and record what ended the run, and go back to a good checkpoint where its weights may be spoilt."""
+    sentence = explain_os_error(error) if isinstance(error, OSError) else str(error)
+    if not getattr(error, 'is_logged', False):
+        LOGGER.error('%s', sentence)
+    error.is_logged = True  # type: ignore[union-attr]
+    if run.recorder is None:
+        return
+
+    if run.setup.model.guard.gave_up:
+        _go_back_to_good_checkpoint(run)
+    _record_end(run, run.recorder, Ending('failed', sentence), 'error')
+
+
+def _go_back_to_good_checkpoint(run: TrainingRun) -> None:
     """Make the newest checkpoint from before the steps that were not finite the latest, and move later ones aside.
 
     Weights that give no finite loss any more may have been saved while training still tried to go on.
     """
-    good = [n for n in run.store.iterations() if n <= run.parts.model.guard.last_finite_iteration]
+    good = [n for n in run.store.iterations() if n <= run.setup.model.guard.last_finite_iteration]
     if good:
         moved = run.store.clean_up(good[-1])
-        run.store.link(good[-1], list(run.parts.model.network_states()), None)
+        run.store.link(good[-1], list(pack_networks(run.setup.model)), None)
         LOGGER.info('Last good checkpoint: %s', run.store.states / f'{good[-1]}.state')
         if moved:
             LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
 
 
-def batch_size(options: Options) -> int:
-    """Return how many images each process takes at a time."""
-    return options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
+def _report_ending(run: TrainingRun, ending: Ending) -> int:
+    """Say and record why the run ended, its best metric and where its weights are; return the exit status."""
+    if run.recorder is not None:
+        _record_end(run, run.recorder, ending, 'info')
+    LOGGER.info('%s Time: %s.', ending.reason, format_duration(run.timer.seconds_so_far))
+
+    early = run.setup.early_stopping
+    best, latest = run.store.models / 'net_g_best.pth', run.store.models / 'net_g_latest.pth'
+    if early is not None and early.best is not None and best.exists():
+        LOGGER.info('Best %s: %.4f at iteration %s: %s', early.metric, early.best, early.best_iteration, best)
+    if latest.exists():
+        LOGGER.info('Latest weights: %s', latest)
+
+    if ending.status != 'stopped':
+        return 0
+    LOGGER.info('Continue with the same command and --auto_resume.')
+    return run.stop.exit_status
 
 
-def describe_run(parts: Parts) -> str:
-    """Return a few lines: networks, data, length."""
+def _record_end(run: TrainingRun, recorder: Recorder, ending: Ending, severity: str) -> None:
+    recorder.event(run.iteration, run.epoch, 'stop', severity, ending.reason)
+    write_run_file(run, status=ending.status, reason=ending.reason, ended=now())
+
+
+# ---- descriptions
+
+
+def describe_setup(setup: Setup) -> str:
+    """Return a few lines for people: networks, data, length."""
     lines = []
-    for name, network in (('network_g', parts.model.net_g), ('network_d', parts.model.net_d)):
+    for name, network in (('network_g', setup.model.net_g), ('network_d', setup.model.net_d)):
         if network is not None:
             count = sum(parameter.numel() for parameter in network.parameters())
             lines.append(f'{name}: {type(network).__name__}, {count:,} parameters')
-    val = len(parts.val_loader.loader.dataset) if parts.val_loader is not None else 0
-    datasets = parts.options.datasets
-    train_name, val_name = (f' ({data.name})' if data and data.name else '' for data in (datasets.train, datasets.val))
+
     if ranks.world_size() > 1:
-        one = batch_size(parts.options)
+        one = batch_size(setup.options)
         lines.append(f'Batch: {one} in each of {ranks.world_size()} processes, {one * ranks.world_size()} in all')
-    what = 'pairs' if parts.model.restores else 'faces'
-    lines.append(f'Data: {len(parts.train_set)} {what} to train on{train_name}, {val} to validate on{val_name}')
-    epochs = parts.epoch_of(parts.total_iterations)
-    lines.append(f'Length: {parts.total_iterations} iterations, {parts.iterations_per_epoch} an epoch, {epochs} epochs')
+
+    datasets = setup.options.datasets
+    train_name, val_name = (f' ({data.name})' if data and data.name else '' for data in (datasets.train, datasets.val))
+    what, val = 'pairs' if setup.model.restores else 'faces', _count_validation_images(setup)
+    lines.append(f'Data: {len(setup.train_set)} {what} to train on{train_name}, {val} to validate on{val_name}')
+
+    total = setup.total_iterations
+    per_epoch, epochs = setup.iterations_per_epoch, setup.epoch_of(total)
+    lines.append(f'Length: {total} iterations, {per_epoch} an epoch, {epochs} epochs')
     return '\n'.join(lines)
+
+
+def _count_validation_images(setup: Setup) -> int:
+    return len(setup.val_loader.loader.dataset) if setup.val_loader is not None else 0

@@ -12,12 +12,12 @@ from gpen.distributed.ranks import all_reduce_max
 class StopRequest:
     """While active (a context manager), the first SIGINT or SIGTERM is noted; a second one ends the program at once.
 
-    Processes that train together stop together: what each noted counts when :meth:`agree` was called.
+    Ranks stop together: :meth:`all_reduce` tells every rank what one of them noted.
     """
 
     def __init__(self) -> None:
         self._noted = 0
-        self._agreed = 0
+        self._reduced = 0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -38,24 +38,24 @@ class StopRequest:
 
     @property
     def is_noted(self) -> bool:
-        """Whether a signal came to this process."""
+        """Whether a signal came to this rank."""
         return self._noted > 0
 
-    def agree(self) -> None:
-        """Let a signal to any process count for all; called by all at the same place."""
-        self._agreed = all_reduce_max(self._noted)
+    def all_reduce(self) -> None:
+        """All-reduce the stop flag, so that every rank stops after the same step."""
+        self._reduced = all_reduce_max(self._noted)
 
     @property
     def is_set(self) -> bool:
-        """Whether a signal counts."""
-        return self._agreed > 0
+        """Whether a signal came to any rank before the last :meth:`all_reduce`."""
+        return self._reduced > 0
 
     @property
     def name(self) -> str:
         """The signal as the user knows it."""
-        return 'Ctrl-C' if self._agreed == signal.SIGINT else 'SIGTERM'
+        return 'Ctrl-C' if self._reduced == signal.SIGINT else 'SIGTERM'
 
     @property
     def exit_status(self) -> int:
         """128 + the signal's number: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + self._agreed
+        return 128 + self._reduced

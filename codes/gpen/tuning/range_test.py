@@ -134,7 +134,7 @@ def run_range_test(
         is_done = curves.rates.x[-1:] == [setting.iterations] or find_too_high(curves) is not None
         if not is_done:
             is_done = all(done for _, done in workers.run([job], find_too_high, lambda: stop.is_noted))
-        stop.agree()
+        stop.all_reduce()
     if is_done:
         remove_weights(job.folder)
     finding = analyse(job.read_curves()) if is_done else None

@@ -113,7 +113,7 @@ def run_search(
         for trial, judgement in found.compared.items():
             if judgement.verdict != found.judgements[trial].verdict:
                 display.show(found.jobs[trial], judgement)
-        stop.agree()
+        stop.all_reduce()
     return Found(found.judgements, found.jobs, stop.exit_status if stop.is_set else 0)
 
 

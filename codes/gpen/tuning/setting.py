@@ -87,7 +87,7 @@ def prepare(option_file: str, user_overrides: Sequence[str], iterations: int | N
             f'{option_file} trains a {PRIOR_MODEL}, whose losses are those of a game: they do not tell which rate is '
             'better. Look at its sample sheets, and search for the rates of the stage that starts from it.'
         )
-    from gpen.training.parts import build_data  # imports torch
+    from gpen.training.setup import build_data  # imports torch
 
     assert options.datasets.train is not None
     batch = options.datasets.train.batch_size_per_gpu

@@ -28,11 +28,11 @@ OUT_OF_MEMORY = (
 _LOWER = 'network_g.narrow and network_d.narrow, or the size of both networks'
 
 
-def select_device(num_gpu: int | str, local_rank: int = 0, processes: int = 1) -> tuple[torch.device, str]:
+def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int = 1) -> tuple[torch.device, str]:
     """Return the device of this process and a sentence about it; set the number of threads.
 
     Args:
-        num_gpu: ``auto``, 0 for the CPU, or a number of GPUs.
+        num_gpu: ``auto`` or None for what there is, 0 for the CPU, or a number of GPUs.
         local_rank: the rank of this process among those of its machine, which is the number of its GPU.
         processes: world size.
 
@@ -55,9 +55,16 @@ def select_device(num_gpu: int | str, local_rank: int = 0, processes: int = 1) -
     keep_freed_memory()
     threads = torch.get_num_threads()
     place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}{together}'
-    if num_gpu in (0, 'auto'):
+    if num_gpu in (0, None, 'auto'):
         return torch.device('cpu'), f'{place}.'
     return torch.device('cpu'), f'{place}: num_gpu is {num_gpu}, but PyTorch finds no GPU here.'
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the name of a GPU, or ``CPU`` with the number of threads."""
+    if device.type == 'cuda':
+        return torch.cuda.get_device_name(device)
+    return f'CPU, {torch.get_num_threads()} threads'
 
 
 def _choose_own_gpu(local_rank: int) -> None:

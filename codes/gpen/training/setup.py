@@ -1,4 +1,4 @@
-"""Everything that a training run consists of, built from its options."""
+"""Everything that a training run works with, built from its options."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,15 +19,18 @@ from gpen.options.schema import Dataset, Options
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
 
+if TYPE_CHECKING:
+    from gpen.models.adversarial import AdversarialModel
+
 LOGGER = logging.getLogger('gpen')
 
 
 @dataclass
-class Parts:
-    """The built parts of a run.
+class Setup:
+    """What a run works with; only the state of what it holds changes while it trains.
 
     Attributes:
-        options: what they were built from.
+        options: what all the rest was built from.
         device: where the networks live.
         model: networks, losses, optimizers.
         train_set: the training data.
@@ -41,7 +44,7 @@ class Parts:
 
     options: Options
     device: torch.device
-    model: Any
+    model: AdversarialModel
     train_set: Any
     val_loader: Any
     metrics: dict[str, Metric]
@@ -66,7 +69,7 @@ class Parts:
         return iteration == self.total_iterations or iteration % (interval or self.iterations_per_epoch) == 0
 
 
-def build_parts(options: Options, device: torch.device) -> Parts:
+def build_setup(options: Options, device: torch.device) -> Setup:
     """Build data sets (scanned for bad files), model, schedule and metrics.
 
     Raises:
@@ -75,11 +78,14 @@ def build_parts(options: Options, device: torch.device) -> Parts:
     train_options = options.datasets.train
     if train_options is None:
         raise UserError('datasets.train is missing: training needs a data set.')
+
+    # An epoch, and the length of the run
     train_set = build_data('train', train_options)
     iterations_per_epoch = math.ceil(len(train_set) / (train_options.batch_size_per_gpu * ranks.world_size()))
     total = options.train.total_iter or (options.train.total_epochs or 0) * iterations_per_epoch
+
     metrics = build_validation_metrics(options, device)
-    return Parts(
+    return Setup(
         options=options,
         device=device,
         train_set=train_set,
@@ -93,6 +99,11 @@ def build_parts(options: Options, device: torch.device) -> Parts:
     )
 
 
+def batch_size(options: Options) -> int:
+    """Return how many images each rank takes at a time."""
+    return options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
+
+
 def build_data(phase: str, options: Dataset) -> Any:
     """Build a data set; its errors name the option block that it comes from."""
     try:
@@ -104,7 +115,7 @@ def build_data(phase: str, options: Dataset) -> Any:
 def build_validation(options: Options, rank: int = 0, world_size: int = 1) -> Any:
     """Return a loader of the validation batches, in order, or None without a validation set.
 
-    With several processes, it gives one of them every ``world_size``-th batch, from number ``rank`` on.
+    A rank gets every ``world_size``-th batch, from number ``rank`` on.
     """
     val = options.datasets.val
     if val is None:
@@ -128,6 +139,7 @@ def build_validation_metrics(options: Options, device: torch.device) -> dict[str
     """
     if options.datasets.val is None:
         return {}
+
     metrics, missing = build_metrics(options.val.metrics, device)
     early = options.train.early_stopping.metric
     if early in missing and options.train.early_stopping.enabled:

@@ -1,0 +1,279 @@
+"""Adversarial training of a generator: the step that all models share, read from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpen.archs import build_network
+from gpen.archs.discriminator import GPENDiscriminator
+from gpen.archs.gpen import GPEN
+from gpen.distributed import ranks
+from gpen.losses import build_loss
+from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
+from gpen.models.ema import ema_decay_at, update_ema
+from gpen.models.initial_weights import load_pretrained, load_prior
+from gpen.models.optimizers import build_optimizer, load_optimizer_state, optimize, set_learning_rates
+from gpen.models.parameter_groups import freeze, group_parameters
+from gpen.models.precision import LossScale, autocast
+from gpen.models.step_log import FiniteGuard, RunningMeans
+from gpen.options.schema import Optimizer, Options
+from gpen.utils.seeds import derive_seed
+
+Values = dict[str, Tensor]
+"""Scalars on the device by name, as they are recorded."""
+
+
+class AdversarialModel(ABC):
+    """A generator with its EMA, a discriminator with lazy R1, their optimizers, and the step that trains them.
+
+    A model of its own defines what the generator makes of a batch (:meth:`generate`), what it is trained with
+    (:meth:`generator_loss`) and what validation sees (:meth:`restore`).
+
+    Args:
+        options: checked options.
+        device: where the networks live.
+        frozen: build only the networks, for use without training.
+
+    Attributes:
+        net_g: the generator.
+        net_d: the discriminator; None where nothing is trained against it.
+        net_g_ema: the EMA of the generator, which validation and restoring use.
+        inputs: keys of a batch that go to the device: N x 3 x H x W in [-1, 1] each.
+        restores: whether the generator restores faces, so that its images can be compared with the GT.
+        micro_batches: a batch is computed in so many micro-batches, for less memory; the result is the same.
+        means: the means of what the steps since the last record reported.
+        guard: watches for values that are not finite.
+
+    Raises:
+        UserError: weights that cannot be had or do not fit, or a pattern that matches no parameter.
+    """
+
+    inputs: tuple[str, ...] = ('lq', 'gt')
+    restores = True
+
+    def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
+        self.options = options
+        self.device = device
+        self.micro_batches = options.datasets.train.accumulate if options.datasets.train is not None else 1
+        self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
+
+        # Networks, with the weights that they start from.
+        self.net_g: Any = self._build_network('network_g', 'g')
+        self.net_d: nn.Module | None = None
+        self.gan: Any = None
+        if not frozen:
+            self._build_training()
+        if options.path.pretrain_prior is not None:
+            load_prior(self.net_g, self.net_d, options.path)
+
+        # The EMA is copied last, so that it starts from these weights too.
+        self.net_g_ema: Any = copy.deepcopy(self.net_g).eval().requires_grad_(False)
+        if isinstance(self.net_g_ema, GPEN):
+            self.net_g_ema.fix_noise()  # validation sees what restoring gives
+
+    @abstractmethod
+    def generate(self, batch: Values) -> Tensor:
+        """Return the generator's images of a batch, N x 3 x size x size, with gradients where they are enabled."""
+
+    @abstractmethod
+    def generator_loss(self, fake: Tensor, batch: Values, iteration: int) -> tuple[Tensor, Values]:
+        """Return the generator's loss, a scalar, and what is recorded of it.
+
+        Args:
+            fake: what :meth:`generate` gave for ``batch``.
+            batch: the tensors that :attr:`inputs` names, on the device.
+            iteration: counted from 1.
+        """
+
+    @abstractmethod
+    def restore(self, lq: Tensor) -> Tensor:
+        """Make as many images as are given with the EMA generator: N x 3 x size x size, clamped to [-1, 1]."""
+
+    def train_step(self, batch: dict[str, Any], iteration: int) -> None:
+        """Train both networks on one batch.
+
+        Args:
+            batch: the images that :attr:`inputs` names, N x 3 x H x W in [-1, 1] each, and ``gt_path``, N file names.
+            iteration: counted from 1; every random number of the step depends on it, on the seed and on the rank alone.
+        """
+        train = self.options.train
+        torch.manual_seed(derive_seed(self.options.seed, 'step', iteration, *filter(None, [ranks.rank()])))
+        images = {key: self._to_device(batch[key]) for key in self.inputs}
+        generator_learns = self._generator_learns(iteration)
+        values: Values = {}
+
+        # Restore: one forward pass, which serves both networks.
+        with torch.set_grad_enabled(generator_learns), self.autocast():
+            fake = self.generate(images)
+
+        # Discriminator: learns from the images without their gradients.
+        if self.net_d is not None:
+            assert self.optimizer_d is not None
+            loss, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
+            values['grad_norm_d'], _ = optimize(loss, self.net_d, self.optimizer_d, self.scale_d, self.clip_norm)
+
+        # Generator: learns through the discriminator that was just updated.
+        if generator_learns:
+            self._set_discriminator_learns(False)
+            loss, generator_values = self.generator_loss(fake, images, iteration)
+            norm, stepped = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm)
+            values |= {**generator_values, 'grad_norm_g': norm}
+
+            # EMA: follows, unless the step was skipped.
+            decay = ema_decay_at(iteration, train.ema_decay, train.ema_scheduler.total_iter)
+            update_ema(self.net_g_ema, self.net_g, decay, stepped)
+
+        # Records: kept on the device until the loop reads them.
+        values = ranks.mean_values_over_ranks(values)
+        self.means.add(values)
+        self.guard.record(iteration, self._ignore_fp16_overflow(values), list(batch['gt_path']))
+
+    def discriminator_loss(self, fake: Tensor, gt: Tensor, iteration: int) -> tuple[Tensor, Values]:
+        """Return the discriminator's loss, with lazy R1 where it is due, and what is recorded of it.
+
+        Args:
+            fake: the generator's images without gradients, N x 3 x size x size.
+            gt: the real ones.
+            iteration: counted from 1.
+        """
+        train = self.options.train
+        self._set_discriminator_learns(True)
+        regularize = train.r1_reg_weight > 0 and iteration % train.net_d_reg_every == 0
+        # R1 needs second derivatives, in float32, of a network that is not compiled: only then it can use this pass.
+        shares_pass = regularize and self.micro_batches == 1 and train.amp is None and not train.compile
+
+        # Adversarial loss
+        real = gt.detach().requires_grad_(shares_pass)
+        fake_logits, real_logits = self.judge(fake), self.judge(real)
+        loss_real, loss_fake = self.gan.discriminator(real_logits, fake_logits)
+        acc_real, acc_fake = self.gan.accuracy(real_logits, fake_logits)
+        values = {'D_loss_real': loss_real, 'D_loss_fake': loss_fake, 'D_acc_real': acc_real, 'D_acc_fake': acc_fake}
+        loss = loss_real + loss_fake
+
+        # Lazy R1: every net_d_reg_every-th step, its weight times that interval (StyleGAN2, appendix B)
+        if regularize:
+            values['D_r1'] = r1_penalty(real_logits, real) if shares_pass else self._r1_of_own_pass(gt)
+            loss = loss + values['D_r1'] * (train.r1_reg_weight / 2 * train.net_d_reg_every)
+        return loss, values
+
+    def judge(self, images: Tensor, **arguments: Any) -> Any:
+        """Return what the discriminator says of N images, in micro-batches where it can judge so."""
+        assert self.run_d is not None
+        if self._judges_in_micro_batches:
+            arguments['micro_batches'] = self.micro_batches
+        with self.autocast():
+            return self.run_d(images, **arguments)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of ``train.amp`` that a forward pass runs in."""
+        return autocast(self.options.train.amp, self.device)
+
+    def set_learning_rates(self, rates: dict[str, float]) -> None:
+        """Set the learning rates for the coming steps: ``g``, ``d``, and ``g_NAME`` or ``d_NAME`` of groups."""
+        set_learning_rates(self.optimizer_g, rates, 'g')
+        if self.optimizer_d is not None:
+            set_learning_rates(self.optimizer_d, rates, 'd')
+
+    def broadcast(self) -> None:
+        """Give all ranks the networks of rank 0: other machines may draw other last bits."""
+        for network in filter(None, [self.net_g, self.net_d, self.net_g_ema]):
+            ranks.broadcast([*network.parameters(), *network.buffers()])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the training state beside the networks: optimizers, running means, count of skipped steps."""
+        return {
+            'optimizer_g': self.optimizer_g.state_dict(),
+            'optimizer_d': self.optimizer_d.state_dict() if self.optimizer_d is not None else None,
+            'means': self.means.state_dict(),
+            'loss_scale_g': self.scale_g.state_dict(),
+            'loss_scale_d': self.scale_d.state_dict(),
+            'not_finite_in_a_row': self.guard.in_a_row,
+            'last_finite_iteration': self.guard.last_finite_iteration,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned."""
+        load_optimizer_state(self.optimizer_g, state['optimizer_g'])
+        if self.optimizer_d is not None:
+            load_optimizer_state(self.optimizer_d, state['optimizer_d'])
+        self.means.load_state_dict(state['means'])
+        for name, scale in (('loss_scale_g', self.scale_g), ('loss_scale_d', self.scale_d)):
+            if name in state:  # not in those of earlier versions
+                scale.load_state_dict(state[name])
+        self.guard.in_a_row = state['not_finite_in_a_row']
+        self.guard.last_finite_iteration = state['last_finite_iteration']
+
+    # ---- building
+
+    def _build_training(self) -> None:
+        """Build the discriminator, the losses, the optimizers, and what watches them."""
+        train = self.options.train
+        self.optimizer_g = _build_optimizer(self.net_g, train.optim_g, train.freeze_g, 'g')
+        self.optimizer_d: torch.optim.Optimizer | None = None
+        if train.gan_opt is not None and train.gan_opt.is_on:
+            self.gan = build_loss(train.gan_opt.to_dict())
+            self.net_d = self._build_network('network_d', 'd')
+            self.optimizer_d = _build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
+
+        self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
+        self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
+        self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format
+        self.scale_g, self.scale_d = (LossScale(train.amp, self.device) for _ in range(2))
+
+        self.means = RunningMeans(self.device)
+        self.guard = FiniteGuard()
+
+    def _build_network(self, option: str, letter: str) -> nn.Module:
+        """Build a network from its option, with random weights that depend on the seed alone, or pretrained ones."""
+        torch.manual_seed(derive_seed(self.options.seed, f'init_{letter}'))
+        network: nn.Module = build_network(getattr(self.options, option).to_dict())
+        load_pretrained(network, self.options.path, letter)
+        return network.to(self.device)
+
+    # ---- inside a step
+
+    def _to_device(self, images: Tensor) -> Tensor:
+        return images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
+
+    def _generator_learns(self, iteration: int) -> bool:
+        train = self.options.train
+        return self.net_d is None or (iteration % train.net_d_iters == 0 and iteration > train.net_d_init_iters)
+
+    def _set_discriminator_learns(self, learns: bool) -> None:
+        """Let gradients reach the discriminator's parameters, apart from frozen ones, or not."""
+        for group in self.optimizer_d.param_groups if self.optimizer_d is not None else []:
+            for parameter in group['params']:
+                parameter.requires_grad_(learns)
+
+    @property
+    def _judges_in_micro_batches(self) -> bool:
+        """Whether there are micro-batches, and the discriminator can judge them as one batch."""
+        return self.micro_batches > 1 and isinstance(self.net_d, GPENDiscriminator)
+
+    def _r1_of_own_pass(self, gt: Tensor) -> Tensor:
+        """Return the R1 penalty from a forward pass of its own."""
+        assert self.net_d is not None
+        if self._judges_in_micro_batches:
+            return r1_in_micro_batches(self.net_d, gt, self.micro_batches)
+        real = gt.detach().requires_grad_(True)
+        return r1_penalty(self.net_d(real), real)
+
+    def _ignore_fp16_overflow(self, values: Values) -> Values:
+        """Leave out gradient norms that only a loss scale made too large."""
+        scales = {'grad_norm_g': self.scale_g, 'grad_norm_d': self.scale_d}
+        return {
+            name: scales[name].ignore_overflow(value) if name in scales else value for name, value in values.items()
+        }
+
+
+def _build_optimizer(network: nn.Module, options: Optimizer, frozen: list[str], letter: str) -> torch.optim.Optimizer:
+    """Freeze parameters, and give the others to an optimizer in their groups."""
+    freeze(network, frozen, f'train.freeze_{letter}')
+    groups = group_parameters(network, options.param_groups, f'train.optim_{letter}.param_groups')
+    return build_optimizer(options.to_dict(), groups)

@@ -1,0 +1,73 @@
+"""The weights that networks start from: pretrained ones, or those of a GAN prior."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from gpen.utils.files import resolve_path
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS
+from gpen.weights.networks import MisfitError, load_network
+from gpen.weights.prior import load_decoder, load_discriminator
+
+if TYPE_CHECKING:
+    from gpen.options.schema import PathOptions
+
+LOGGER = logging.getLogger('gpen')
+
+
+def load_pretrained(network: nn.Module, paths: PathOptions, letter: str) -> None:
+    """Load ``path.pretrain_network_LETTER``, if it is given; where weights need not fit, say what starts anew.
+
+    Args:
+        network: changed in place.
+        paths: the options of ``path``.
+        letter: ``g`` or ``d``.
+
+    Raises:
+        UserError: the file is missing or damaged, or its weights do not fit.
+    """
+    given = getattr(paths, f'pretrain_network_{letter}')
+    if given is None:
+        return
+    path, option, strict = resolve_path(given), f'network_{letter}', getattr(paths, f'strict_load_{letter}')
+
+    try:
+        left_out = load_network(
+            network,
+            path,
+            param_key=getattr(paths, f'param_key_{letter}'),
+            strict=strict,
+            prefer=WRAPPERS if letter == 'g' else DISCRIMINATOR_WRAPPERS,
+        )
+    except MisfitError as error:
+        if strict or letter == 'g':  # a generator from nothing is no fine-tuning
+            raise
+        LOGGER.warning('%s: the discriminator starts anew. %s', option, error)
+        return
+
+    if left_out:
+        LOGGER.warning('%s: weights of %s that did not fit: %s', option, path, left_out)
+
+
+def load_prior(net_g: nn.Module, net_d: nn.Module | None, paths: PathOptions) -> None:
+    """Start the decoder, and the discriminator where its weights fit, from ``path.pretrain_prior``.
+
+    Raises:
+        UserError: the file is missing or damaged, or holds no prior that fits the decoder.
+    """
+    assert paths.pretrain_prior is not None
+    path = resolve_path(paths.pretrain_prior)
+    load_decoder(net_g, path)
+    LOGGER.info('Prior: the decoder starts from %s.', path)
+
+    # The discriminator's own file comes before the prior's.
+    if net_d is None or paths.pretrain_network_d is not None:
+        return
+    loaded, words = load_discriminator(net_d, path)
+    if loaded:
+        LOGGER.info('Prior: the discriminator starts from %s.', words)
+    else:
+        LOGGER.warning('Prior: the discriminator starts anew: %s.', words)

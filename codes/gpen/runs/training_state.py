@@ -1,0 +1,133 @@
+"""The format of a checkpoint: what the model files and the training state of a run hold.  No other module knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpen import __version__
+from gpen.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gpen.models.adversarial import AdversarialModel
+    from gpen.options.schema import Options
+
+Networks = dict[str, dict[str, Any]]
+"""Contents of the model files by stem: ``net_g`` with ``params`` and ``params_ema``, ``net_d`` with ``params``."""
+
+KEYS = frozenset({'options', 'data', 'model', 'early_stopping', 'validation_is_due'})
+"""Keys of a training state that a run needs to continue."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        path: of its training state.
+        iteration: the iteration that had just been done.
+        networks: contents of the model files.
+        state: the rest, as :func:`pack_state` gave it.
+    """
+
+    path: Path
+    iteration: int
+    networks: Networks
+    state: dict[str, Any]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the run that wrote it."""
+        options: dict[str, Any] = self.state['options']
+        return options
+
+    @property
+    def data(self) -> dict[str, int]:
+        """What an epoch consisted of: ``pairs`` in the training set, ``processes`` that trained together."""
+        return {'processes': 1, **self.state['data']}
+
+    @property
+    def validation_is_due(self) -> bool:
+        """Whether the validation of this iteration was cut off."""
+        return bool(self.state['validation_is_due'])
+
+    @property
+    def early_stopping(self) -> dict[str, Any]:
+        """The state of early stopping; empty without validation."""
+        return self.state.get('early_stopping') or {}
+
+    def check(self) -> None:
+        """Raise UserError where a run cannot continue from it."""
+        if not set(self.state) >= KEYS:
+            version = self.state.get('version', 'another version')
+            raise UserError(f'{self.path} was written by {version} of this program. Start anew without --auto_resume.')
+
+
+def pack_networks(model: AdversarialModel) -> Networks:
+    """Return the contents of the model files, on the CPU, so that files made on a GPU load anywhere."""
+    networks: Networks = {'net_g': {'params': _to_cpu(model.net_g), 'params_ema': _to_cpu(model.net_g_ema)}}
+    if model.net_d is not None:
+        networks['net_d'] = {'params': _to_cpu(model.net_d)}
+    return networks
+
+
+def pack_state(
+    model: AdversarialModel,
+    options: Options,
+    early_stopping: dict[str, Any] | None,
+    *,
+    epoch: int,
+    pairs: int,
+    processes: int,
+    validation_is_due: bool,
+) -> dict[str, Any]:
+    """Return the training state beside the networks.
+
+    Args:
+        model: its optimizers, running means and counters are taken.
+        options: of the run.
+        early_stopping: its state; None without validation.
+        epoch: that the iteration just done belongs to.
+        pairs: in the training set.
+        processes: that train together.
+        validation_is_due: a validation of this iteration was cut off.
+    """
+    return {
+        'version': __version__,
+        'epoch': epoch,
+        'options': options.model_dump(mode='json'),
+        'data': {'pairs': pairs, 'processes': processes},
+        'model': model.state_dict(),
+        'early_stopping': early_stopping,
+        'validation_is_due': validation_is_due,
+    }
+
+
+def load_networks(model: AdversarialModel, networks: Networks) -> None:
+    """Load what :func:`pack_networks` returned."""
+    model.net_g.load_state_dict(networks['net_g']['params'])
+    model.net_g_ema.load_state_dict(networks['net_g']['params_ema'])
+    if model.net_d is not None:
+        model.net_d.load_state_dict(networks['net_d']['params'])
+
+
+def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:
+    """Put a model into the state of a checkpoint.
+
+    Raises:
+        UserError: the checkpoint holds other networks or optimizers.
+    """
+    try:
+        load_networks(model, checkpoint.networks)
+        model.load_state_dict(checkpoint.state['model'])
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f'{checkpoint.path} does not fit this run: {error}. Start anew without --auto_resume.'
+        ) from error
+
+
+def _to_cpu(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in network.state_dict().items()}
