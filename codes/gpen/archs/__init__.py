@@ -1,4 +1,7 @@
-"""The networks, and the one function that builds them from an option file's block."""
+"""The networks by name, and the function that builds them from a block of an option file.
+
+It imports the registry, option types and rooms below; weights, losses, models and everything above may import it.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ def build_network(options: Mapping[str, Any]) -> nn.Module:
     name = arguments.pop('type', None)
     if not isinstance(name, str):
         raise UserError("A network needs the option 'type', such as {'type': 'GPEN', 'size': 512}.")
+
     network_class = ARCH_REGISTRY.get(name)
     signature = inspect.signature(network_class)
     try:

@@ -1,4 +1,7 @@
-"""Losses by name: pixel, adversarial, perceptual, identity, feature matching; R1 and path length regularisation."""
+"""Losses by name: pixel, adversarial, perceptual, identity, feature matching; R1 and path length regularisation.
+
+It imports weights, option types, the registry and rooms below; metrics, models and everything above may import it.
+"""
 
 from __future__ import annotations
 
@@ -29,4 +32,5 @@ def build_loss(options: Mapping[str, Any]) -> nn.Module:
     name = arguments.pop('type', None)
     if not isinstance(name, str):
         raise UserError(f'A loss block needs "type: NAME" ({LOSS_REGISTRY.explain_missing(str(name))})')
+
     return LOSS_REGISTRY.get(name)(**arguments)

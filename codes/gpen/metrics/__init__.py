@@ -6,6 +6,9 @@ A registered metric is one of two things:
   values; it is marked with :func:`lower_is_better` if lower is better;
 - if a network has to be loaded first, a function ``calculate_NAME(device, option, ...options)`` that is marked with
   :func:`builds_metric` and returns an :class:`ImageMetric` or a :class:`SetMetric`.
+
+This room imports losses, weights, data and rooms below; evaluation, health, training and everything above may import
+it.
 """
 
 from __future__ import annotations
@@ -136,6 +139,7 @@ def build_metric(
     name = arguments.pop('type', None)
     if not isinstance(name, str):
         raise UserError(f'A metric block needs "type: NAME" ({METRIC_REGISTRY.explain_missing(str(name))})')
+
     function = METRIC_REGISTRY.get(name)
     if getattr(function, 'builds_metric', False):
         metric: Metric = function(device, option, **arguments)

@@ -21,7 +21,7 @@ def as_saved(images: Tensor, device: torch.device | str) -> Tensor:
 
 
 def check_sizes(restored: Tensor, gt: Tensor, smallest: int, what: str) -> None:
-    """Raise a UserError for images of less than ``smallest`` pixels in width or height; ``what`` needs them."""
+    """Raise a UserError unless width and height are at least ``smallest``, which ``what`` needs."""
     if restored.shape != gt.shape:
         raise ValueError(f'images of different shapes: {tuple(restored.shape)} and {tuple(gt.shape)}')
     height, width = restored.shape[-2:]
