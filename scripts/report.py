@@ -32,7 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def report(args: argparse.Namespace) -> int:
     """Write the report; return the exit status."""
-    from gpen.reporting.report import write_report
+    from gpen.reporting.run_page import write_report
 
     output = None if args.output is None else Path(args.output).expanduser()
     target = write_report(args.runs, output)

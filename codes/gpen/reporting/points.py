@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 MIN_NOISY = 30  # shorter curves are shown as they are
-MAX_SCIENTIFIC, MIN_PLAIN = 1e6, 1e-3  # from, and below which a number is written with an exponent
+MAX_PLAIN = 1e6  # from here on, a number is written with an exponent
 
 
 def clean(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
@@ -74,25 +75,19 @@ def choose_ticks(low: float, high: float, log: bool, count: int = 5) -> list[flo
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
     """Return powers of ten, some left out where there are many, or more numbers where there are few."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = math.ceil(len(exponents) / (count + 1))
     ticks: list[float] = []
-    for step, factors in ((every, (1,)), (1, (1,)), (1, (1, 3)), (1, (1, 2, 5))):
-        ticks = [factor * 10.0**exponent for exponent in exponents[::step] for factor in factors]
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
         ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
         if len(ticks) >= 3:
             break
-    return ticks
+    return ticks[:: math.ceil(len(ticks) / (count + 1)) or 1]
 
 
 def format_number(value: float, digits: int = 4) -> str:
     """Return a number for people: ``1,600``, ``0.0743``, ``2.9e-5``."""
     if not math.isfinite(value):
         return 'not finite'
-    if value and not MIN_PLAIN <= abs(value) < MAX_SCIENTIFIC:
-        mantissa, _, exponent = f'{value:.{digits - 1}e}'.partition('e')
-        return f'{mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa}e{int(exponent)}'
-    if value == int(value):
-        return f'{int(value):,}'
-    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
-    text = f'{value:,.{places}f}'
-    return text.rstrip('0').rstrip('.') if '.' in text else text
+    if abs(value) < MAX_PLAIN and (value == int(value) or abs(value) >= 10**digits):
+        return f'{value:,.0f}'
+    return re.sub(r'e\+?(-?)0*', r'e\1', f'{value:,.{digits}g}')
