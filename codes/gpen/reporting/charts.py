@@ -21,7 +21,7 @@ _FAMILIES = {
 _ORDER = ('G_loss', 'G_', 'D_loss', 'D_acc', 'D_', 'lr', 'grad_norm', '')
 _TITLES = dict(zip(MEASURES, ('Variety of the restored images', 'EMA, gain in dB'), strict=True))
 _LINEAR = ('lr', 'D_acc')
-_SPREAD = 30  # from this ratio of large to small values, an axis is logarithmic
+_SPREAD = 30  # from this ratio of large to small values on, an axis is logarithmic
 _MAX_RESUMES = 4
 
 Marks = Sequence[tuple[float, str]]
@@ -83,7 +83,7 @@ def _rank(key: str) -> int:
 
 
 def _is_spread(series: Sequence[Series]) -> bool:
-    values = np.array([value for one in series for value in one.y if value is not None], np.float64)
+    values = np.array([value for one in series for value in one.y], np.float64)
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0:
         return False

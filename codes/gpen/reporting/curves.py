@@ -13,16 +13,16 @@ from gpen.reporting.page import escape
 from gpen.reporting.points import choose_ticks, clean, format_number, is_noisy, smooth, thin
 
 MAX_POINTS = 500  # of a curve
-DOT_DISTANCE = 8  # units between the points of a curve, on average, from which each is shown
-MAX_STRIPS = 60  # places that tell their numbers when the pointer is on them
+DOT_DISTANCE = 8  # with at least so many units between the points of a curve, on average, each point gets a dot
+MAX_STRIPS = 60  # places that show their numbers when the pointer is on them
 
-# Units of the drawing, which is as wide as what holds it.
+# In units of the drawing, which fills the width of its container.
 WIDTH, PLOT_HEIGHT = 420, 170
 TOP, BOTTOM, RIGHT = 48, 34, 20
 LINE = 16  # height of a line of text
 CHARACTER = 6.1  # width of a character, about
 
-# The colours of Okabe and Ito (2008) that stand out from white; the page has lighter ones for dark.
+# The colours of Okabe and Ito (2008) that stand out from white; page.css has lighter ones for dark windows.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#b0609a', '#a87900', '#555555')
 DASHES = ('', '7 3', '2 3')  # beyond the colours
 
@@ -34,7 +34,7 @@ class Series:
     Attributes:
         name: in the legend.
         x: where the values are; any order.
-        y: the values; what is not finite, or None, is a gap.
+        y: the values; None and values that are not finite are gaps.
         colour: number of the colour, so that a run keeps its own in all drawings; its place in the list by default.
     """
 
@@ -46,7 +46,7 @@ class Series:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Maps values between ``low`` and ``high`` to units between ``start`` and ``end``."""
+    """An axis; it maps values between ``low`` and ``high`` to units between ``start`` and ``end``."""
 
     low: float
     high: float
@@ -61,7 +61,7 @@ class _Axis:
         return self.start + (values - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return the place and the words of each tick."""
+        """Return the place and the label of each tick."""
         values = choose_ticks(self.low, self.high, self.is_log)
         return list(zip(self.place(np.array(values)).tolist(), map(format_number, values), strict=True))
 
@@ -87,17 +87,17 @@ def draw_curves(
 ) -> str:
     """Draw curves over each other.
 
-    Noisy curves are drawn faint with a smoothed line above.  Long ones are thinned, their extremes kept.  With the
-    pointer on the drawing, the browser shows the numbers there.
+    A noisy curve is drawn faintly with a smoothed line above it.  A long one is thinned, but keeps its extremes.  Where
+    the pointer is, the browser shows the numbers.
 
     Args:
         series: the curves.
-        title: stands above.
+        title: the heading of the drawing.
         x_label: what ``x`` is.
-        y_label: what ``y`` is; nothing where the title says it.
+        y_label: what ``y`` is; empty if the title says it.
         log_y: logarithmic; values that are not positive are gaps.
         log_x: logarithmic; points that are not positive are left out.
-        marks: vertical lines: where, and what to call them.
+        marks: place and name of each vertical line.
 
     Returns:
         An ``<svg>`` element, 420 units wide; its colours are the variables ``--series-0`` to ``--series-5`` of a page.

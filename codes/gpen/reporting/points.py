@@ -9,13 +9,13 @@ from itertools import pairwise
 
 import numpy as np
 
-MIN_NOISY = 30  # shorter curves are shown as they are
+MIN_NOISY = 30  # shorter curves are never smoothed
 MAX_PLAIN = 1e6  # from here on, a number is written with an exponent
 
 
 def clean(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as float64, in the order of ``x``; what is no number in ``y`` is NaN, in ``x`` it is left out."""
-    xs, ys = (np.array([math.nan if v is None else v for v in values], np.float64) for values in (x, y))
+    """Return both as float64, sorted by ``x``; what is not finite is NaN in ``y``, and dropped in ``x``."""
+    xs, ys = np.array(x, np.float64), np.array(y, np.float64)  # None becomes NaN
     ys[~np.isfinite(ys)] = math.nan
     known = np.isfinite(xs)
     xs, ys = xs[known], ys[known]
@@ -24,7 +24,7 @@ def clean(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndar
 
 
 def is_noisy(y: np.ndarray) -> bool:
-    """Return whether a curve goes up and down so much that a smoothed line helps to read it."""
+    """Whether a curve goes up and down so much that a smoothed line helps to read it."""
     finite = y[np.isfinite(y)]
     if len(finite) < MIN_NOISY:
         return False
@@ -34,7 +34,7 @@ def is_noisy(y: np.ndarray) -> bool:
 
 
 def smooth(y: np.ndarray) -> np.ndarray:
-    """Return a moving mean with triangular weights over about a twelfth of the curve; NaN stays where it is."""
+    """Return a moving mean with triangular weights over about a twelfth of the curve; NaNs stay where they are."""
     reach = max(2, len(y) // 25)
     weights = reach + 1 - np.abs(np.arange(-reach, reach + 1))
     known = np.isfinite(y)
@@ -47,6 +47,8 @@ def thin(y: np.ndarray, limit: int) -> np.ndarray:
     """Return the indices of about ``limit`` points that keep the extremes, the ends and the gaps of a curve."""
     if len(y) <= limit:
         return np.arange(len(y))
+
+    # The lowest and the highest point of each bucket, and its first gap.
     kept = {0, len(y) - 1}
     edges = np.linspace(0, len(y), max(limit // (3 if np.isnan(y).any() else 2), 1) + 1).astype(int)
     for start, end in pairwise(edges.tolist()):
@@ -73,7 +75,7 @@ def choose_ticks(low: float, high: float, log: bool, count: int = 5) -> list[flo
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return powers of ten, some left out where there are many, or more numbers where there are few."""
+    """Return powers of ten; only some of them if there are many, and numbers between them if there are few."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for factors in ((1,), (1, 3), (1, 2, 5)):

@@ -19,11 +19,9 @@ from gpen.runs.run_file import RunFile, read_run_file
 SPEED = 'seconds_per_iter'
 MEASURES = ('val/variety', 'val/ema_gain')  # measured for the health rules; runs are not ranked by them
 RECENT = 20  # records whose speed predicts the time left
-STATES = {
-    'finished': 'finished',
+STATES = {  # in words, where the status of the run file is not a word of its own
     'stopped': 'stopped by a signal',
     'stopped_early': 'stopped early',
-    'failed': 'failed',
     'running': 'ended without a word',  # no process holds its folder
 }
 # Whether higher is better, for runs made before run.json recorded it.
@@ -41,7 +39,7 @@ class Best(NamedTuple):
 
 @dataclass
 class RecordedRun:
-    """What is known about a run; nothing but ``metrics.jsonl`` has to be there.
+    """What a folder tells about a run; only ``metrics.jsonl`` has to exist.
 
     Attributes:
         folder: the folder of the run.
@@ -253,6 +251,7 @@ def _fill_defaults(options: Any) -> Any:
     if not isinstance(options, dict):
         return options
     filled = {key: _fill_defaults(value) for key, value in options.items()}
+
     kind = options.get('type')
     if isinstance(kind, str) and '.' not in kind:
         registries = [item for item in vars(registry).values() if isinstance(item, registry.Registry)]

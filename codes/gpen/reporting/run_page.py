@@ -1,4 +1,4 @@
-"""The page about one run, or about several beside each other: its sections."""
+"""The page about one run, or about several side by side: its sections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpen.utils.text import format_duration
 
 _SHEETS, _SHEETS_OF_SEVERAL = 6, 3
 _LONGEST = 200  # characters of an option's value
-_MANY = 15  # differences, from which the table is folded
+_MANY = 15  # with more differences than this, the table is folded
 _MISSING = '–'
 _CLASSES = {'failed': 'bad', 'ended without a word': 'bad', 'finished': 'good'}
 
@@ -32,18 +32,19 @@ def write_report(folders: Sequence[str], output: Path | None = None) -> Path:
     Args:
         folders: of runs, such as ``experiments/NAME``; each counts once.
         output: an HTML file; by default ``report.html`` in the folder of the run, or for several runs in the folder
-            that they all lie in, or else in the working directory.
+            that contains all of them, or else in the working directory.
 
     Returns:
         The file.
 
     Raises:
-        UserError: a folder is not there or is none of a run, or the file cannot be written.
+        UserError: a folder does not exist or is not the folder of a run, or the file cannot be written.
     """
     if output is not None and output.suffix.lower() not in ('.html', '.htm'):
         raise UserError(
             f'The report is an HTML file, but {output} has another suffix. Give a name such as report.html.'
         )
+
     runs = read_runs(folders)
     parents = {run.folder.parent for run in runs}
     folder = runs[0].folder if len(runs) == 1 else parents.pop() if len(parents) == 1 else Path.cwd()
@@ -103,7 +104,7 @@ def _draw_cards(run: RecordedRun) -> str:
 
 
 def _draw_comparison(runs: Runs) -> str:
-    """Return a table with a line for each run; the best of each metric stands out."""
+    """Return a table with a row for each run; the best value of each metric is highlighted."""
     keys = list(dict.fromkeys(key for run in runs for key in run.scores))
     rows = []
     for run in runs:
@@ -193,7 +194,7 @@ def _draw_pictures(runs: Runs) -> str:
 
 
 def _draw_health(runs: Runs) -> str:
-    """Return what the health rules found, and what they measured; nothing where they were off."""
+    """Return what the health rules found, and what validation measured for them; nothing where they were off."""
     rows: list[list[object]] = []
     for run in runs:
         for record in run.records.get('health', []):
