@@ -59,7 +59,7 @@ class Variety(SetMetric):
 
     def gather(self) -> None:
         """All-reduce the sums over all ranks."""
-        ranks.add_up([self._count, self._sums])
+        ranks.all_reduce_sum([self._count, self._sums])
 
     def compute(self) -> float:
         """Return the variety; NaN for fewer than two GT images that differ."""
@@ -105,7 +105,7 @@ class EmaGain(SetMetric):
 
     def gather(self) -> None:
         """Take the gain from rank 0."""
-        self._gain = ranks.gather(self._gain)[0]
+        self._gain = ranks.all_gather(self._gain)[0]
 
     def compute(self) -> float:
         """Return the gain in dB: below 0 where the EMA is behind; NaN without images."""

@@ -205,7 +205,7 @@ def _describe_as_data(setup: Setup) -> RunFile:
         torch=torch.__version__,
         git_commit=find_git_commit(),
         command=sys.argv,
-        devices=ranks.gather(describe_device(setup.device)),
+        devices=ranks.all_gather(describe_device(setup.device)),
         processes=ranks.world_size(),
         started=now(),
         total_iterations=setup.total_iterations,
