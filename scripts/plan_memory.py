@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -27,27 +27,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog='plan_memory.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '-opt',
-        '--opt',
-        required=True,
-        nargs='+',
-        metavar='FILE',
-        help='option files, such as options/train/gpen_512.yml',
-    )
+    add_option_file(parser, 'option files, such as options/train/gpen_512.yml', nargs='+')
     parser.add_argument(
         '--gpu_memory',
         type=within(float, 1, 10_000),
         metavar='GIB',
         help='also say what fits a GPU with so much memory',
     )
-    parser.add_argument(
-        '--force_yml',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='change options, for instance --force_yml datasets:train:batch_size_per_gpu=4',
-    )
+    add_force_yml(parser, 'datasets:train:batch_size_per_gpu=4')
     return parser.parse_args(arguments)
 
 

@@ -233,6 +233,8 @@ def _report_failure(run: TrainingRun, error: UserError | OSError) -> None:
         return
 
     if run.setup.model.guard.gave_up:
+        for skipped in run.setup.model.guard.unreported:
+            run.recorder.event(run.iteration, run.epoch, 'skipped_step', 'warning', skipped)
         _go_back_to_good_checkpoint(run)
     _record_end(run, run.recorder, Ending('failed', sentence), 'error')
 
