@@ -178,8 +178,8 @@ def _write_start(
 ) -> None:
     """Write ``options.yml`` and ``run.json``, and record that the run starts or resumes."""
     write_options(recorder.folder, parsed)
-    before = read_run_file(recorder.folder) if checkpoint is not None else None
-    if before is not None:
+    if checkpoint is not None:
+        before = read_run_file(recorder.folder) or RunFile(started=run_file.started)  # none: of an earlier version
         run_file.started, run_file.seconds, run_file.resumes = before.started, before.seconds, before.resumes + 1
     for record in recorder.read():
         for name, summary in run_file.metrics.items():
