@@ -353,11 +353,10 @@ def test_option_errors_name_the_line_of_the_back_end(stores: Path, tmp_path: Pat
     assert 'datasets.train.dataroot_lq: is a URL, which takes io_backend' in message
 
 
-@pytest.mark.parametrize('kind', ['arrow', 'streamed'])
-def test_killed_run_on_tables_continues_bit_for_bit(kind: str, stores: Path, tmp_path: Path) -> None:
+def test_killed_run_on_streamed_shards_continues_bit_for_bit(stores: Path, tmp_path: Path) -> None:
     ends = []
     for name in ('whole', 'broken'):
-        options = table_options(stores, tmp_path / name, kind)
+        options = table_options(stores, tmp_path / name, 'streamed')
         options['datasets']['train']['num_worker_per_gpu'] = 2
         options['logger']['save_checkpoint_freq'] = 4
         path = write_options(tmp_path / f'{name}.yml', options)

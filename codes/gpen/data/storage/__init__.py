@@ -1,4 +1,4 @@
-"""Where the encoded images lie: a folder of files, an LMDB in BasicSR's layout, or tables of ``datasets``."""
+"""How the encoded images are stored: a folder of files, an LMDB in BasicSR's layout, or tables of ``datasets``."""
 
 from __future__ import annotations
 
@@ -46,11 +46,10 @@ def open_storage(root: str | Path, io_backend: dict[str, Any] | None = None) -> 
 
     backend = read_io_backend(options)
     place = root if isinstance(root, str) and is_url(root) else resolve_path(root)
-    is_table = isinstance(backend, DatasetsBackend)
-    if isinstance(place, str) and not (is_table and backend.streaming):
-        raise UserError(f'{place} is a URL, which takes io_backend: {{type: datasets, streaming: true}}.')
-    if is_table:
+    if isinstance(backend, DatasetsBackend) and (backend.streaming or isinstance(place, Path)):
         return DatasetsStorage(place, backend)
+    if isinstance(place, str):
+        raise UserError(f'{place} is a URL, which takes io_backend: {{type: datasets, streaming: true}}.')
     return DiskStorage(place) if backend.type == 'disk' else LmdbStorage(place)
 
 

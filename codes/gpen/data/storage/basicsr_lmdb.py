@@ -24,6 +24,8 @@ class LmdbStorage(Storage):
         UserError: ``root`` does not have this layout, or lmdb is not installed.
     """
 
+    root: Path
+
     def __init__(self, root: Path) -> None:
         import_lmdb()
         missing = [name for name in ('data.mdb', META_FILE) if not (root / name).is_file()]
@@ -43,12 +45,12 @@ class LmdbStorage(Storage):
         super().__init__(root, dict(zip(keys, names, strict=True)), problems)
 
     def file_of(self, key: str) -> str:  # noqa: ARG002  (one file holds all images)
-        return str(Path(self.root, 'data.mdb'))
+        return str(self.root / 'data.mdb')
 
     def load(self, key: str) -> bytes:
         lmdb = import_lmdb()
         try:
-            with _open_environment(Path(self.root)).begin() as transaction:
+            with _open_environment(self.root).begin() as transaction:
                 value: bytes | None = transaction.get(_database_key(self._names[key]).encode())
         except lmdb.Error as error:
             raise OSError(f'the database is damaged ({error})') from error
@@ -73,7 +75,7 @@ def _database_key(name: str) -> str:
 
 
 def import_lmdb() -> Any:
-    """Return the module lmdb; UserError where it is not installed."""
+    """Return the module ``lmdb``; UserError where it is not installed."""
     try:
         import lmdb
     except ImportError as error:

@@ -17,6 +17,8 @@ class DiskStorage(Storage):
         UserError: ``root`` is not a folder.
     """
 
+    root: Path
+
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise UserError(f'There is no folder {root}.')
@@ -26,14 +28,18 @@ class DiskStorage(Storage):
         # Of two files with the same key the first counts.
         super().__init__(root, dict(zip(reversed(keys), reversed(names), strict=True)), problems)
 
+    def path_of(self, key: str) -> Path:
+        """Return the path of an image's file."""
+        return self.root / self._names[key]
+
     def file_of(self, key: str) -> str:
-        return str(Path(self.root, self._names[key]))
+        return str(self.path_of(key))
 
     def open(self, key: str) -> BinaryIO:
-        return Path(self.file_of(key)).open('rb')
+        return self.path_of(key).open('rb')
 
     def load(self, key: str) -> bytes:
-        return Path(self.file_of(key)).read_bytes()
+        return self.path_of(key).read_bytes()
 
     def describe(self, key: str) -> str:
         return self.file_of(key)

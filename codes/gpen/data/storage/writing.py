@@ -202,6 +202,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise UserError(f'Cannot write {target}: it is there already. Choose another name, or remove it.')
     temporary = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
     _remove_leftovers(target)
+
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -216,7 +217,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove the temporary folders of processes that were killed while they wrote ``target``; POSIX alone tells."""
+    """Remove the temporary folders of processes that were killed while they wrote ``target``.
+
+    Only POSIX systems can tell whether a process still runs.
+    """
     for folder in target.parent.glob(f'.{glob.escape(target.name)}.*.tmp') if os.name == 'posix' else ():
         number = folder.name.split('.')[-2]
         if number.isdecimal() and not _is_running(int(number)):
