@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from gpen.faces.quality import hamming
-from gpen.preparation.settings import Settings
+from gpen.preparation.settings import PreparationSettings
 from gpen.preparation.work import NOT_LARGEST, TOO_SMALL, FoundFace, PhotoRecord
 
 LOW_SCORE = 'low score'
@@ -95,7 +95,7 @@ def name_faces(counts: dict[str, int]) -> dict[str, list[str]]:
     }
 
 
-def reject(entries: Sequence[Entry], settings: Settings) -> None:
+def reject(entries: Sequence[Entry], settings: PreparationSettings) -> None:
     """Say of each face that is not kept why: the first of :data:`REASONS` that applies."""
     for entry in entries:
         entry.reason = entry.face.problem or _find_fault(entry.face, settings)
@@ -135,7 +135,7 @@ def stable_number(key: str, index: int) -> int:
     return int(_hash(f'{key}\0{index}')[:16], 16) >> 1
 
 
-def _find_fault(face: FoundFace, settings: Settings) -> str | None:
+def _find_fault(face: FoundFace, settings: PreparationSettings) -> str | None:
     if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) < settings.min_face:
         return TOO_SMALL
     if face.score is not None and face.score < settings.min_score:

@@ -14,7 +14,7 @@ _FREE = ('input', 'output', 'weights', 'workers', 'ray')
 
 
 @dataclass(frozen=True)
-class Settings:
+class PreparationSettings:
     """How to make a data set.
 
     Attributes:

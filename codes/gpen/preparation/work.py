@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+import torch
 
 from gpen.data.file_check import DamagedFileError, check_complete
 from gpen.data.image_io import resize, write_image
@@ -18,8 +20,11 @@ from gpen.faces.alignment import align_face
 from gpen.faces.face import Detector, Face
 from gpen.faces.quality import estimate_pose, fingerprint, sharpness
 from gpen.preparation.photos import Photo, UnusablePhotoError, read_photo
-from gpen.preparation.settings import Settings, digest
+from gpen.preparation.settings import PreparationSettings, digest
 from gpen.utils.files import write_text
+
+Task = TypeVar('Task')
+Result = TypeVar('Result')
 
 TOO_SMALL = 'too small'
 NOT_LARGEST = 'not the largest'
@@ -98,7 +103,7 @@ class PhotoTask:
 
     photo: Photo
     folder: Path
-    settings: Settings
+    settings: PreparationSettings
     detector: DetectorSource | None
 
     @property
@@ -163,7 +168,9 @@ def _find_faces(image: np.ndarray, task: PhotoTask) -> list[tuple[FoundFace, np.
     return [_measure(image, face, index, task.settings) for index, face in enumerate(faces)]
 
 
-def _measure(image: np.ndarray, face: Face, index: int, settings: Settings) -> tuple[FoundFace, np.ndarray | None]:
+def _measure(
+    image: np.ndarray, face: Face, index: int, settings: PreparationSettings
+) -> tuple[FoundFace, np.ndarray | None]:
     left, top, right, bottom = (float(value) for value in face.box)
     pose = estimate_pose(face.landmarks)
     known: dict[str, Any] = {
@@ -186,6 +193,25 @@ def _measure(image: np.ndarray, face: Face, index: int, settings: Settings) -> t
         fingerprint=int(fingerprint(aligned.image)),
     )
     return measured, aligned.image
+
+
+def run_single_threaded(function: Callable[[Task], Result], task: Task) -> Result:
+    """Run a task with one thread, so that results do not depend on the number of cores.
+
+    What libraries print about damaged files is left out; the summary tells why files are skipped.
+    """
+    threads, torch_threads, level = cv2.getNumThreads(), torch.get_num_threads(), cv2.utils.logging.getLogLevel()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', module='PIL')
+            return function(task)
+    finally:
+        cv2.setNumThreads(threads)
+        torch.set_num_threads(torch_threads)
+        cv2.utils.logging.setLogLevel(level)
 
 
 def is_whole(path: Path) -> bool:

@@ -17,9 +17,10 @@ from typing import Any
 from gpen.errors import UserError
 from gpen.preparation.contact_sheet import CONTACT_SHEET
 from gpen.preparation.pairs import KINDS
-from gpen.preparation.report import DATASET, MANIFEST
 from gpen.preparation.settings import digest
 from gpen.preparation.splitting import SPLITS
+from gpen.preparation.summary import DATASET, MANIFEST
+from gpen.utils.locks import hold_lock
 
 _PARTS = (*SPLITS, MANIFEST, CONTACT_SHEET, DATASET)
 _WORK = '.work'
@@ -47,26 +48,18 @@ class OutputFolder:
         Raises:
             UserError: another run holds it, or it cannot be made.
         """
-        from filelock import FileLock, Timeout
-
         path = self.folder / _LOCK
-        lock = FileLock(path)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UserError(
-                f'Another run is using {self.folder}. Wait for it, stop it, or choose another --output.'
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            raise UserError(f'Cannot write in or lock {self.folder}: {error}. Choose another --output.') from error
-        try:
-            yield
-        finally:
-            lock.release()
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-                self.folder.rmdir()  # only where it is empty: nothing was done
+        with hold_lock(
+            path,
+            in_use=f'Another run is using {self.folder}. Wait for it, stop it, or choose another --output.',
+            unusable=lambda error: f'Cannot write in or lock {self.folder}: {error}. Choose another --output.',
+        ):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    self.folder.rmdir()  # only where it is empty: nothing was done
 
     def is_finished(self) -> bool:
         """Say whether exactly this data set is there already; one that only has to be moved up is.
