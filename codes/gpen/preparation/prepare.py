@@ -1,4 +1,4 @@
-"""The whole way from photographs to a data set."""
+"""Making a data set from photographs, step by step."""
 
 from __future__ import annotations
 
@@ -43,20 +43,25 @@ def prepare(settings: PreparationSettings, say: Say) -> None:
     photos, skipped = list_photos(settings.input)
     _check_places(settings)
     groups = group_photos((photo.key for photo in photos), settings.split_by)
+
+    # What decides the data set: the same identity gives the same bytes.
     identity = {
         'settings': settings.deciding(),
         'photographs': {'count': len(photos), 'digest': digest([photo.identity for photo in photos])},
     }
     output = OutputFolder(settings.output, identity)
+
     with output.lock():
         if output.is_finished():
             say(f'The data set is already there: {settings.output}')
             return
+
         detector = None if settings.aligned else find_detector(settings, say)
         with Pool(settings.workers, settings.ray, advice=ADVICE) as pool:
             tasks = [PhotoTask(photo, output.photos, settings, detector) for photo in photos]
             with closing(pool.run(partial(run_single_threaded, process_photo), tasks, 'photos')) as results:
                 records = sorted(results, key=lambda record: record.key)
+
             summary = _choose(records, skipped, groups, settings, detector)
             psnr = _make(output, summary, settings, identity, pool)
         say(describe(summary, psnr, settings.output, grouped=settings.split_by is not None))
@@ -69,15 +74,17 @@ def _choose(
     settings: PreparationSettings,
     detector: DetectorSource | None,
 ) -> Summary:
-    """Return all faces with what becomes of them."""
+    """Decide which faces are kept and in which split they are; return the summary."""
     usable = [record for record in records if record.skipped is None]
     skipped = skipped | {record.key: record.skipped for record in records if record.skipped is not None}
     entries = list_entries(usable)
     reject(entries, settings)
     _check_any(settings, usable, entries, skipped)
+
     for entry in entries:
         entry.group = groups[entry.key]
     split_groups(entries, settings.val_share, settings.seed, settings.split_by)
+
     faceless = [record.key for record in usable if not record.faces]
     return Summary(entries, len(usable), skipped, faceless, None if detector is None else detector.name)
 
@@ -85,15 +92,16 @@ def _choose(
 def _make(
     output: OutputFolder, summary: Summary, settings: PreparationSettings, identity: Mapping[str, Any], pool: Pool
 ) -> dict[str, float]:
-    """Write the data set and all that tells about it; return the mean PSNR of each split, dB."""
+    """Write pairs, manifest, contact sheet and record; return the mean PSNR of each split, dB."""
     stage = output.open_stage(summary.detector, [[entry.name, entry.split] for entry in summary.entries])
     pairs = list_pairs(stage, summary.entries, settings.degradation, settings.seed)
     with closing(pool.run(partial(run_single_threaded, write_pair), list(pairs.values()), 'pairs')) as results:
         values = dict(results)
+
     psnr = {
-        split: float(np.mean([values[pair.blurry] for pair in pairs.values() if pair.split == split]))
-        for split in SPLITS
+        split: float(np.mean([values[pair.lq] for pair in pairs.values() if pair.split == split])) for split in SPLITS
     }
+
     write_manifest(stage / MANIFEST, summary.entries, settings.seed)
     write_contact_sheet(stage / CONTACT_SHEET, summary.entries, pairs)
     write_dataset_file(stage / DATASET, summary, psnr, identity)  # last: it says that the data set is whole
@@ -115,7 +123,7 @@ def find_detector(settings: PreparationSettings, say: Say) -> DetectorSource:
 
 
 def _check_places(settings: PreparationSettings) -> None:
-    """Raise UserError where the data set would lie among the photographs, and be taken for some later."""
+    """Raise UserError if the data set would lie among the photographs, and be read as such by a later run."""
     if settings.output.resolve().is_relative_to(settings.input.resolve()):
         raise UserError(f'--output {settings.output} lies in --input {settings.input}. Choose a folder outside of it.')
 
@@ -123,15 +131,17 @@ def _check_places(settings: PreparationSettings) -> None:
 def _check_any(
     settings: PreparationSettings, usable: Sequence[PhotoRecord], entries: Sequence[Entry], skipped: dict[str, str]
 ) -> None:
-    """Raise UserError where nothing is left to make a data set of."""
+    """Raise UserError if there is nothing to make a data set of."""
     if not usable:
         hint = ' Align and crop them first, or leave --aligned away.' if settings.aligned else ''
         raise UserError(f'None of the photographs in {settings.input} can be used{explain(skipped)}.{hint}')
+
     if not entries:
         raise UserError(
             f'No face was found in the {len(usable)} photographs in {settings.input}. Try another --detector or a '
             'smaller --min_face; images of aligned faces need no detection: --aligned.'
         )
+
     if all(entry.reason is not None for entry in entries):
         counts = Counter(entry.reason for entry in entries)
         causes = ', '.join(f'{counts[reason]} {reason} ({REASONS[reason]})' for reason in REASONS if counts[reason])

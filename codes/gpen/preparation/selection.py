@@ -110,13 +110,13 @@ def mark_duplicates(entries: Sequence[Entry], bits: int) -> None:
     """
     if bits < 0:
         return
-    # Two fingerprints that differ in so few bits are equal in one of more parts than that (pigeonhole principle).
-    parts = _slice_bits(bits + 1)
+    # Two fingerprints that differ in so few bits are equal in one of more slices than that (pigeonhole principle).
+    slices = _slice_fingerprint(bits + 1)
     kept: dict[tuple[int, int], list[Entry]] = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: (-(entry.face.sharpness or 0.0), entry.name)):
         code = entry.face.fingerprint
         assert code is not None
-        places = [(start, code >> start & mask) for start, mask in parts]
+        places = [(start, code >> start & mask) for start, mask in slices]
         near = [
             (hamming(code, other.face.fingerprint or 0), other.name)
             for place in places
@@ -149,8 +149,8 @@ def _find_fault(face: FoundFace, settings: PreparationSettings) -> str | None:
     return None
 
 
-def _slice_bits(count: int) -> list[tuple[int, int]]:
-    """Return (first bit, mask) of ``count`` parts of a fingerprint."""
+def _slice_fingerprint(count: int) -> list[tuple[int, int]]:
+    """Return (first bit, mask) of ``count`` slices of a fingerprint."""
     edges = [_FINGERPRINT_BITS * n // count for n in range(count + 1)]
     return [(start, (1 << (end - start)) - 1) for start, end in pairwise(edges)]
 

@@ -1,4 +1,4 @@
-"""What a finished data set says of itself: a table of all faces, the record of how it was made, and a summary."""
+"""The records of a data set: a table of all faces, how it was made, and a summary for the screen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LISTED = 20  # photographs that the screen shows
 
 @dataclass(frozen=True)
 class Summary:
-    """What was made of what.
+    """What a run found and kept.
 
     Attributes:
         entries: all faces.
@@ -86,6 +86,7 @@ def _to_row(entry: Entry, seed: int) -> dict[str, Any]:
     """Return one line of the manifest; what does not apply is empty."""
     face = entry.face
     points = [value for point in face.landmarks or [(None, None)] * len(_POINTS) for value in point]
+
     return {
         'name': entry.name,
         'split': entry.split,
@@ -108,16 +109,15 @@ def _to_row(entry: Entry, seed: int) -> dict[str, Any]:
 
 def write_dataset_file(path: Path, summary: Summary, psnr: Mapping[str, float], identity: Mapping[str, Any]) -> None:
     """Write the settings (``identity``), counts, mean PSNR of each split in dB, and versions as JSON."""
+    photographs = {'read': summary.read, 'skipped': len(summary.skipped), 'without_faces': len(summary.faceless)}
+    faces = {'found': len(summary.entries), 'rejected': summary.rejected, 'enlarged': summary.enlarged}
+
     content = {
         **identity,
         'detector': summary.detector,
         'counts': {
-            'photographs': {
-                'read': summary.read,
-                'skipped': len(summary.skipped),
-                'without_faces': len(summary.faceless),
-            },
-            'faces': {'found': len(summary.entries), 'rejected': summary.rejected, 'enlarged': summary.enlarged},
+            'photographs': photographs,
+            'faces': faces,
             'pairs': summary.pairs,
             'groups': summary.groups,
         },
@@ -134,9 +134,11 @@ def describe(summary: Summary, psnr: Mapping[str, float], folder: Path, grouped:
     lines = [f'Photographs: {summary.read} read, {len(summary.skipped)} skipped']
     lines += _list('  skipped', [f'{printable(key)}: {reason}' for key, reason in sorted(summary.skipped.items())])
     lines += _list('  without a face', [printable(key) for key in sorted(summary.faceless)])
+
     kept = sum(summary.pairs.values())
     lines += [f'Faces: {len(summary.entries)} found, {kept} kept']
     lines += [f'  {reason}: {count} ({REASONS[reason]})' for reason, count in summary.rejected.items()]
+
     if summary.enlarged:
         lines.append(f'  enlarged: {summary.enlarged} of those kept, whose sharp side is not quite sharp')
     unit = ('person', 'people') if grouped else ('photograph', 'photographs')
@@ -145,6 +147,7 @@ def describe(summary: Summary, psnr: Mapping[str, float], folder: Path, grouped:
             f'{split}: {_count(summary.pairs[split], "pair", "pairs")} of {_count(summary.groups[split], *unit)}, '
             f'mean PSNR of the blurry ones {psnr[split]:.2f} dB'
         )
+
     lines += ['', f'Written to {folder}. For the option file:']
     for split in SPLITS:
         lines += [

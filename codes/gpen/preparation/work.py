@@ -1,4 +1,4 @@
-"""The work on one photograph: find its faces, align and measure them, and keep the result so that it is done once."""
+"""One photograph: find its faces, align and measure them; the results are kept, so that this is done once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _RECORD_VERSION = 1
 
 @dataclass(frozen=True)
 class DetectorSource:
-    """How a process gets its detector.
+    """How a worker process builds its detector.
 
     Attributes:
         build: a function of a module, called with the other attributes.
@@ -126,16 +126,20 @@ def process_photo(task: PhotoTask) -> PhotoRecord:
     known = _load(task)
     if known is not None:
         return known
+
     try:
         image = read_photo(task.photo.path, task.settings.max_pixels)
         found = _take_whole(image, task.settings.size) if task.detector is None else _find_faces(image, task)
     except UnusablePhotoError as error:
         return PhotoRecord(task.photo.key, skipped=str(error))
+
+    # Images first: a record says that they are there.
     images = []
     for index, (_, aligned) in enumerate(found):
         images.append(_image_path(task, index) if aligned is not None else None)
         if aligned is not None:
             write_image(_image_path(task, index), aligned)
+
     faces = tuple(face for face, _ in found)
     write_text(_record_path(task), json.dumps({'key': task.photo.key, 'faces': [asdict(face) for face in faces]}))
     return PhotoRecord(task.photo.key, faces, tuple(images))
@@ -204,6 +208,7 @@ def run_single_threaded(function: Callable[[Task], Result], task: Task) -> Resul
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', module='PIL')
@@ -215,7 +220,7 @@ def run_single_threaded(function: Callable[[Task], Result], task: Task) -> Resul
 
 
 def is_whole(path: Path) -> bool:
-    """Say whether an image of an earlier run is there and not cut off, as on a disk that lost power."""
+    """Return whether an image of an earlier run is there and not cut off, as it may be after a power failure."""
     try:
         with path.open('rb') as stream:
             check_complete(stream)
