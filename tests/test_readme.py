@@ -63,27 +63,6 @@ def test_every_file_that_the_readmes_link_to_exists() -> None:
         assert missing == []
 
 
-def test_the_defaults_in_the_options_table_are_those_of_the_program(tiny_data: Path, tmp_path: Path) -> None:
-    from gpen.options import parse_options
-
-    options = tiny_options(tiny_data, tmp_path)
-    for section in ('val', 'logger'):
-        del options[section]
-    for name in ('optim_g', 'optim_d', 'scheduler', 'ema_decay', 'ema_scheduler', 'net_d_reg_every', 'base_lr'):
-        del options['train'][name]
-    path = tmp_path / 'defaults.yml'
-    path.write_text(yaml.safe_dump(options))
-    parsed = parse_options(path).options
-    train, logger = parsed.train, parsed.logger
-    assert (train.optim_g.type, train.optim_g.lr, train.optim_d.lr, train.base_lr) == ('Adam', 1e-4, 4e-4, 1e-5)
-    assert (round(train.ema_decay, 4), train.ema_scheduler.total_iter, train.use_grad_norm) == (0.9978, 0, False)
-    assert (train.r1_reg_weight, train.net_d_reg_every, train.net_d_iters, train.net_d_init_iters) == (10, 16, 1, 0)
-    early = train.early_stopping
-    assert (early.metric, early.patience, early.min_delta, early.enabled) == ('psnr', 10, 0, True)
-    assert (list(parsed.val.metrics), parsed.val.num_pictures, parsed.val.save_img) == (['psnr', 'ssim'], 4, False)
-    assert (logger.print_freq, logger.keep_last, logger.use_tb_logger) == (100, 3, True)
-
-
 def test_the_degradation_in_the_readme_is_one(tmp_path: Path) -> None:
     from gpen.data.loader import build_dataset
     from gpen.options import parse_options

@@ -11,7 +11,7 @@ from torch import nn
 
 from gpen.errors import UserError
 from gpen.options.schema import ParamGroup
-from gpen.weights.files import list_names
+from gpen.utils.text import list_names
 
 Group = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gpen.distributed.ranks import gather, is_main
+from gpen.distributed.ranks import all_gather, is_main
 from gpen.errors import UserError
 
 LIMIT = 10
@@ -98,7 +98,7 @@ class FiniteGuard:
             if not wrong:
                 self.last_finite_iteration = iteration
             if wrong:
-                whole_batch = [file for share in gather(files) for file in share]
+                whole_batch = [file for share in all_gather(files) for file in share]
                 messages.append(
                     f'Iteration {iteration}: {", ".join(wrong)} not finite; '
                     f'this step of the {_say_whose(wrong)} was skipped. '
