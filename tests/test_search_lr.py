@@ -203,13 +203,23 @@ def test_each_device_runs_one_trial_at_a_time_and_one_failure_ends_all(tmp_path:
 
 def test_a_ray_cluster_runs_trials_and_hands_on_what_failed(tmp_path: Path) -> None:
     pytest.importorskip('ray')
-    runs = [python_run(tmp_path / str(n), "(folder / 'done').touch()") for n in range(2)]
+    code = "import os; (folder / 'parent').write_text(str(os.getppid()))"
+    runs = [python_run(tmp_path / str(n), code) for n in range(2)]
     with TrialPool(tmp_path, ray='local') as cluster:
         assert dict(cluster.run(runs, never, lambda: False)) == dict.fromkeys(runs, True)
-        assert all((run.folder / 'done').exists() for run in runs)
+        assert str(os.getpid()) not in [(run.folder / 'parent').read_text() for run in runs]  # Ray started them
         bad = python_run(tmp_path / 'bad', 'sys.exit(3)')
         with pytest.raises(UserError, match='failed with status 3'):
             list(cluster.run([bad], never, lambda: False))
+
+
+def test_trials_are_stopped_on_ray_and_give_nothing_to_judge(tmp_path: Path) -> None:
+    pytest.importorskip('ray')
+    run = python_run(tmp_path / 'slow', 'time.sleep(60)')
+    started = time.monotonic()
+    with TrialPool(tmp_path, ray='local') as cluster:
+        assert dict(cluster.run([run], never, run.folder.exists)) == {run: False}
+    assert time.monotonic() - started < 50
 
 
 def test_devices_are_those_that_the_user_sees(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A table of the trials that keeps itself up to date on a terminal; a line for each event where there is none."""
+"""The progress of the trials: a table that is redrawn on a terminal, and a line for each event elsewhere."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class _Row:
     run: TrialRun
     curves: Curves
     judgement: Judgement | None = None
-    validations: int = -1  # that were told; -1: not even the start
+    validations: int = -1  # number of those reported; -1: the start is not reported yet
 
 
 class Display:
     """Shows trials (a context manager), read from the files that they write.
 
     Args:
-        stream: where to.
+        stream: standard output, or a file.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -40,7 +40,7 @@ class Display:
         self._height = 0
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep_up, daemon=True)
+        self._thread = threading.Thread(target=self._refresh_regularly, daemon=True)
 
     def __enter__(self) -> Display:
         self._thread.start()
@@ -71,17 +71,17 @@ class Display:
                     self._stream.write(f'{run.label}: {judgement.sentence}\n')
             self._refresh()
 
-    def _keep_up(self) -> None:
+    def _refresh_regularly(self) -> None:
         while not self._ended.wait(PULSE):
             with self._lock:
                 for row in self._rows.values():
                     if row.judgement is None and row.run.output.exists():
                         row.curves = row.run.read_curves()
-                        self._tell(row)
+                        self._report(row)
                 self._refresh()
 
-    def _tell(self, row: _Row) -> None:
-        """Where there is no terminal, tell of the start and of each validation."""
+    def _report(self, row: _Row) -> None:
+        """Without a terminal, report the start and each validation."""
         if self._is_terminal or len(row.curves.psnr.x) == row.validations:
             return
         is_start = row.validations < 0
@@ -122,6 +122,7 @@ def _list_cells(row: _Row) -> tuple[str, ...]:
     state = 'running' if row.run.output.exists() else 'waiting'
     if row.judgement is not None:
         state = row.judgement.sentence
+
     return (
         row.run.label,
         f'{done}/{row.run.iterations}',

@@ -127,7 +127,7 @@ def build_command(option_file: Path, overrides: list[str], folder: Path) -> tupl
 def run_trial(
     run: TrialRun, environment: Mapping[str, str], should_stop: Callable[[], bool], find_end: FindEnd
 ) -> bool:
-    """Run a trial to its end, or until its curves say enough; go on where it was stopped.
+    """Run a trial to its end, or until its curves say enough; continue where it was stopped.
 
     Args:
         run: what to run.
@@ -144,8 +144,10 @@ def run_trial(
     """
     if not any((run.folder / 'training_states').glob('*.state')) and run.folder.exists():
         shutil.rmtree(run.folder)  # stopped before its first checkpoint
+
     if find_end(run.read_curves()) is not None:
         return True
+
     run.output.parent.mkdir(parents=True, exist_ok=True)
     with run.output.open('w', encoding='utf-8') as stream:
         process = subprocess.Popen(
@@ -159,6 +161,7 @@ def run_trial(
             _watch(process, run, should_stop, find_end)
         finally:
             _end(process)
+
     if process.returncode == 0 or find_end(run.read_curves()) is not None:
         return True
     if should_stop():
@@ -176,7 +179,7 @@ def _watch(
     find_end: Callable[[Curves], str | None],
 ) -> None:
     """Return when the process has ended, or should."""
-    length = -1
+    length = -1  # of the records when they were last judged
     while process.poll() is None and not should_stop():
         curves = run.read_curves()
         if len(curves.rates.x) + curves.skipped != length:
@@ -199,7 +202,7 @@ def _end(process: subprocess.Popen[Any]) -> None:
 
 
 def describe_failure(run: TrialRun, status: int) -> str:
-    """Return what a run that failed said itself."""
+    """Return a message for the user with the end of the output of a run that failed."""
     text = run.output.read_text(encoding='utf-8', errors='replace').strip()
     _, error, own = text.rpartition('\nError: ') if '\nError: ' in text else text.rpartition('Error: ')
     end = own if error and 'Traceback' not in own else '\n'.join(text.splitlines()[-TAIL:])

@@ -56,6 +56,8 @@ class Pool:
         self._ray = ray
         self._advice = advice
         self._by_device = by_device
+
+        # What joblib is told
         self._backend: dict[str, Any] = {'n_jobs': count or -1}
         if ray is not None:
             self._backend |= {'backend': 'ray'}
@@ -175,6 +177,7 @@ def _ray_cluster(address: str) -> Iterator[None]:
         from ray.util.joblib import register_ray
     except ImportError as error:
         raise UserError("--ray needs the package ray: pip install 'ray'. Without --ray all cores here work.") from error
+
     package = Path(__file__).resolve().parents[1]
     environment = {'py_modules': [str(package)], 'env_vars': {'OMP_NUM_THREADS': '1'}}
     try:
@@ -185,6 +188,7 @@ def _ray_cluster(address: str) -> Iterator[None]:
             f'--ray {address}: there is no such cluster ({error}). Give the address that `ray start --head` printed, '
             'or local.'
         ) from error
+
     try:
         register_ray()
         yield
@@ -208,7 +212,7 @@ def _run_watched(function: Callable[[Task], Result], task: Task, parent: int | N
 
 @cache
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: joblib's would wait for ever for one that was killed."""
+    """End this process when its parent is gone: joblib's workers would wait for ever for a parent that was killed."""
 
     def wait() -> None:
         while os.getppid() == parent:
