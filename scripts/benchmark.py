@@ -1,8 +1,8 @@
 """Measure how fast parts of the program are on this machine.
 
-data: decoding and each degradation recipe, beside the same built from BasicSR's functions.
-restore: a face through the network, with PyTorch and with ONNX Runtime, beside the published code's formulas.
-step: a training step, beside the same by the published code's formulas.
+data: decoding and each degradation recipe, compared with BasicSR's functions.
+restore: restoring a face with PyTorch and with ONNX Runtime, compared with the published code's formulas.
+step: a training step, compared with the published code's formulas.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
     _add_data(commands.add_parser('data', help='decoding and degradations, images per second per core'))
-    _add_restore(commands.add_parser('restore', help='a face through the network, PyTorch and ONNX Runtime'))
+    _add_restore(commands.add_parser('restore', help='restoring a face, PyTorch and ONNX Runtime'))
     _add_step(commands.add_parser('step', help="a training step, ours and by the published code's formulas"))
     return parser.parse_args(arguments)
 
@@ -32,46 +32,53 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.description = 'Images per second per core for decoding a PNG and for each recipe of degradations.'
     parser.set_defaults(run=_run_data)
+
+    # What to measure.
     parser.add_argument('--input', metavar='FOLDER', help='images to measure with (default: rendered portraits)')
     parser.add_argument('--sizes', type=within(int, 16, 2048), nargs='+', metavar='N', help='sides (256 512 1024)')
     parser.add_argument('--recipes', nargs='+', metavar='NAME', help='only these, such as gfpgan "gpen (paper)" (all)')
+    parser.add_argument('--images', type=within(int, 1, 1000), default=20, metavar='N', help='images to use (20)')
+
+    # How long.
     parser.add_argument('--draws', type=within(int, 2, 10000), metavar='N', help='draws of each recipe and size (40)')
     parser.add_argument(
-        '--repeats',
-        type=within(int, 1, 100),
-        metavar='N',
-        help='so often, with other draws; the median counts (3)',
+        '--repeats', type=within(int, 1, 100), metavar='N', help='repeats with other draws; the median counts (3)'
     )
-    parser.add_argument('--images', type=within(int, 1, 1000), default=20, metavar='N', help='images to use (20)')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='of all draws (0)')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of all draws (0)')
     parser.add_argument('--quick', action='store_true', help='half a minute: 256 and 512, one repeat')
-    parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
+    _add_json(parser)
 
 
 def _add_restore(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Seconds per face on the CPU, with PyTorch (fp32 and bf16) and with ONNX Runtime, beside the published code's "
-        'formulas.'
+        'Seconds per face on the CPU, with PyTorch (fp32 and bf16) and with ONNX Runtime, compared with the published '
+        "code's formulas."
     )
     parser.set_defaults(run=_run_restore)
+
+    # The network.
     parser.add_argument('--model', metavar='FILE', help='weights of a generator (default: random ones)')
     parser.add_argument('--size', type=int, default=512, metavar='N', help='side of random weights (512)')
     parser.add_argument('--channel_multiplier', type=int, metavar='N', help='of random weights (as published)')
     parser.add_argument('--narrow', type=float, metavar='X', help='of random weights (as published)')
+
+    # How to run it.
     parser.add_argument(
         '--batch_sizes', type=within(int, 1, 64), nargs='+', default=[1, 4], metavar='N', help='faces at a time (1 4)'
     )
     parser.add_argument('--rounds', type=within(int, 1, 100), default=3, metavar='N', help='the median counts (3)')
-    parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help="of both (PyTorch's choice)")
-    parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
+    parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help="threads (PyTorch's choice)")
+    _add_json(parser)
 
 
 def _add_step(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        'Seconds, floating-point rate and peak memory of a training step on the CPU, beside the same by the published '
-        "code's formulas. Several values of --size, --narrow and --batch are several settings."
+        'Seconds, floating-point rate and peak memory of a training step on the CPU, compared with the published '
+        "code's formulas. The n-th values of --size, --narrow and --batch make up the n-th setting."
     )
     parser.set_defaults(run=_run_step)
+
+    # The settings.
     parser.add_argument('--size', type=int, nargs='+', default=[256], metavar='N', help='side of the images (256)')
     parser.add_argument(
         '--narrow', type=within(float, 0, 8), nargs='+', default=[0.25], metavar='X', help='of both networks (0.25)'
@@ -80,17 +87,25 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
         '--batch', type=within(int, 1, 64), nargs='+', default=[2], metavar='N', help='images per step (2)'
     )
     parser.add_argument('--full', action='store_true', help='also 512, full width, batch 1 (minutes)')
+
+    # The variants of the step.
     parser.add_argument(
-        '--depthwise', action='store_true', help='also the plain step with its filters as depthwise convolutions'
+        '--depthwise', action='store_true', help='also the plain step with filters as depthwise convolutions'
     )
     parser.add_argument('--r1', action='store_true', help='also the step with R1, which is every 16th')
+
+    # How to run it.
     parser.add_argument('--rounds', type=within(int, 1, 100), default=3, metavar='N', help='the median counts (3)')
-    parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help='of all (physical cores)')
+    parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help='threads (physical cores)')
+    _add_json(parser)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', metavar='FILE', help='write all numbers there too')
 
 
 def _run_data(args: argparse.Namespace) -> int:
-    for library in ('OMP', 'OPENBLAS', 'MKL'):  # what is measured is one core; NumPy reads these on import
+    for library in ('OMP', 'OPENBLAS', 'MKL'):  # one core; NumPy reads these variables on import
         os.environ[f'{library}_NUM_THREADS'] = '1'
     from benchmarks.data import measure_data
 

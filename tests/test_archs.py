@@ -320,6 +320,17 @@ def test_options_of_the_networks_are_known_without_importing_them() -> None:
     assert ARCH_REGISTRY.find('GPENDiscriminator') is not None
 
 
+def test_networks_agree_about_the_defaults_of_the_options_that_they_share() -> None:
+    defaults: dict[str, set[Any]] = {}
+    for name in ('GPEN', 'GPENPrior', 'GPENDiscriminator'):
+        definition = ARCH_REGISTRY.find(name)
+        assert definition is not None
+        for parameter in definition.parameters:
+            defaults.setdefault(parameter.name, set()).add((parameter.annotation, parameter.default))
+    assert len(defaults) > 5
+    assert all(len(values) == 1 for values in defaults.values()), defaults
+
+
 def test_importing_the_package_does_not_import_torch() -> None:
     code = 'import sys, gpen.archs; sys.exit("torch" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT / 'codes', check=False).returncode == 0

@@ -19,7 +19,7 @@ import torch
 import benchmark
 from benchmarks import data, restore
 from benchmarks.plain_degradations import Plain, find_plain
-from benchmarks.report import Cost, Row, format_speeds
+from benchmarks.tables import Cost, Row, format_speeds
 from conftest import run_code, write_pairs
 from gpen.archs.gpen import GPEN
 from gpen.data.degradations import build_degradation

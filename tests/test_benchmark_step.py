@@ -18,14 +18,14 @@ from torch.nn import functional as F
 import benchmark
 from benchmarks import step
 from benchmarks.plain_step import PlainStep
-from benchmarks.step import DEPTHWISE, OURS, PLAIN, Cost, format_costs
-from benchmarks.step_worker import FlopCounter, Setting, Shares, Stepper
+from benchmarks.step import DEPTHWISE, OURS, PLAIN, StepCost, format_costs
+from benchmarks.step_worker import FlopCounter, Shares, Stepper, StepSetting
 from conftest import run_code
 from gpen.errors import UserError
 from gpen.models.gpen_model import GPENModel
 from tiny_model import batch_of, build, logged
 
-TINY = Setting(16, 0.01, 2)
+TINY = StepSetting(16, 0.01, 2)
 R1_EVERY = 3
 # Of the adversarial losses, which ours computes in float32, whatever the networks compute in.
 ROUNDING = 1e-6
@@ -133,22 +133,22 @@ def test_a_run_prints_both_steps_and_writes_every_number(tmp_path: Path) -> None
 
 def test_the_table_compares_the_medians_of_the_rounds() -> None:
     shares = Shares(convolutions=0.7, matrix_products=0.05)
-    plain = Cost(TINY, PLAIN, False, [4.0, 90.0, 6.0], 12_000_000_000, shares, 300)
-    ours = Cost(TINY, OURS, False, [2.0, 1.9, 2.5], 10_000_000_000, shares, 200)
+    plain = StepCost(TINY, PLAIN, False, [4.0, 90.0, 6.0], 12_000_000_000, shares, 300)
+    ours = StepCost(TINY, OURS, False, [2.0, 1.9, 2.5], 10_000_000_000, shares, 200)
     cells = [cell.strip() for cell in format_costs([plain, ours], 10e9).splitlines()[-1].split('|')[1:-1]]
     assert cells == [f'{TINY}: ours', '2 (1.9 to 2.5)', '3.00', '10', '5', '50%', '70%', '5%', '200']
 
 
-def choose(*arguments: str) -> list[Setting]:
+def choose(*arguments: str) -> list[StepSetting]:
     return step.choose_settings(benchmark.parse_arguments(['step', *arguments]))
 
 
 def test_settings_are_the_default_several_by_their_places_and_the_full_one() -> None:
-    default, full = Setting(256, 0.25, 2), Setting(512, 1.0, 1)
+    default, full = StepSetting(256, 0.25, 2), StepSetting(512, 1.0, 1)
     assert choose() == [default]
     assert choose('--full') == [default, full]
     assert choose('--size', '512', '--narrow', '1', '--batch', '1', '--full') == [full]
-    assert choose('--size', '64', '128', '--batch', '4', '2') == [Setting(64, 0.25, 4), Setting(128, 0.25, 2)]
+    assert choose('--size', '64', '128', '--batch', '4', '2') == [StepSetting(64, 0.25, 4), StepSetting(128, 0.25, 2)]
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""What ``scripts/benchmark.py`` measures, one module for each of its sub-commands."""
+"""The measurements of ``scripts/benchmark.py``: a module for each sub-command, and what they share."""

@@ -1,14 +1,13 @@
-"""How many images per second one core decodes and degrades, beside the same built from BasicSR's functions.
+"""How many images per second one core decodes and degrades, compared with BasicSR's functions.
 
-What is timed is processor time with one thread, so that other programs disturb little.  Both sides take turns, draw by
-draw.  The costs of draws differ (a face made eight times smaller has 64 times fewer pixels to add noise to), so there
-are many, with fixed seeds and other ones in each repeat; the median of the repeats' means counts.
+The benchmark measures processor time with one thread, so that other programs disturb it little.  Both sides take turns,
+draw by draw.  Draws differ in cost (a face that is downscaled by eight has 64 times fewer pixels to add noise to), so
+there are many, with fixed seeds that differ between repeats.  The result is the median of the repeats' means.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,14 +20,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.machine import describe_machine, processor_clock
+from benchmarks.machine import describe_machine, format_machine, processor_clock
 from benchmarks.plain_degradations import Plain, find_plain
-from benchmarks.report import Cost, Row, format_speeds, format_steps
+from benchmarks.tables import Cost, Row, format_speeds, format_steps, write_json
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image, resize, to_uint8
 from gpen.data.storage import open_storage
 from gpen.errors import UserError
-from gpen.utils.files import write_text
 from gpen.utils.seeds import derive_generator, derive_seed
 
 DECODING = 'decoding'
@@ -49,17 +47,17 @@ STEPS: dict[str, dict[str, Any]] = {
     'JPEG': {'type': 'jpeg', 'quality': [80, 80]},
     'a quarter and back': {'type': 'downsample', 'factor': [4, 4]},
 }
-# What is measured, and how many times smaller than STEP_SIZE; the recipes add noise to small images.
+# Steps, and the factor by which their images are smaller than STEP_SIZE; the recipes add noise to small images.
 STEP_SHRINKS = ((DECODING, 1), ('41 x 41 blur', 1), ('noise', 1), ('noise', 4), ('JPEG', 1), ('a quarter and back', 1))
 STEP_SIZE = 512  # pixels
-_PORTRAITS, _PORTRAIT_SIZE = 4, 512  # rendering one of this size takes two seconds, a larger one far more
+_PORTRAITS, _PORTRAIT_SIZE = 4, 512  # rendering one of this size takes two seconds, a larger one far longer
 
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to do the work: ours or BasicSR's, each with its own kind of image."""
+    """One side of the comparison, ours or BasicSR's, each with its own kind of image."""
 
     decode: Callable[[bytes], np.ndarray]
     recipes: dict[str, Degrade]
@@ -67,7 +65,7 @@ class Side:
 
     @classmethod
     def ours(cls, recipes: Sequence[str]) -> Side:
-        """Return our own side."""
+        """Return our side."""
         return cls(
             read_image,
             {name: build_degradation(RECIPES[name]) for name in recipes},
@@ -76,7 +74,7 @@ class Side:
 
     @classmethod
     def plain(cls, plain: Plain) -> Side:
-        """Return BasicSR's side, whose random numbers come from global states."""
+        """Return BasicSR's side, whose random numbers come from the global generators."""
 
         def ignore_generator(function: Callable[[np.ndarray], np.ndarray]) -> Degrade:
             return lambda image, _generator: function(image)
@@ -94,7 +92,7 @@ def _keep(image: np.ndarray, _generator: np.random.Generator) -> np.ndarray:
 
 @dataclass
 class Stopwatch:
-    """Times the sides in turns, and advances the progress bar."""
+    """Times both sides in turns, and advances the progress bar."""
 
     draws: int
     repeats: int
@@ -103,10 +101,10 @@ class Stopwatch:
     clock: Callable[[], float] = field(default_factory=processor_clock)
 
     def time(self, sides: dict[str, Side], kind: str, name: str, faces: Sequence[bytes]) -> dict[str, np.ndarray]:
-        """Time what is called ``name`` among the ``kind`` (recipes or steps) of the sides that have it.
+        """Time the recipe or step ``name`` on the sides that have it; ``kind`` is ``recipes`` or ``steps``.
 
         Returns:
-            Seconds by side, repeats x draws x 2: decoding, and the rest.
+            Seconds by side, repeats x draws x 2: decoding, and degrading.
         """
         able = [side for side in sides if name in getattr(sides[side], kind)]
         times = {side: np.zeros((self.repeats * self.draws, 2)) for side in able}
@@ -114,16 +112,18 @@ class Stopwatch:
             for side in able[:: 1 if draw % 2 else -1]:
                 degrade = getattr(sides[side], kind)[name]
                 seconds = self._time_once(sides[side], degrade, faces[draw % len(faces)], draw)
-                if draw >= 0:  # the one before the first warms up
+                if draw >= 0:  # draw -1 is a warm-up
                     times[side][draw] = seconds
             self.progress.update(draw >= 0)
         return {side: seconds.reshape(self.repeats, self.draws, 2) for side, seconds in times.items()}
 
     def _time_once(self, side: Side, degrade: Degrade, face: bytes, draw: int) -> tuple[float, float]:
+        # The same random numbers in all runs: ours come from a generator, BasicSR's from the global states.
         generator = derive_generator(self.seed, 'benchmark', draw)
         global_seed = derive_seed(self.seed, 'benchmark', draw) % 2**32
         random.seed(global_seed)
         np.random.seed(global_seed)
+
         start = self.clock()
         image = side.decode(face)
         decoded = self.clock()
@@ -133,6 +133,7 @@ class Stopwatch:
 
 def measure_data(args: argparse.Namespace) -> int:
     """Measure, print the tables, and write the JSON file; return the exit status."""
+    # One thread; what to measure.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns that BasicSR hands it float images
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -143,12 +144,14 @@ def measure_data(args: argparse.Namespace) -> int:
     step_size = STEP_SIZE if STEP_SIZE in sizes else sizes[-1]
     step_sizes = [(name, step_size // shrink) for name, shrink in STEP_SHRINKS]
 
+    # Images and sides.
     faces = load_faces(args.input, args.images, {*sizes, *(size for _, size in step_sizes)}, args.seed)
     sides = {'ours': Side.ours(recipes)}
     plain = find_plain()
     if plain is not None:
         sides['plain'] = Side.plain(plain)
 
+    # Measurements.
     clocks = time.perf_counter(), time.process_time()
     total = (len(sizes) * len(recipes) + len(step_sizes)) * draws * repeats
     with tqdm(total=total, desc='draws', disable=None) as progress:
@@ -157,15 +160,14 @@ def measure_data(args: argparse.Namespace) -> int:
         steps = [measure_step(stopwatch, sides, name, size, faces[size]) for name, size in step_sizes]
     wall, processor = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
 
+    # Results.
     machine = describe_machine(('numpy', 'opencv-python', 'opencv-python-headless', 'basicsr'))
     settings = {'input': args.input, 'images': len(faces[sizes[0]]), 'draws': draws, 'repeats': repeats}
     settings |= {'seed': args.seed, 'wall_seconds': wall, 'processor_seconds': processor}
     print(_describe(machine, settings, plain is not None))
     print(f'\n{format_speeds(speeds)}\n\n{format_steps(steps)}')
-    if args.json:
-        tables = {'recipes': [row.to_dict() for row in speeds], 'steps': [row.to_dict() for row in steps]}
-        text = json.dumps({'machine': machine, 'settings': settings, **tables}, indent=2)
-        write_text(Path(args.json).expanduser(), text + '\n')
+    tables = {'recipes': [row.to_dict() for row in speeds], 'steps': [row.to_dict() for row in steps]}
+    write_json(args.json, {'machine': machine, 'settings': settings, **tables})
     return 0
 
 
@@ -179,16 +181,17 @@ def measure_recipes(
         times = stopwatch.time(sides, 'recipes', name, faces)
         for side, seconds in times.items():
             decoding[side].append(seconds[..., 0])
-        rows.append(
-            _make_row(f'{name} + {DECODING}', size, {side: seconds.sum(axis=-1) for side, seconds in times.items()})
-        )
-        rows.append(_make_row(name, size, {side: seconds[..., 1] for side, seconds in times.items()}))
+        whole = {side: seconds.sum(axis=-1) for side, seconds in times.items()}
+        degrading = {side: seconds[..., 1] for side, seconds in times.items()}
+        rows += [_make_row(f'{name} + {DECODING}', size, whole), _make_row(name, size, degrading)]
+
+    # Each recipe decoded the same images, so all of its draws count for decoding.
     together = {side: np.concatenate(seconds, axis=1) for side, seconds in decoding.items() if seconds}
     return [_make_row(DECODING, size, together), *rows]
 
 
 def measure_step(stopwatch: Stopwatch, sides: dict[str, Side], name: str, size: int, faces: Sequence[bytes]) -> Row:
-    """Return the row of a single step; decoding is one of them."""
+    """Return the row of a single step, of which decoding is one."""
     times = stopwatch.time(sides, 'steps', name, faces)
     return _make_row(name, size, {side: seconds[..., int(name != DECODING)] for side, seconds in times.items()})
 
@@ -236,19 +239,15 @@ def _choose_recipes(names: Sequence[str] | None) -> list[str]:
 
 
 def _describe(machine: dict[str, Any], settings: dict[str, Any], has_plain: bool) -> str:
-    """Return on what and how it was measured, and how calm the machine was."""
-    parts = [f'{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}']
-    packages = {name: value for name, value in machine.items() if name not in ('processor', 'cores', 'system')}
-    parts.append(', '.join(f'{name} {value}' for name, value in packages.items() if value is not None))
+    """Return a description of machine and method; wall time beside processor time shows how busy the machine was."""
     source = settings['input'] or 'rendered portraits'
-    parts.append(
+    method = (
         f'One thread, processor time, {settings["repeats"]} x {settings["draws"]} draws, {settings["images"]} images '
         f'from {source}, as PNG files in memory; the wall clock ran {settings["wall_seconds"]:.0f} s, '
         f'{settings["wall_seconds"] / settings["processor_seconds"]:.2f} times as long.'
     )
-    parts.append(
-        "plain: the same recipe built from BasicSR's functions. ±: standard error, as the draws differ."
-        if has_plain
-        else 'plain: left out, because basicsr is not installed (pip install basicsr==1.4.2).'
-    )
-    return '\n'.join(parts)
+
+    plain = 'plain: left out, because basicsr is not installed (pip install basicsr==1.4.2).'
+    if has_plain:
+        plain = "plain: the same recipe built from BasicSR's functions. ±: standard error, as the draws differ."
+    return '\n'.join([format_machine(machine), method, plain])

@@ -1,4 +1,4 @@
-"""What was measured on, and the clock."""
+"""The machine that a benchmark runs on, and its clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COARSE = 1e-4  # seconds
 
 
 def processor_clock() -> Callable[[], float]:
-    """Return a clock of the processor time of this process in seconds; the wall clock where that is coarse."""
+    """Return a clock of this process's processor time in seconds, or the wall clock where that one is coarse."""
     coarse = time.get_clock_info('process_time').resolution > _COARSE  # Windows: 16 ms
     return time.perf_counter if coarse else time.process_time
 
@@ -28,6 +28,13 @@ def describe_machine(packages: tuple[str, ...]) -> dict[str, str | int | None]:
         'Python': platform.python_version(),
         **{package: _find_version(package) for package in packages},
     }
+
+
+def format_machine(machine: dict[str, str | int | None]) -> str:
+    """Return two lines about a machine from :func:`describe_machine`."""
+    packages = {name: value for name, value in machine.items() if name not in ('processor', 'cores', 'system')}
+    versions = ', '.join(f'{name} {value}' for name, value in packages.items() if value is not None)
+    return f'{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}\n{versions}'
 
 
 def _name_processor() -> str:

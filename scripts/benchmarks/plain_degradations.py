@@ -1,11 +1,11 @@
-"""The recipes as they are usually written with BasicSR's functions: what ours are measured against.
+"""The degradation recipes built from BasicSR's functions, with which the benchmark compares ours.
 
-Images here are as in BasicSR: H x W x 3, float32, BGR, [0, 1]; random numbers come from the global states of ``random``
-and ``numpy.random``.  Each recipe gives an image of the size that it is given.
+Images are as in BasicSR: H x W x 3, float32, BGR, [0, 1]; random numbers come from the global states of ``random`` and
+``numpy.random``.  Each recipe returns an image of the size of its input.
 
 The numbers are those of the papers and of the option files published with them, as in ``gpen.data.degradations``:
 GFPGAN's ``train_gfpgan_v1``, GPEN's training code, Real-ESRGAN's ``train_realesrgan_x4plus``, and BSRGAN; the results
-of the last two are enlarged again.
+of the last two are upscaled to the size of the input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Image = np.ndarray
 Recipe = Callable[[Image], Image]
 Limits = tuple[float, float]
 
-_SCALE = 4  # how many times smaller Real-ESRGAN's and BSRGAN's results are
+_SCALE = 4  # factor by which Real-ESRGAN and BSRGAN downscale
 _ANGLES = (-math.pi, math.pi)
 _FILTERS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 _KERNELS = ('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso', 'plateau_aniso')
@@ -39,7 +39,7 @@ class Plain:
 
     Attributes:
         decode: the bytes of an image file -> an image.
-        recipes: by the names of ``benchmarks.data.RECIPES``; those that BasicSR has no functions for are missing.
+        recipes: by the names of ``benchmarks.data.RECIPES``, without those for which BasicSR has no functions.
         steps: by the names of ``benchmarks.data.STEPS``.
     """
 
@@ -80,12 +80,12 @@ def find_plain() -> Plain | None:
 
 @dataclass(frozen=True)
 class _Recipes:
-    """What recipes share; ``functions`` is ``basicsr.data.degradations``."""
+    """Base of the recipes; ``functions`` is the module ``basicsr.data.degradations``."""
 
     functions: Any
 
     def _jpeg(self, image: Image, quality: Limits) -> Image:
-        # random_add_jpg_compression hands OpenCV a quality that is no integer, which today's OpenCV refuses.
+        # random_add_jpg_compression passes OpenCV a quality that is no integer, which today's OpenCV refuses.
         return self.functions.add_jpg_compression(image, int(np.random.uniform(*quality)))
 
 
@@ -93,7 +93,7 @@ class _FaceRecipes(_Recipes):
     """One blur, one step of shrinking, noise, JPEG, and enlarging."""
 
     def gfpgan(self, image: Image) -> Image:
-        """GFPGAN's, with its changes of colour."""
+        """GFPGAN's recipe, with its changes of colour."""
         result = self._damage(image, (0.8, 8), (0, 20), (60, 100))
         if np.random.uniform() < 0.3:
             shift = np.random.uniform(-20 / 255, 20 / 255, 3).astype(np.float32)
@@ -105,17 +105,17 @@ class _FaceRecipes(_Recipes):
         return _round(result)
 
     def gfpgan_without_colours(self, image: Image) -> Image:
-        """The same, colours left alone."""
+        """GFPGAN's recipe without changes of colour."""
         return _round(self._damage(image, (0.8, 8), (0, 20), (60, 100)))
 
     def gpen(self, image: Image) -> Image:
-        """GPEN's published training code: one in five grey."""
+        """The recipe of GPEN's published training code: one image in five is grey."""
         if np.random.uniform() < 0.2:
             image = _make_grey(image)
         return self._damage(image, (0.8, 8), (0, 20), (60, 100), _round)
 
     def simple(self, image: Image) -> Image:
-        """Our own mild one; blur and shrinking grow with the square root of the size."""
+        """Our own mild recipe; blur and downscaling grow with the square root of the size."""
         height, width = image.shape[:2]
         scale = (min(height, width) / 64) ** 0.5
         sigma = (0.6 * scale, 1.7 * scale)
@@ -126,7 +126,7 @@ class _FaceRecipes(_Recipes):
         return _resize(image, height, width)
 
     def blur(self, image: Image) -> Image:
-        """Blur by a 41 x 41 kernel that is as likely round as not."""
+        """Blur with a 41 x 41 kernel, half of the time an isotropic one."""
         kernel = self.functions.random_mixed_kernels(['iso', 'aniso'], [0.5, 0.5], 41, (0.1, 10), (0.1, 10), _ANGLES)
         return cv2.filter2D(image, -1, kernel)
 
@@ -147,9 +147,13 @@ class _GeneralRecipes(_Recipes):
     def realesrgan(self, image: Image) -> Image:
         """Real-ESRGAN: blur, resize, noise and JPEG, twice over, and a sinc filter before or after the last JPEG."""
         height, width = image.shape[:2]
+
+        # First round.
         image = self._blur(image, (0.2, 3))
         image = _resize_by(image, height, width, _draw_factor((0.2, 0.7, 0.1), (0.15, 1.5)))
         image = self._jpeg(self._add_noise(image, (1, 30), (0.05, 3)), (30, 95))
+
+        # Second round.
         if np.random.uniform() < 0.8:
             image = self._blur(image, (0.2, 1.5))
         image = _resize_by(image, height, width, _draw_factor((0.3, 0.4, 0.3), (0.3, 1.2)) / _SCALE)
@@ -190,18 +194,21 @@ class _GeneralRecipes(_Recipes):
         scale = _SCALE
         if np.random.uniform() < 0.25:
             image, scale = _halve(image), 2
-        target = image.shape[0] // scale, image.shape[1] // scale
+        small = image.shape[0] // scale, image.shape[1] // scale
+
+        # Steps in random order; the step that shrinks to the final size comes after the other.
         steps = ['blur', 'blur', 'shrink', 'shrink to size', 'noise', 'jpeg']
         random.shuffle(steps)
         first, second = sorted(steps.index(step) for step in ('shrink', 'shrink to size'))
         steps[first], steps[second] = 'shrink', 'shrink to size'
+
         for step in steps:
             if step == 'blur':
                 image = self._blur_by_gaussian(image, scale)
             elif step == 'shrink':
                 image = self._shrink(image, scale)
             elif step == 'shrink to size':
-                image = _resize(image, *target, random.choice(_FILTERS))
+                image = _resize(image, *small, random.choice(_FILTERS))
             elif step == 'noise':
                 image = self._add_one_of_three_noises(image)
             elif np.random.uniform() < 0.9:
@@ -220,7 +227,7 @@ class _GeneralRecipes(_Recipes):
         return cv2.filter2D(image, -1, kernel)
 
     def _shrink(self, image: Image, scale: int) -> Image:
-        """Resize by up to twice the scale; or blur, and take one pixel of each block."""
+        """Downscale by up to twice the scale; or blur, and keep one pixel of each block."""
         height, width = image.shape[:2]
         if np.random.uniform() < 0.75:
             return _resize_by(image, height, width, 1 / np.random.uniform(1, 2 * scale))

@@ -1,10 +1,10 @@
-"""A training step by the published code's formulas, which the benchmark times beside ours.
+"""A training step with the published code's formulas, with which the benchmark compares ours.
 
-The networks are written over again from the keys of a published file, not with the modules of :mod:`gpen.archs`, so
-that nothing that makes those fast gets in here: a weight per sample and a grouped convolution; zero insertion, padding
-and one 2-D filter; bias, activation and gain element by element; features concatenated; a blur at full resolution
-before every convolution with stride 2.  The step restores the images twice, once without gradients for the
-discriminator and once for the generator; Adam and the EMA go from parameter to parameter.
+The networks are functions of the keys of a published file and use no module of :mod:`gpen.archs`, so that none of its
+optimisations gets in here: a weight per sample and a grouped convolution; zero insertion, padding and one 2-D filter;
+bias, activation and gain element by element; features concatenated; a blur at full resolution before every convolution
+with stride 2.  The step restores the images twice, once without gradients for the discriminator and once for the
+generator; Adam and the EMA update one parameter at a time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ MAPPING_LR_MUL = 0.01
 
 
 class Weights:
-    """Parameters by the keys of a state dict, seen from one of its modules.
+    """The parameters of one module of a network, by their keys in its state dict.
 
     Args:
-        tensors: the parameters of a whole network.
-        depthwise: compute filters by :func:`_upfirdn2d_depthwise`.
-        prefix: of the module's keys.
+        tensors: the parameters of the whole network.
+        depthwise: compute filters with :func:`_upfirdn2d_depthwise`.
+        prefix: prefix of the module's keys.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], depthwise: bool, prefix: str = '') -> None:
@@ -51,13 +51,13 @@ class Weights:
         return Weights(self._tensors, self._depthwise, f'{self._prefix}{module}.')
 
     def filter(self, x: Tensor, gain: float, padding: tuple[int, int], up: int = 1) -> Tensor:
-        """Filter images, after ``up - 1`` zeros were inserted behind each pixel, with [1, 3, 3, 1] of sum ``gain``."""
+        """Insert ``up - 1`` zeros after each pixel, and filter with [1, 3, 3, 1] of sum ``gain``."""
         upfirdn2d = _upfirdn2d_depthwise if self._depthwise else reference.upfirdn2d
         return upfirdn2d(x, _make_kernel(gain, x.dtype), up=up, padding=padding)
 
 
 def restore(weights: Weights, lq: Tensor) -> Tensor:
-    """Restore faces with GPEN's parameters, concatenating features: N x 3 x S x S to the same."""
+    """Restore faces with the parameters of a GPEN that concatenates features: N x 3 x S x S -> N x 3 x S x S."""
     features = []
     x = lq
     for index in range(log2_size(lq.shape[-1]) - 1):
@@ -72,7 +72,7 @@ def judge(weights: Weights, images: Tensor) -> Tensor:
     x = _conv_layer(weights.at('convs.0'), images)
     for index in range(1, log2_size(images.shape[-1]) - 1):
         x = _residual_block(weights.at(f'convs.{index}'), x)
-    # The published groups of up to four are the whole batch here, as in ours.
+    # The standard deviation is that of the batch as in ours, not of groups of up to four as published.
     deviation = torch.sqrt(x.var(dim=0, unbiased=False) + 1e-8).mean()
     x = torch.cat([x, deviation.expand(len(x), 1, *x.shape[2:])], dim=1)
     x = _conv_layer(weights.at('final_conv'), x)
@@ -82,11 +82,14 @@ def judge(weights: Weights, images: Tensor) -> Tensor:
 
 def _synthesize(weights: Weights, code: Tensor, features: Sequence[Tensor]) -> Tensor:
     """Generate images N x 3 x S x S from a code N x style_dim and features from 4 x 4 upwards."""
+    # Mapping network.
     latent = code * torch.rsqrt(code.square().mean(dim=1, keepdim=True) + 1e-8)
     index = 1
     while f'style.{index}.weight' in weights:
         latent = _linear(weights.at(f'style.{index}'), latent, MAPPING_LR_MUL, activate=True)
         index += 1
+
+    # Synthesis network.
     x = weights['input.input'].repeat(len(code), 1, 1, 1)
     x = _styled_conv(weights.at('conv1'), x, latent, features[0])
     image = _to_rgb(weights.at('to_rgb1'), x, latent)
@@ -126,7 +129,7 @@ def _residual_block(weights: Weights, x: Tensor) -> Tensor:
 
 
 def _conv_layer(weights: Weights, x: Tensor, downsample: bool = False) -> Tensor:
-    first = int(downsample)  # the blur has a number too
+    first = int(downsample)  # index of the convolution in the nn.Sequential, after the blur if there is one
     weight = _scaled(weights[f'{first}.weight'])
     size = weight.shape[-1]
     if downsample:
@@ -138,7 +141,7 @@ def _conv_layer(weights: Weights, x: Tensor, downsample: bool = False) -> Tensor
 
 
 def _activate(x: Tensor, bias: Tensor) -> Tensor:
-    # As published; the plain version in gpen.archs.ops.reference, made for comparing values, would be slower.
+    # As published; the version in gpen.archs.ops.reference, which is for comparing values, would be slower.
     return F.leaky_relu(x + bias.view(1, -1, 1, 1), 0.2) * math.sqrt(2)
 
 
@@ -158,10 +161,10 @@ def _make_kernel(gain: float, dtype: torch.dtype) -> Tensor:
 
 
 def _upfirdn2d_depthwise(x: Tensor, kernel: Tensor, up: int, padding: tuple[int, int]) -> Tensor:
-    """Do what the plain ``upfirdn2d`` does, without taking each channel for an image of its own.
+    """Return the result of the plain ``upfirdn2d`` by a depthwise convolution, without a batch of single channels.
 
-    PyTorch on a CPU has no fast kernel for the gradient of a convolution of one channel with one filter, so most of the
-    plain step's time can go there.  This shows how much.
+    On a CPU, PyTorch has no fast kernel for the gradient of a convolution of one channel with one filter, and most of
+    the plain step's time can go there.  This variant shows how much.
     """
     batch, channels, height, width = x.shape
     if up > 1:
@@ -173,11 +176,11 @@ def _upfirdn2d_depthwise(x: Tensor, kernel: Tensor, up: int, padding: tuple[int,
 
 
 class PlainStep:
-    """The step, on the parameters of a model that was just built, which it takes over.
+    """The plain training step, on the parameters of a new model.
 
     Args:
-        model: with an L1 loss of weight 1 and a logistic GAN loss; its ``train_step`` must not be used any more.
-        depthwise: compute each filter as one depthwise convolution, which the published code does not.
+        model: a model with an L1 loss of weight 1 and a logistic GAN loss; its own ``train_step`` is not to be used.
+        depthwise: compute filters as depthwise convolutions, unlike the published code.
     """
 
     def __init__(self, model: GPENModel, depthwise: bool = False) -> None:
@@ -192,7 +195,7 @@ class PlainStep:
         self.optimizer_d = _build_adam(self.net_d, model.optimizer_d.defaults)
 
     def __call__(self, batch: Mapping[str, Any], iteration: int) -> dict[str, float]:
-        """Train on ``lq`` and ``gt``, N x 3 x S x S; return the losses by the names that ours has."""
+        """Train on ``lq`` and ``gt``, N x 3 x S x S; return the losses under the names of our step."""
         lq, gt = batch['lq'], batch['gt']
         losses = self._step_discriminator(lq, gt, iteration) | self._step_generator(lq, gt)
         self._update_ema(iteration)
@@ -203,15 +206,20 @@ class PlainStep:
         net_d = self._view(self.net_d)
         with torch.no_grad():
             fake = restore(self._view(self.net_g), lq)
+
+        # Adversarial loss.
         regularize = self.train.r1_reg_weight > 0 and iteration % self.train.net_d_reg_every == 0
         real = gt.detach().requires_grad_(regularize)
         fake_logits, real_logits = judge(net_d, fake), judge(net_d, real)
         losses = {'D_loss_real': F.softplus(-real_logits).mean(), 'D_loss_fake': F.softplus(fake_logits).mean()}
         total = losses['D_loss_real'] + losses['D_loss_fake']
+
+        # Lazy R1.
         if regularize:
             (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
             losses['D_r1'] = gradient.square().flatten(1).sum(1).mean()
             total = total + losses['D_r1'] * (self.train.r1_reg_weight / 2 * self.train.net_d_reg_every)
+
         self.optimizer_d.zero_grad()
         total.backward()
         self.optimizer_d.step()
@@ -240,7 +248,7 @@ class PlainStep:
 def _take_parameters(network: nn.Module) -> dict[str, nn.Parameter]:
     parameters = dict(network.named_parameters())
     for parameter in parameters.values():
-        parameter.data = parameter.data.contiguous()  # whatever memory format our network may prefer
+        parameter.data = parameter.data.contiguous()  # our networks may use another memory format
     return parameters
 
 

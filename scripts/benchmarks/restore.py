@@ -1,14 +1,13 @@
-"""How many seconds a face takes: by the published code's formulas, with PyTorch as we use it, with ONNX Runtime.
+"""Seconds per restored face: with the published code's formulas, our networks in PyTorch, and ONNX Runtime.
 
-All restore the same random images on the CPU with the same number of threads, in turns, so that other programs disturb
-them alike; the median of the rounds counts.  The published formulas run in a process of their own, whose memory is left
-as the system has it.
+All restore the same random images on the CPU with the same number of threads.  They take turns, so that other programs
+disturb them alike, and the median of the rounds counts.  The published formulas run in a process of their own, without
+our setting of glibc's memory.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,30 +22,31 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, format_machine
 from benchmarks.plain_step import Weights, restore
-from benchmarks.report import format_table
+from benchmarks.tables import format_table, write_json
 from gpen.archs.gpen import GPEN
 from gpen.restoration.base import Restorer
 from gpen.restoration.export import describe_network
 from gpen.restoration.export_onnx import Difference, write_onnx
 from gpen.restoration.loading import load_restorer
 from gpen.utils.device import choose_device, explain_out_of_memory
-from gpen.utils.files import write_text
 from gpen.utils.seeds import derive_generator
 from gpen.weights.networks import load_generator
 
 CPU = torch.device('cpu')
 PLAIN, OURS = 'published formulas', 'PyTorch, fp32'
-# Published widths: channel_multiplier and narrow up to 256, and above.
+# channel_multiplier and narrow of the published networks, up to 256 x 256 and above.
 SMALL, LARGE = (1, 0.5), (2, 1.0)
 
 
 def measure_restoring(args: argparse.Namespace) -> int:
     """Measure, print the table, and write the JSON file; return the exit status."""
-    choose_device('cpu')  # with the settings that restoring has
+    choose_device('cpu')  # sets threads and memory as restore.py does
     if args.threads:
         torch.set_num_threads(args.threads)
+
+    # All back ends use the same weights.
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         model = Path(args.model).expanduser() if args.model else _write_random(Path(folder), args)
@@ -61,22 +61,20 @@ def measure_restoring(args: argparse.Namespace) -> int:
         }
         with explain_out_of_memory(max(args.batch_sizes), '--batch_sizes', '--size or --narrow'):
             times = time_restorers(restorers, args.batch_sizes, args.rounds)
+
+    # Results.
     machine = describe_machine(('numpy', 'torch', 'onnxruntime', 'onnxruntime-gpu'))
     settings = {'model': args.model, 'network': describe_network(config), 'threads': torch.get_num_threads()}
     settings |= {'rounds': args.rounds, 'batch_sizes': args.batch_sizes}
     print(_describe(machine, settings, differences))
     print(f'\n{format_times(times)}')
-    if args.json:
-        rows = [
-            {'backend': name, 'batch_size': batch, 'seconds': list(taken)} for (name, batch), taken in times.items()
-        ]
-        text = json.dumps({'machine': machine, 'settings': settings, 'times': rows}, indent=2)
-        write_text(Path(args.json).expanduser(), text + '\n')
+    rows = [{'backend': name, 'batch_size': batch, 'seconds': list(taken)} for (name, batch), taken in times.items()]
+    write_json(args.json, {'machine': machine, 'settings': settings, 'times': rows})
     return 0
 
 
 def find_plain(model: Path, config: Mapping[str, Any], stack: ExitStack) -> dict[str, Restorer]:
-    """Return the published code's way, by its name, for the networks that it is written for.
+    """Return a restorer with the published code's formulas, by name; none if the network is of another kind.
 
     Its process ends with ``stack``.
     """
@@ -91,7 +89,7 @@ def find_plain(model: Path, config: Mapping[str, Any], stack: ExitStack) -> dict
     return {PLAIN: Restorer(run, config['size'], config['in_size'], PLAIN)}
 
 
-_plain: list[Weights] = []  # of the process, which a pool offers no other place for
+_plain: list[Weights] = []  # the state of the pool's process
 
 
 def _load_plain(model: Path, threads: int) -> None:
@@ -113,8 +111,9 @@ def time_restorers(
     times: dict[tuple[str, int], list[float]] = {(name, batch): [] for batch in batch_sizes for name in restorers}
     with tqdm(total=rounds * len(times) + len(restorers), desc='runs', disable=None) as progress:
         for name in restorers:
-            _time_once(restorers[name], min(batch_sizes))  # warms up
+            _time_once(restorers[name], min(batch_sizes))  # warm-up
             progress.update()
+
         for number in range(rounds):
             for batch in batch_sizes:
                 for name in list(restorers)[:: 1 if number % 2 else -1]:
@@ -124,7 +123,7 @@ def time_restorers(
 
 
 def format_times(times: dict[tuple[str, int], list[float]]) -> str:
-    """Return the medians: a line for each back end, and how many times as fast as the first one it is."""
+    """Return a table of medians: a line for each back end, which is compared with the first one."""
     batches = sorted({batch for _, batch in times})
     medians = {key: float(np.median(seconds)) for key, seconds in times.items()}
     header = ['seconds per face', *(text for batch in batches for text in (f'batch {batch}', 'times as fast'))]
@@ -163,12 +162,10 @@ def _write_random(folder: Path, args: argparse.Namespace) -> Path:
 
 
 def _describe(machine: dict[str, Any], settings: dict[str, Any], differences: Sequence[Difference]) -> str:
-    """Return on what and how it was measured."""
-    packages = {name: value for name, value in machine.items() if name not in ('processor', 'cores', 'system')}
+    """Return a description of machine and method."""
     return '\n'.join(
         [
-            f'{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}',
-            ', '.join(f'{name} {value}' for name, value in packages.items() if value is not None),
+            format_machine(machine),
             f'{settings["network"]}, {settings["model"] or "random weights"}; {settings["threads"]} threads, in turns, '
             f'median of {settings["rounds"]} rounds, the clock on the wall.',
             f'Largest difference in 1/255: {max(difference.largest for difference in differences):.2g}.',

@@ -1,43 +1,40 @@
-"""How long a training step takes, beside the same by the published code's formulas.
+"""Seconds per training step, ours and with the published code's formulas.
 
-Each variant has a process of its own.  They take turns with each other and with a matrix product, so that other
-programs disturb all alike; the median of the rounds counts.
+Each variant has a process of its own.  The variants and a matrix product take turns, so that other programs disturb all
+alike, and the median of the rounds counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.machine import describe_machine
-from benchmarks.report import format_table
-from benchmarks.step_worker import DEPTHWISE, OURS, PLAIN, Setting, Shares, Worker
+from benchmarks.machine import describe_machine, format_machine
+from benchmarks.step_worker import DEPTHWISE, OURS, PLAIN, Shares, StepSetting, Worker
+from benchmarks.tables import format_table, write_json
 from gpen.archs.channels import channel_counts, check_size
 from gpen.errors import UserError
 from gpen.utils.device import explain_out_of_memory, select_device
-from gpen.utils.files import write_text
 
-FULL = Setting(512, 1.0, 1)
+FULL = StepSetting(512, 1.0, 1)
 MATRIX_SIDE = 2048
-_PRODUCTS = 3  # before each step, so that one that is disturbed does not matter
+_PRODUCTS = 3  # samples before each step, so that a disturbed one does not matter
 
 
 @dataclass
-class Cost:
-    """What a step of one variant costs: seconds of each round, operations, shares, memory."""
+class StepCost:
+    """The cost of a step of one variant: seconds of each round, operations, shares of the time, memory."""
 
-    setting: Setting
+    setting: StepSetting
     variant: str
     with_r1: bool
     seconds: list[float] = field(default_factory=list)
@@ -56,10 +53,10 @@ class Cost:
         return self.flops / self.median
 
     def name(self) -> str:
-        """Return what was measured."""
+        """Return setting, kind and variant."""
         return f'{self.setting}{", with R1" if self.with_r1 else ""}: {self.variant}'
 
-    def to_dict(self, plain: Cost, product_rate: float) -> dict[str, Any]:
+    def to_dict(self, plain: StepCost, product_rate: float) -> dict[str, Any]:
         """Return all numbers, for JSON."""
         rates = {'flops_per_second': self.rate, 'share_of_matrix_product': self.rate / product_rate}
         return {**asdict(self), 'median': self.median, 'times_as_fast': plain.median / self.median, **rates}
@@ -74,7 +71,7 @@ class MatrixProduct:
         self._out = torch.empty(side, side)
         self._flops = 2 * side**3
         self.rates: list[float] = []
-        self._multiply()  # warms up
+        self._multiply()  # warm-up
 
     def measure(self) -> None:
         """Take a few samples."""
@@ -94,6 +91,7 @@ class MatrixProduct:
 
 def measure_steps(args: argparse.Namespace) -> int:
     """Measure, print the table, and write the JSON file; return the exit status."""
+    # What to measure.
     settings = choose_settings(args)
     select_device(0)  # sets PyTorch's number of threads as a training does
     threads = args.threads or torch.get_num_threads()
@@ -101,37 +99,41 @@ def measure_steps(args: argparse.Namespace) -> int:
     product = MatrixProduct()
     variants = (PLAIN, DEPTHWISE, OURS) if args.depthwise else (PLAIN, OURS)
     kinds = (False, True) if args.r1 else (False,)
-    costs: list[Cost] = []
-    steps = len(settings) * len(variants) * len(kinds) * (args.rounds + 3)  # one warms up, one counts, one is profiled
+
+    # Measurements: the rounds, and a step each to warm up, to count operations and to profile.
+    costs: list[StepCost] = []
+    steps = len(settings) * len(variants) * len(kinds) * (args.rounds + 3)
     with tqdm(total=steps, desc='steps', disable=None) as progress:
         for setting in settings:
             with explain_out_of_memory(setting.batch, '--batch', '--size or --narrow'):
                 costs += measure_setting(setting, variants, kinds, args.rounds, threads, product, progress)
+
+    # Results.
     machine = describe_machine(('torch',))
     print(_describe(machine, threads, args.rounds, product))
     print(f'\n{format_costs(costs, product.median)}')
-    if args.json:
-        rates = {'side': MATRIX_SIDE, 'median': product.median, 'best': max(product.rates), 'rates': product.rates}
-        rows = [cost.to_dict(_plain_of(costs, cost), product.median) for cost in costs]
-        numbers = {'machine': machine, 'settings': {'threads': threads, 'rounds': args.rounds}}
-        text = json.dumps({**numbers, 'matrix_product': rates, 'steps': rows}, indent=2)
-        write_text(Path(args.json).expanduser(), text + '\n')
+    rates = {'side': MATRIX_SIDE, 'median': product.median, 'best': max(product.rates), 'rates': product.rates}
+    rows = [cost.to_dict(_plain_of(costs, cost), product.median) for cost in costs]
+    numbers = {'machine': machine, 'settings': {'threads': threads, 'rounds': args.rounds}}
+    write_json(args.json, {**numbers, 'matrix_product': rates, 'steps': rows})
     return 0
 
 
-def choose_settings(args: argparse.Namespace) -> list[Setting]:
-    """Return what to measure: the values of ``--size``, ``--narrow`` and ``--batch`` belong together by their places.
+def choose_settings(args: argparse.Namespace) -> list[StepSetting]:
+    """Return the settings: the n-th values of ``--size``, ``--narrow`` and ``--batch`` make up the n-th setting.
 
     Raises:
-        UserError: they are not equally many (a single one counts for all), or the networks cannot be built.
+        UserError: the numbers of values differ (a single one is used in all settings), or no such network can be built.
     """
+    # A column of values for each option.
     given = {'--size': args.size, '--narrow': args.narrow, '--batch': args.batch}
     count = max(len(values) for values in given.values())
     for option, values in given.items():
         if len(values) not in (1, count):
             raise UserError(f'{option} has {len(values)} values where another has {count}. Give it 1 or {count}.')
     columns = [values * (count // len(values)) for values in given.values()]
-    settings = [Setting(*values) for values in zip(*columns, strict=True)]
+
+    settings = [StepSetting(*values) for values in zip(*columns, strict=True)]
     if args.full:
         settings.append(FULL)
     for setting in settings:
@@ -141,26 +143,27 @@ def choose_settings(args: argparse.Namespace) -> list[Setting]:
 
 
 def measure_setting(
-    setting: Setting,
+    setting: StepSetting,
     variants: Sequence[str],
     kinds: Sequence[bool],
     rounds: int,
     threads: int,
     product: MatrixProduct,
     progress: tqdm[Any],
-) -> list[Cost]:
-    """Return the costs of one setting, of each kind (with R1 or without) and variant.
+) -> list[StepCost]:
+    """Return the costs of one setting, for each kind (with R1 or without) and variant.
 
     Raises:
-        UserError: memory ran out.
+        UserError: a variant ran out of memory.
     """
     with ExitStack() as stack:
         workers = {variant: stack.enter_context(Worker(variant, setting, threads)) for variant in variants}
         try:
-            costs = [Cost(setting, variant, with_r1) for with_r1 in kinds for variant in variants]
+            costs = [StepCost(setting, variant, with_r1) for with_r1 in kinds for variant in variants]
             for with_r1 in kinds:
                 _time(workers, [cost for cost in costs if cost.with_r1 == with_r1], rounds, product, progress)
-            for cost in costs:  # after all peaks are known, since the counter and the profiler take memory too
+            # The counter and the profiler take memory too, so they come after the peaks.
+            for cost in costs:
                 cost.flops = workers[cost.variant].call('count_flops', cost.with_r1)
                 progress.update()
                 cost.shares = workers[cost.variant].call('profile', cost.with_r1)
@@ -174,7 +177,7 @@ def measure_setting(
 
 
 def _time(
-    workers: dict[str, Worker], costs: Sequence[Cost], rounds: int, product: MatrixProduct, progress: tqdm[Any]
+    workers: dict[str, Worker], costs: Sequence[StepCost], rounds: int, product: MatrixProduct, progress: tqdm[Any]
 ) -> None:
     """Measure the seconds of each round and the peak memory."""
     for number in range(-1, rounds):
@@ -182,21 +185,22 @@ def _time(
             if number >= 0:
                 product.measure()
             seconds = workers[cost.variant].call('time', cost.with_r1)
-            if number >= 0:  # the one before the first warms up
+            if number >= 0:  # round -1 is a warm-up
                 cost.seconds.append(seconds)
             progress.update()
+
     for cost in costs:
         cost.peak_memory = workers[cost.variant].call('peak_memory')
 
 
-def format_costs(costs: Sequence[Cost], product_rate: float) -> str:
-    """Return a line for each step; the range of the rounds stands behind their median."""
+def format_costs(costs: Sequence[StepCost], product_rate: float) -> str:
+    """Return a table with a line for each step; the range of the rounds is in brackets after their median."""
     header = ['training step', 'seconds (range)', 'times as fast', 'GFLOP', 'GFLOP/s', 'of matrix product']
     header += ['convolutions', 'other products', 'peak MiB']
     return format_table([header, *(_format_cost(cost, _plain_of(costs, cost), product_rate) for cost in costs)])
 
 
-def _format_cost(cost: Cost, plain: Cost, product_rate: float) -> list[str]:
+def _format_cost(cost: StepCost, plain: StepCost, product_rate: float) -> list[str]:
     return [
         cost.name(),
         f'{cost.median:.3g} ({min(cost.seconds):.3g} to {max(cost.seconds):.3g})',
@@ -210,19 +214,17 @@ def _format_cost(cost: Cost, plain: Cost, product_rate: float) -> list[str]:
     ]
 
 
-def _plain_of(costs: Sequence[Cost], cost: Cost) -> Cost:
-    """Return the plain step that ``cost`` is compared with."""
+def _plain_of(costs: Sequence[StepCost], cost: StepCost) -> StepCost:
+    """Return the cost of the plain step of the same setting and kind."""
     same = (other for other in costs if (other.setting, other.with_r1) == (cost.setting, cost.with_r1))
     return next(other for other in same if other.variant == PLAIN)
 
 
 def _describe(machine: dict[str, Any], threads: int, rounds: int, product: MatrixProduct) -> str:
-    """Return on what and how it was measured."""
-    packages = {name: value for name, value in machine.items() if name not in ('processor', 'cores', 'system')}
+    """Return a description of machine and method."""
     return '\n'.join(
         [
-            f'{machine["processor"]}, {machine["cores"]} cores, {machine["system"]}',
-            ', '.join(f'{name} {value}' for name, value in packages.items() if value is not None),
+            format_machine(machine),
             f'{threads} threads, in turns, median (and range) of {rounds} rounds, the clock on the wall.',
             f'Matrix product of {MATRIX_SIDE} x {MATRIX_SIDE}: median {product.median / 1e9:.0f} GFLOP/s, which the '
             f'shares refer to; best {max(product.rates) / 1e9:.0f}.',

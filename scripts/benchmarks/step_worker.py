@@ -1,6 +1,6 @@
-"""What one variant of the training step, ours or the plain one, costs; runs in a process of its own.
+"""Measures one variant of the training step, ours or the plain one, in a process of its own.
 
-Allocators do not give all memory back, so the peak of one variant could hide that of another in the same process.
+Allocators do not return all memory, so in one process the peak of one variant could hide that of another.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _STATUS = Path('/proc/self/status')
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What is trained: images of size x size (pixels), a factor on the channels, images per step."""
+class StepSetting:
+    """Size of the images (pixels), factor on the channel counts (narrow), images per step."""
 
     size: int
     narrow: float
@@ -74,25 +74,28 @@ class Shares:
 
 
 class Stepper:
-    """A variant that is ready to train on random images, and its measurements.
+    """Trains one variant on random images, and measures it.
 
     Args:
         variant: ``OURS``, ``PLAIN`` or ``DEPTHWISE``.
-        setting: what is trained.
-        threads: of PyTorch.
+        setting: sizes of images and networks.
+        threads: number of PyTorch's threads.
     """
 
-    def __init__(self, variant: str, setting: Setting, threads: int) -> None:
+    def __init__(self, variant: str, setting: StepSetting, threads: int) -> None:
         if variant == OURS:
-            select_device(0)  # as a training starts
+            select_device(0)  # sets glibc's memory as training does
         torch.set_num_threads(threads)
+
         model = GPENModel(setting.options(), _CPU)
         self._step: Any = model.train_step if variant == OURS else PlainStep(model, variant == DEPTHWISE)
         self._r1_every = model.options.train.net_d_reg_every
         self._iteration = 0
+
         images = derive_generator(0, 'benchmark').uniform(-1, 1, (2, setting.batch, 3, setting.size, setting.size))
         lq, gt = torch.from_numpy(images).float()
         self._batch = {'lq': lq, 'gt': gt, 'gt_path': ['random'] * setting.batch}
+
         self._memory_before, _ = _read_memory()
 
     def time(self, with_r1: bool) -> float:
@@ -102,7 +105,7 @@ class Stepper:
         return time.perf_counter() - start
 
     def peak_memory(self) -> float:
-        """Return how far above its size before the first step this process has been, in MiB."""
+        """Return the peak size of this process above its size before the first step, in MiB."""
         return _read_memory()[1] - self._memory_before
 
     def count_flops(self, with_r1: bool) -> int:
@@ -112,7 +115,7 @@ class Stepper:
         return counter.flops
 
     def profile(self, with_r1: bool) -> Shares:
-        """Return where the time of one step goes."""
+        """Return the shares of convolutions and matrix products in the time of one step."""
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
             self._run(with_r1)
         times = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
@@ -121,6 +124,7 @@ class Stepper:
         return Shares(convolutions / total, sum(times.get(name, 0.0) for name in MATRIX_PRODUCTS) / total)
 
     def _run(self, with_r1: bool) -> None:
+        """Train at the next iteration that has R1, or has not."""
         self._iteration += 1
         if with_r1:
             self._iteration = math.ceil(self._iteration / self._r1_every) * self._r1_every
@@ -132,8 +136,7 @@ class Stepper:
 class FlopCounter(TorchDispatchMode):
     """Counts the floating-point operations of convolutions and matrix products inside its context.
 
-    It uses PyTorch's formulas, but not its ``FlopCounterMode``, whose hooks on modules do not bear R1's
-    ``autograd.grad``.
+    It uses PyTorch's formulas, but not its ``FlopCounterMode``, whose module hooks fail in R1's ``autograd.grad``.
     """
 
     def __init__(self) -> None:
@@ -154,7 +157,7 @@ class FlopCounter(TorchDispatchMode):
 
 
 def _count_backward(gradient: Tensor, x: Tensor, weight: Tensor, *arguments: Any) -> int:
-    """Count each gradient, of the input and of the weight, like the forward pass.
+    """Count each gradient, of the input and of the weight, as many operations as the forward pass.
 
     PyTorch's own formula counts the weight's gradient of a grouped convolution once for each pair of groups.
     """
@@ -164,9 +167,9 @@ def _count_backward(gradient: Tensor, x: Tensor, weight: Tensor, *arguments: Any
 
 
 def _read_memory() -> tuple[float, float]:
-    """Return the size of this process now and at its largest, in MiB; twice the latter where the system hides it now.
+    """Return the size of this process and its peak, in MiB; the peak twice where the system does not tell the size.
 
-    ``getrusage`` would do for the latter, but on Linux its number starts with the size of the parent process.
+    On Linux, ``getrusage`` is no use for the peak, since it starts with the size of the parent process.
     """
     if not _STATUS.is_file():
         return peak_memory(_CPU), peak_memory(_CPU)
@@ -176,9 +179,9 @@ def _read_memory() -> tuple[float, float]:
 
 
 class Worker:
-    """A process with a :class:`Stepper`, which waits without computing while another one's turn is on."""
+    """A process with a :class:`Stepper`, which is idle while another one has its turn."""
 
-    def __init__(self, variant: str, setting: Setting, threads: int) -> None:
+    def __init__(self, variant: str, setting: StepSetting, threads: int) -> None:
         self._pool = ProcessPoolExecutor(1, get_context('spawn'))
         self._ready = self._pool.submit(_prepare, variant, setting, threads)
 
@@ -189,21 +192,21 @@ class Worker:
         self._pool.shutdown(cancel_futures=True)
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Return what a method of the :class:`Stepper` returns.
+        """Call a method of the :class:`Stepper` and return its result.
 
         Raises:
-            BrokenProcessPool: the process was ended, such as by a system without memory.
+            BrokenProcessPool: the process was killed, such as by a system out of memory.
         """
         self._ready.result()
         return self._pool.submit(_call, method, *arguments).result()
 
 
-_steppers: list[Stepper] = []  # of the process, which a pool offers no other place for
+_steppers: list[Stepper] = []  # the state of the pool's process
 
 
-def _prepare(variant: str, setting: Setting, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is reported once, by the process that waits
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler's library reports on standard error
+def _prepare(variant: str, setting: StepSetting, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the waiting process alone reports Ctrl-C
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # silences the profiler's library
     _steppers.append(Stepper(variant, setting, threads))
 
 

@@ -1,12 +1,16 @@
-"""What was measured, and how it is printed."""
+"""Measured values, their tables, and their JSON file."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gpen.utils.files import write_text
 
 _NONE = '-'
 
@@ -20,16 +24,16 @@ class Cost:
 
     @classmethod
     def of(cls, times: np.ndarray) -> Cost:
-        """Summarise seconds, repeats x draws with two draws or more."""
+        """Summarise seconds, repeats x draws, with at least two draws."""
         error = times.std(ddof=1) / times.size**0.5
-        # A median of many normal values is sqrt(pi / 2) times less certain than their mean.
+        # The standard error of a median of many normal values is sqrt(pi / 2) times that of their mean.
         factor = (np.pi / 2) ** 0.5 if len(times) > 2 else 1.0
         return cls(float(np.median(times.mean(axis=1))), float(error * factor))
 
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was measured at one size (pixels): ours, and BasicSR's where there is one."""
+    """The cost of one operation at one size (pixels): ours, and BasicSR's if it has the operation."""
 
     name: str
     size: int
@@ -37,7 +41,7 @@ class Row:
     plain: Cost | None
 
     def ratio(self) -> tuple[float, float] | None:
-        """Return how many times faster ours is, and the standard error of that number."""
+        """Return how many times as fast ours is, and the standard error of that number."""
         if self.plain is None:
             return None
         ratio = self.plain.mean / self.ours.mean
@@ -84,7 +88,7 @@ def _format_milliseconds(seconds: float) -> str:
 
 
 def format_table(lines: Sequence[Sequence[str]]) -> str:
-    """Return a table that is as readable in a terminal as in a Markdown file."""
+    """Return a Markdown table with aligned columns, so that it is readable in a terminal too."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     justified = [
         [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs)]
@@ -92,3 +96,9 @@ def format_table(lines: Sequence[Sequence[str]]) -> str:
     ]
     rule = ['-' * widths[0], *('-' * (width - 1) + ':' for width in widths[1:])]
     return '\n'.join(f'| {" | ".join(line)} |' for line in [justified[0], rule, *justified[1:]])
+
+
+def write_json(path: str | None, numbers: dict[str, Any]) -> None:
+    """Write all numbers to the file of ``--json``; a no-op without it."""
+    if path:
+        write_text(Path(path).expanduser(), json.dumps(numbers, indent=2) + '\n')
