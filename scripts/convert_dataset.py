@@ -133,8 +133,7 @@ def convert_one(source: str, target: Path, kind: str, shard_size: int, backend: 
         return stores.write_lmdb(images, target, track)
     if kind == 'disk':
         return stores.write_files(images, target, track)
-    write = stores.write_parquet if kind == 'parquet' else stores.write_arrow
-    return write(images, target, shard_size, track)
+    return stores.write_tables(images, target, kind, shard_size, track)
 
 
 def print_options(written: dict[str, dict[str, Path]], kind: str) -> None:

@@ -40,7 +40,7 @@ def export(args: argparse.Namespace) -> int:
     """Write the file; return the exit status."""
     from gpen.restoration.export import export_generator
     from gpen.restoration.export_onnx import external_path
-    from gpen.utils.device import OUT_OF_MEMORY
+    from gpen.utils.device import is_out_of_memory
 
     output, faces = (None if path is None else Path(path).expanduser() for path in (args.output, args.check))
     model = Path(args.model).expanduser()
@@ -49,7 +49,7 @@ def export(args: argparse.Namespace) -> int:
             model, args.format, output, args.overwrite, faces, lambda step: print(step, flush=True)
         )
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(words in str(error).lower() for words in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         raise UserError('Out of memory. Close other programs, or export on a machine that has more.') from error
     files = [path for path in (target, external_path(target)) if path.is_file()]

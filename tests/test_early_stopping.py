@@ -62,6 +62,33 @@ def test_what_is_not_a_number_is_never_the_best_and_uses_up_the_patience() -> No
     assert hopeless.best is None
 
 
+@pytest.mark.parametrize('value', [math.nan, 19.0, 20.0])
+@pytest.mark.parametrize('patience', [1, 2, 5])
+def test_each_validation_without_improvement_uses_up_one_of_the_patience(value: float, patience: int) -> None:
+    early = EarlyStopping('psnr', higher_is_better=True, patience=patience)
+    feed(early, [20.0])
+    for waited in range(1, patience + 1):
+        assert not early.should_stop
+        feed(early, [value])
+        assert early.waited == waited
+    assert early.should_stop
+
+
+def test_an_improvement_of_just_min_delta_is_none() -> None:
+    early = EarlyStopping('psnr', higher_is_better=True, patience=1, min_delta=0.5)
+    feed(early, [20.0, 20.5])
+    assert early.should_stop
+
+
+def test_the_state_of_another_metric_is_refused_and_changes_nothing() -> None:
+    first = EarlyStopping('psnr', higher_is_better=True, patience=1)
+    feed(first, [20.0, 19.0])
+    other = EarlyStopping('ssim', higher_is_better=True, patience=1)
+    assert not other.load_state_dict(first.state_dict())
+    assert (other.best, other.best_iteration, other.waited) == (None, None, 0)
+    assert EarlyStopping('psnr', higher_is_better=True, patience=1).load_state_dict(first.state_dict())
+
+
 @pytest.mark.parametrize(('higher', 'perfect'), [(True, math.inf), (False, -math.inf)])
 def test_an_infinite_metric_is_the_best_once(higher: bool, perfect: float) -> None:
     early = EarlyStopping('psnr', higher_is_better=higher, patience=2)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from gpen.models.ema import ema_decay_at, move_towards, update_ema
+from gpen.models.ema import ema_decay_at, update_ema
+from tiny_model import as_if_on_gpu
 
 
 def half_life(decay: float) -> float:
@@ -73,13 +74,13 @@ def test_after_a_skipped_step_the_average_stays_as_it_is() -> None:
     assert _flat(ema) == before
 
 
+@pytest.mark.parametrize('decay', [0.0, 0.9, 1.0])
 @pytest.mark.parametrize('stepped', [True, False])
-def test_the_way_of_a_gpu_is_the_same(stepped: bool) -> None:
+def test_the_way_of_a_gpu_is_the_same(stepped: bool, decay: float) -> None:
     network, ema = nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)
     other = copy.deepcopy(ema)
-    update_ema(ema, network, 0.9, torch.tensor(stepped))
-    weights = [weight.detach() for weight in network.parameters()]
-    move_towards(list(other.parameters()), weights, torch.tensor(0.1) * stepped)
+    update_ema(ema, network, decay, torch.tensor(stepped))
+    update_ema(other, network, decay, as_if_on_gpu(torch.tensor(stepped)))
     for row, wanted in zip(_flat(other), _flat(ema), strict=True):
         assert row == pytest.approx(wanted, abs=1e-7)
 

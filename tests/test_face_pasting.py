@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpen.faces.alignment import align_face
-from gpen.faces.pasting import Patch, feather_mask, paste, scale_matrix
+from gpen.faces.pasting import Patch, _overlap, feather_mask, paste, scale_matrix
 
 # Eyes, nose, corners of the mouth of an upright face with 40 pixels between the eyes.
 FACE = np.array([[-20, -15], [20, -15], [0, 5], [-16, 25], [16, 25]], np.float64)
@@ -135,3 +135,19 @@ def test_a_feathered_mask_is_one_in_the_middle_and_zero_at_the_edges(size: int) 
     assert np.array_equal(mask, mask.T)
     assert np.allclose(mask, mask[::-1])
     assert (np.diff(mask[size // 2, : size // 2]) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ('other', 'overlaps'),
+    [
+        ((5, 5, 15, 15), True),
+        ((9, 9, 15, 15), True),
+        ((10, 0, 20, 10), False),  # they touch
+        ((0, 10, 10, 20), False),
+        ((10, 10, 20, 20), False),
+        ((2, 2, 3, 3), True),
+        ((0, 12, 10, 20), False),
+    ],
+)
+def test_regions_that_only_touch_do_not_overlap(other: tuple[int, int, int, int], overlaps: bool) -> None:
+    assert _overlap((0, 0, 10, 10), other) == _overlap(other, (0, 0, 10, 10)) == overlaps

@@ -1,4 +1,4 @@
-"""Switches that save memory change nothing else: recomputed activations, and batches computed in parts."""
+"""Options that save memory change nothing else: gradient checkpointing, and batches in micro-batches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from conftest import tiny_options
 from gpen.archs import build_network
 from gpen.errors import UserError
-from gpen.losses.r1 import r1_in_parts, r1_penalty
+from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options, parse_options
@@ -65,8 +65,8 @@ def test_a_discriminator_that_recomputes_has_the_same_r1_penalty_and_gradients()
     plain, saving = build_twice(DISCRIMINATOR, grad_checkpoint=True)
     penalties = []
     for network in (plain, saving):
-        real = images().requires_grad_()
-        penalty = r1_penalty(network(real), real)
+        gt = images().requires_grad_()
+        penalty = r1_penalty(network(gt), gt)
         penalty.backward()
         penalties.append(penalty.detach())
     assert torch.equal(*penalties)
@@ -88,32 +88,34 @@ def test_recomputing_keeps_fewer_activations() -> None:
     assert kept[1] < 0.5 * kept[0]
 
 
-@pytest.mark.parametrize('parts', [2, 3, 4, 9])
-def test_a_discriminator_in_parts_judges_the_whole_batch(parts: int) -> None:
-    plain, again = (network.double() for network in build_twice(DISCRIMINATOR))  # so that rounding says nothing
+@pytest.mark.parametrize('micro_batches', [2, 3, 4, 9])
+def test_a_discriminator_in_micro_batches_judges_the_whole_batch(micro_batches: int) -> None:
+    plain, again = (network.double() for network in build_twice(DISCRIMINATOR))  # so that rounding does not matter
     batch = images(dtype=torch.float64)
     whole, features = plain(batch, return_features=True)
     whole.square().mean().backward()
-    pieces, features_of_parts = again(batch, return_features=True, parts=parts)
-    pieces.square().mean().backward()
-    assert torch.allclose(pieces, whole, atol=1e-12)
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(features, features_of_parts, strict=True))
+    logits, same_features = again(batch, return_features=True, micro_batches=micro_batches)
+    logits.square().mean().backward()
+    assert torch.allclose(logits, whole, atol=1e-12)
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(features, same_features, strict=True))
     close(gradients(plain), gradients(again), 1e-9)
-    with torch.no_grad():  # what it saves the trouble of: parts that know nothing of each other
-        alone = torch.cat([plain(part) for part in batch.chunk(2)])
+
+    # Batches of their own give other logits, since their standard deviations differ.
+    with torch.no_grad():
+        alone = torch.cat([plain(chunk) for chunk in batch.chunk(2)])
     assert not torch.allclose(alone, whole, atol=1e-6)
 
 
-@pytest.mark.parametrize('parts', [2, 4])
-def test_r1_in_parts_is_the_penalty_of_the_whole_batch_with_its_gradients(parts: int) -> None:
-    plain, again = (network.double() for network in build_twice(DISCRIMINATOR))  # so that rounding says nothing
+@pytest.mark.parametrize('micro_batches', [2, 4])
+def test_r1_in_micro_batches_is_the_penalty_of_the_whole_batch_with_its_gradients(micro_batches: int) -> None:
+    plain, again = (network.double() for network in build_twice(DISCRIMINATOR))  # so that rounding does not matter
     batch = images(dtype=torch.float64)
-    real = batch.clone().requires_grad_()
-    penalty = r1_penalty(plain(real), real)
+    gt = batch.clone().requires_grad_()
+    penalty = r1_penalty(plain(gt), gt)
     (3 * penalty).backward()
-    in_parts = r1_in_parts(again, batch, parts)
-    (3 * in_parts).backward()
-    assert in_parts.item() == pytest.approx(penalty.item(), rel=1e-10)
+    same_penalty = r1_in_micro_batches(again, batch, micro_batches)
+    (3 * same_penalty).backward()
+    assert same_penalty.item() == pytest.approx(penalty.item(), rel=1e-10)
     expected = {name: g for name, g in gradients(plain).items() if g.abs().max() > 0}
     found = gradients(again)
     close(expected, {name: found[name] for name in expected}, 1e-9)
@@ -135,27 +137,27 @@ def train(accumulate: int, steps: int = 3, **train_options: Any) -> GPENModel:
 
 @pytest.mark.parametrize('accumulate', [2, 4])
 @pytest.mark.parametrize('matching', [False, True])
-def test_steps_in_parts_train_as_steps_of_the_whole_batch(accumulate: int, matching: bool) -> None:
+def test_steps_in_micro_batches_train_as_steps_of_the_whole_batch(accumulate: int, matching: bool) -> None:
     more = {'feature_matching_opt': {'type': 'FeatureMatchingLoss'}} if matching else {}
     start = train(1, steps=0, **more)
-    whole, parts = train(1, **more), train(accumulate, **more)
+    whole, accumulated = train(1, **more), train(accumulate, **more)
     for name in ('net_g', 'net_d', 'net_g_ema'):
-        before, a, b = (dict(getattr(model, name).named_parameters()) for model in (start, whole, parts))
+        before, a, b = (dict(getattr(model, name).named_parameters()) for model in (start, whole, accumulated))
         moved = max((a[key] - before[key]).abs().max() for key in a)
         assert moved > 1e-4
         for key in a:
             assert (a[key] - b[key]).abs().max() < 1e-3 * moved, (name, key)
-    ours, theirs = (model.means.state_dict() for model in (whole, parts))
+    ours, theirs = (model.means.state_dict() for model in (whole, accumulated))
     assert str(ours.keys()) == str(theirs.keys())
 
 
-def test_more_parts_than_images_are_refused(option_file: Path) -> None:
+def test_more_micro_batches_than_images_are_refused(option_file: Path) -> None:
     with pytest.raises(UserError, match='is 3, but a batch has 2 images'):
         parse_options(option_file, ['datasets:train:accumulate=3'])
     assert parse_options(option_file, ['datasets:train:accumulate=2']).options.datasets.train.accumulate == 2
 
 
-def test_the_switches_do_not_change_what_is_saved() -> None:
+def test_these_options_do_not_change_the_state_dict() -> None:
     plain, saving = build_twice(GENERATOR, grad_checkpoint=True)
     assert list(plain.state_dict()) == list(saving.state_dict())
     assert torch.equal(copy.deepcopy(saving).eval()(images()), plain.eval()(images()))

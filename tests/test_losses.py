@@ -78,7 +78,7 @@ def test_pixel_loss_is_as_calculated_by_hand(options, expected):
 
 
 def test_shapes_that_would_broadcast_are_refused():
-    with pytest.raises(ValueError, match=r'\(2, 3, 4, 4\) but target is \(1, 3, 4, 4\)'):
+    with pytest.raises(ValueError, match=r'\(2, 3, 4, 4\) but gt is \(1, 3, 4, 4\)'):
         build_loss({'type': 'L1Loss'})(torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
 
 

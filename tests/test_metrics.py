@@ -21,12 +21,12 @@ METRICS = {'calculate_psnr': calculate_psnr, 'calculate_ssim': calculate_ssim}
 
 
 def random_pair(height: int = 30, width: int = 37) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (restored, target), 3 x 3 x height x width: waves, and the same with less and more noise."""
+    """Return (restored, gt), 3 x 3 x height x width: waves, and the same with less and more noise."""
     generator = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.linspace(0, 9, height), torch.linspace(0, 7, width), indexing='ij')
-    target = torch.sin(x * y.sqrt() + torch.rand(3, 3, 1, 1, generator=generator) * 6)
-    noise = torch.randn(target.shape, generator=generator) * torch.tensor([0.02, 0.1, 0.5]).view(3, 1, 1, 1)
-    return (target + noise).clamp(-1, 1), target
+    gt = torch.sin(x * y.sqrt() + torch.rand(3, 3, 1, 1, generator=generator) * 6)
+    noise = torch.randn(gt.shape, generator=generator) * torch.tensor([0.02, 0.1, 0.5]).view(3, 1, 1, 1)
+    return (gt + noise).clamp(-1, 1), gt
 
 
 def to_png_pixels(images: torch.Tensor) -> np.ndarray:
@@ -50,11 +50,11 @@ def basicsr_metrics() -> ModuleType:
 def test_values_are_those_of_basicsr(
     name: str, crop_border: int, test_y_channel: bool, basicsr_metrics: ModuleType
 ) -> None:
-    restored, target = random_pair()
-    ours = METRICS[name](restored, target, crop_border, test_y_channel)
+    restored, gt = random_pair()
+    ours = METRICS[name](restored, gt, crop_border, test_y_channel)
     theirs = [
         getattr(basicsr_metrics, name)(a, b, crop_border=crop_border, test_y_channel=test_y_channel)
-        for a, b in zip(to_png_pixels(restored), to_png_pixels(target), strict=True)
+        for a, b in zip(to_png_pixels(restored), to_png_pixels(gt), strict=True)
     ]
     assert ours.dtype == torch.float64
     assert ours.shape == (3,)
@@ -62,47 +62,47 @@ def test_values_are_those_of_basicsr(
 
 
 def test_psnr_of_a_known_error() -> None:
-    target = torch.zeros(2, 3, 8, 8)
-    restored = target.clone()
+    gt = torch.zeros(2, 3, 8, 8)
+    restored = gt.clone()
     restored[0] += 10 / 127.5  # 10 of 255 everywhere
     restored[1, :, :4] += 20 / 127.5  # 20 of 255 in half of the picture
     expected = [20 * math.log10(255 / 10), 10 * math.log10(255**2 / 200)]
-    assert calculate_psnr(restored, target).tolist() == pytest.approx(expected)
+    assert calculate_psnr(restored, gt).tolist() == pytest.approx(expected)
 
 
 def test_equal_images_have_infinite_psnr_and_ssim_one() -> None:
-    _, target = random_pair()
-    assert calculate_psnr(target, target).tolist() == [math.inf] * 3
-    assert calculate_ssim(target, target).tolist() == pytest.approx([1] * 3)
+    _, gt = random_pair()
+    assert calculate_psnr(gt, gt).tolist() == [math.inf] * 3
+    assert calculate_ssim(gt, gt).tolist() == pytest.approx([1] * 3)
 
 
 def test_differences_that_a_png_cannot_hold_do_not_count() -> None:
-    target = torch.full((1, 3, 16, 16), 100 / 127.5 - 1)
-    assert calculate_psnr(target + 0.4 / 127.5, target).item() == math.inf
-    assert calculate_psnr(torch.full_like(target, 1.5), torch.ones_like(target)).item() == math.inf
+    gt = torch.full((1, 3, 16, 16), 100 / 127.5 - 1)
+    assert calculate_psnr(gt + 0.4 / 127.5, gt).item() == math.inf
+    assert calculate_psnr(torch.full_like(gt, 1.5), torch.ones_like(gt)).item() == math.inf
 
 
 @pytest.mark.parametrize('metric', METRICS.values())
 def test_more_noise_is_worse_and_each_image_is_judged_alone(metric: object) -> None:
     assert callable(metric)
-    restored, target = random_pair()
-    values = metric(restored, target)
+    restored, gt = random_pair()
+    values = metric(restored, gt)
     assert values[0] > values[1] > values[2]
-    assert metric(restored[1:2], target[1:2]).item() == pytest.approx(values[1].item(), rel=1e-12)
+    assert metric(restored[1:2], gt[1:2]).item() == pytest.approx(values[1].item(), rel=1e-12)
 
 
 def test_cropped_border_is_not_judged() -> None:
-    restored, target = random_pair()
+    restored, gt = random_pair()
     spoilt = restored.clone()
     spoilt[..., :2, :] = spoilt[..., -2:] = -1
     for metric in METRICS.values():
-        assert torch.equal(metric(spoilt, target, 2), metric(restored, target, 2))
-        assert not torch.allclose(metric(spoilt, target, 1), metric(restored, target, 1))
+        assert torch.equal(metric(spoilt, gt, 2), metric(restored, gt, 2))
+        assert not torch.allclose(metric(spoilt, gt, 1), metric(restored, gt, 1))
 
 
 def test_half_precision_and_gradients_are_no_hindrance() -> None:
-    restored, target = random_pair()
-    values = calculate_ssim(restored.bfloat16().requires_grad_(), target.bfloat16())
+    restored, gt = random_pair()
+    values = calculate_ssim(restored.bfloat16().requires_grad_(), gt.bfloat16())
     assert not values.requires_grad
     assert values[0] > 0.8
 
@@ -124,11 +124,11 @@ def test_images_of_different_shapes_are_refused() -> None:
 
 
 def test_metric_is_built_from_its_options() -> None:
-    restored, target = random_pair()
+    restored, gt = random_pair()
     options = {'type': 'calculate_psnr', 'crop_border': 3, 'test_y_channel': True}
     metric = build_metric(options)
     assert isinstance(metric, ImageMetric)
-    assert torch.equal(metric(restored, target), calculate_psnr(restored, target, 3, True))
+    assert torch.equal(metric(restored, gt), calculate_psnr(restored, gt, 3, True))
     assert metric.higher_is_better
     assert build_metric({'type': 'calculate_ssim'}).higher_is_better
     assert options['type'] == 'calculate_psnr'
@@ -136,8 +136,8 @@ def test_metric_is_built_from_its_options() -> None:
 
 def test_metric_of_which_less_is_better_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     @lower_is_better
-    def distance(restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return (restored - target).abs().mean(dim=(1, 2, 3))
+    def distance(restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        return (restored - gt).abs().mean(dim=(1, 2, 3))
 
     monkeypatch.setattr(METRIC_REGISTRY, 'get', {'distance': distance}.get)
     assert not build_metric({'type': 'distance'}).higher_is_better
@@ -160,11 +160,11 @@ def test_option_parser_sees_the_options_of_a_metric_but_not_its_images() -> None
 
 @pytest.mark.usefixtures('basicsr_metrics')
 def test_metric_of_basicsr_can_be_named() -> None:
-    restored, target = random_pair()
+    restored, gt = random_pair()
     metric = build_metric({'type': 'calculate_psnr_pt', 'crop_border': 0})
     assert isinstance(metric, ImageMetric)
-    difference = ((restored - target) / 2).double().square().mean(dim=(1, 2, 3))
-    assert metric(restored, target).tolist() == pytest.approx((-10 * torch.log10(difference)).tolist(), rel=1e-4)
+    difference = ((restored - gt) / 2).double().square().mean(dim=(1, 2, 3))
+    assert metric(restored, gt).tolist() == pytest.approx((-10 * torch.log10(difference)).tolist(), rel=1e-4)
     assert metric.higher_is_better
 
 

@@ -124,6 +124,49 @@ def test_a_step_depends_on_seed_and_iteration_not_on_the_global_random_state() -
     assert equal(*results)
 
 
+# --- what restoring gives
+
+
+@pytest.mark.parametrize('method', ['restore', 'restore_raw'])
+def test_restored_images_are_clamped_to_their_range_and_no_further(method: str) -> None:
+    model = build()
+    network = model.net_g_ema if method == 'restore' else model.net_g
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter *= 3
+    lq = batch_of(1)['lq']
+    with torch.no_grad():
+        raw = copy.deepcopy(network).eval()(lq)
+    restored = getattr(model, method)(lq)
+    assert raw.min() < -1
+    assert raw.max() > 1
+    assert (raw.abs() < 1).any()
+    assert torch.equal(restored, raw.clamp(-1, 1))
+
+
+# --- R1
+
+
+def count_passes(model: GPENModel, iteration: int) -> int:
+    """Return how often the discriminator looks at a whole batch in a step."""
+    assert model.net_d is not None
+    passes: list[int] = []
+    model.net_d.register_forward_hook(lambda *_: passes.append(1))
+    model.train_step(batch_of(iteration), iteration)
+    return len(passes)
+
+
+@pytest.mark.parametrize(('train', 'passes'), [({}, 3), ({'amp': 'bf16'}, 4), ({'r1_reg_weight': 0, 'amp': 'bf16'}, 3)])
+def test_r1_shares_the_pass_over_the_real_images_only_in_float32(train: dict[str, Any], passes: int) -> None:
+    assert count_passes(build(train=train), 2) == 3  # restored, real; restored again for the generator
+    assert count_passes(build(train=train), 3) == passes  # R1 is due
+
+
+def test_r1_of_a_compiled_network_looks_at_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, 'compile', lambda network: network.forward)
+    assert count_passes(build(train={'compile': True}), 3) == 1
+
+
 # --- whose turn it is
 
 

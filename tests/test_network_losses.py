@@ -70,11 +70,11 @@ def test_vgg_ends_at_the_last_layer_that_is_needed(vgg19):
 @pytest.mark.parametrize('criterion', ['l1', 'l2', 'fro'])
 def test_perceptual_loss_is_the_weighted_distance_of_normalised_features(vgg19, criterion):
     path, layers = vgg19
-    restored, target = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
+    restored, gt = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
     options = {'weights': str(path), 'criterion': criterion, 'layer_weights': {'conv1_1': 0.5, 'conv1_2': 0.0}}
-    loss = PerceptualLoss(**options, perceptual_weight=2.0, style_weight=3.0, loss_weight=0.1)(restored, target)
+    loss = PerceptualLoss(**options, perceptual_weight=2.0, style_weight=3.0, loss_weight=0.1)(restored, gt)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    features = [layers[0](((x + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1)) for x in (restored, target)]
+    features = [layers[0](((x + 1) / 2 - mean.view(3, 1, 1)) / std.view(3, 1, 1)) for x in (restored, gt)]
 
     def distance(a, b):
         difference = a - b
@@ -96,19 +96,19 @@ def test_gram_matrix_is_the_mean_product_of_channels():
 def test_images_in_0_1_without_input_norm_reach_the_network_unchanged(vgg19):
     path, layers = vgg19
     loss = PerceptualLoss({'conv1_1': 1.0}, weights=str(path), use_input_norm=False, range_norm=False)
-    restored, target = noise(1, 3, 4, 4), noise(1, 3, 4, 4, seed=1)
-    assert loss(restored, target).item() == pytest.approx(
-        (layers[0](restored) - layers[0](target)).abs().mean().item(), rel=1e-5
+    restored, gt = noise(1, 3, 4, 4), noise(1, 3, 4, 4, seed=1)
+    assert loss(restored, gt).item() == pytest.approx(
+        (layers[0](restored) - layers[0](gt)).abs().mean().item(), rel=1e-5
     )
 
 
 def test_gradients_reach_the_restored_image_only(vgg19):
     loss = PerceptualLoss(weights=str(vgg19[0]))
-    restored, target = noise(1, 3, 16, 16).requires_grad_(), noise(1, 3, 16, 16, seed=1).requires_grad_()
-    loss(restored, target).backward()
+    restored, gt = noise(1, 3, 16, 16).requires_grad_(), noise(1, 3, 16, 16, seed=1).requires_grad_()
+    loss(restored, gt).backward()
     assert restored.grad.abs().sum() > 0
-    assert target.grad is None
-    assert loss(target, target).item() == 0
+    assert gt.grad is None
+    assert loss(gt, gt).item() == 0
 
 
 def test_vgg_is_never_trained_nor_saved(vgg19):
@@ -188,16 +188,16 @@ def identity(tmp_path_factory):
 
 
 def test_identity_loss_is_one_minus_the_cosine_of_embeddings(identity):
-    restored, target = noise(2, 3, 64, 64).requires_grad_(), noise(2, 3, 64, 64, seed=1).requires_grad_()
-    loss = identity(restored, target)
+    restored, gt = noise(2, 3, 64, 64).requires_grad_(), noise(2, 3, 64, 64, seed=1).requires_grad_()
+    loss = identity(restored, gt)
     with torch.no_grad():
-        a, b = (identity.network(crop_face(x)) for x in (restored, target))
+        a, b = (identity.network(crop_face(x)) for x in (restored, gt))
     assert a.shape == (2, 512)
     cosine = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
     assert loss.item() == pytest.approx(2 * (1 - cosine).mean().item(), abs=1e-5)
     loss.backward()
     assert restored.grad.abs().sum() > 0
-    assert target.grad is None
+    assert gt.grad is None
 
 
 def test_the_same_face_costs_nothing_even_in_training_mode(identity):

@@ -155,11 +155,21 @@ def test_without_shuffling_the_order_is_that_of_the_data_set() -> None:
 
 
 @pytest.mark.parametrize(
-    'arguments', [{'length': 0}, {'batch_size': 0}, {'rank': 2}, {'start_iteration': -1}, {'world_size': 0}]
+    'arguments',
+    [
+        *({'length': 0}, {'batch_size': 0}, {'start_iteration': -1}, {'world_size': 0}, {'world_size': -1}),
+        *({'rank': 2}, {'rank': 3}, {'rank': -1}),
+    ],
 )
 def test_impossible_samplers_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         InfiniteBatchSampler(**{'length': 4, 'batch_size': 2, 'manual_seed': 0, 'world_size': 2, **arguments})
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_the_smallest_samplers_are_possible(rank: int) -> None:
+    sampler = InfiniteBatchSampler(1, 1, 0, start_iteration=0, end_iteration=2, rank=rank, world_size=2)
+    assert list(sampler) == [[(0, 0)], [(1, 0)]]
 
 
 @pytest.mark.filterwarnings('ignore:This DataLoader will create')  # on a machine with few cores

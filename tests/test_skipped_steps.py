@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from gpen.models import adversarial, optimizers
-from gpen.models.optimizers import step_unless_found_inf
-from tiny_model import bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
+from gpen.models.optimizers import step_if
+from tiny_model import as_if_on_gpu, bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
 
 # --- losses that are not finite
 
 
 def step_on_device(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
-    step_unless_found_inf(optimizer, is_finite)
+    step_if(optimizer, as_if_on_gpu(is_finite))
 
 
 @pytest.fixture(params=['host decides', 'device decides'])
@@ -24,6 +24,14 @@ def _where_the_step_is_decided(request: pytest.FixtureRequest, monkeypatch: pyte
     """``step_if`` on a CPU asks on the host; the way of a GPU is used here on the CPU."""
     if request.param == 'device decides':
         monkeypatch.setattr(optimizers, 'step_if', step_on_device)
+
+
+def test_an_optimizer_that_is_not_fused_is_asked_on_the_host_also_on_a_gpu() -> None:
+    for is_finite in (True, False):
+        weight = torch.nn.Parameter(torch.ones(()))
+        weight.grad = torch.ones(())
+        step_if(torch.optim.SGD([weight], lr=0.5), as_if_on_gpu(torch.tensor(is_finite)))
+        assert weight.item() == (0.5 if is_finite else 1.0)
 
 
 @pytest.mark.usefixtures('_where_the_step_is_decided')

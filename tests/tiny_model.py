@@ -66,6 +66,18 @@ def bad_batch() -> dict[str, Any]:
     return {**batch, 'gt_path': ['bad.png', 'good.png']}
 
 
+class _OnGpu(Tensor):
+    """A scalar on the CPU that says it is on a GPU, so that code takes the branch for GPUs."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device('cuda')
+
+
+def as_if_on_gpu(scalar: Tensor) -> Tensor:
+    return scalar.as_subclass(_OnGpu)
+
+
 def weights_of(network: nn.Module | None) -> list[Tensor]:
     assert network is not None
     return [parameter.detach().clone() for parameter in network.parameters()]

@@ -1,4 +1,4 @@
-"""GPEN's discriminator: that of StyleGAN2."""
+"""GPEN's discriminator, which is that of StyleGAN2."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gpen.archs.channels import channel_counts, check_image_shape, check_size
+from gpen.archs.channels import channel_counts, check_image_shape
 from gpen.archs.layers import Blur, ConvLayer, EqualConv2d, EqualLinear
 from gpen.archs.ops.precision import full_precision, widen
-from gpen.archs.recompute import recompute, run_in_parts
+from gpen.archs.recompute import recompute, run_in_micro_batches
 from gpen.distributed.ranks import mean_over_ranks
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
@@ -24,7 +24,7 @@ class ResBlock(nn.Module):
         super().__init__()
         self.conv1 = ConvLayer(in_channels, in_channels, 3)
         self.conv2 = ConvLayer(in_channels, out_channels, 3, downsample=True)
-        # A 1 x 1 convolution with stride 2 after a blur sees every other pixel of it, so the blur computes only those.
+        # A 1 x 1 convolution with stride 2 sees every other pixel of its input, so the blur computes only those.
         self.skip = nn.Sequential(Blur(padding=1, down=2), EqualConv2d(in_channels, out_channels, 1, 1, 0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class GPENDiscriminator(nn.Module):
         size: width and height of the images.
         channel_multiplier: factor on the channel counts above 32 x 32.
         narrow: factor on all channel counts.
-        grad_checkpoint: train with less memory and more time: most activations are computed again in the backward pass.
+        grad_checkpoint: use gradient checkpointing: less memory, more time, the same result.
 
     Raises:
         UserError: a value is out of range.
@@ -54,10 +54,10 @@ class GPENDiscriminator(nn.Module):
         grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_size('size', size)
+        channels = channel_counts(size, channel_multiplier, narrow)
         self.size = size
         self.grad_checkpoint = grad_checkpoint
-        channels = channel_counts(size, channel_multiplier, narrow)
+
         blocks = [ResBlock(above, below) for above, below in pairwise(reversed(channels.values()))]
         self.convs = nn.Sequential(ConvLayer(3, channels[size], 1), *blocks)
         self.final_conv = ConvLayer(channels[4] + 1, channels[4], 3)
@@ -66,15 +66,15 @@ class GPENDiscriminator(nn.Module):
         )
 
     def forward(
-        self, images: Tensor, return_features: bool = False, parts: int = 1
+        self, images: Tensor, return_features: bool = False, micro_batches: int = 1
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Judge images.
 
         Args:
             images: N x 3 x size x size, RGB, [-1, 1].
             return_features: also return the features, for feature matching.
-            parts: parts of the batch that are computed one after the other, to save memory; the logits are those of the
-                whole batch, whose deviation the last layers look at.
+            micro_batches: number of micro-batches that the residual blocks take one after the other, to save memory.
+                The last layers see the whole batch, whose standard deviation they need, so the result is the same.
 
         Returns:
             Logits N x 1, above 0 for real; with ``return_features`` also the output of each residual block,
@@ -84,36 +84,39 @@ class GPENDiscriminator(nn.Module):
             UserError: ``images`` has another shape.
         """
         check_image_shape('discriminator', images.shape, self.size)
+
         if return_features:
-            features = run_in_parts(self.look, images, parts)
+            features = run_in_micro_batches(self.look, images, micro_batches)
             return self.judge(features[-1]), features
-        (last,) = run_in_parts(lambda part: self.look(part)[-1:], images, parts)
+
+        # The last block's output is enough, so the others need not be kept.
+        (last,) = run_in_micro_batches(lambda micro_batch: self.look(micro_batch)[-1:], images, micro_batches)
         return self.judge(last)
 
     def look(self, images: Tensor) -> list[Tensor]:
-        """Return the output of each residual block; each image is looked at by itself."""
+        """Return the output of each residual block, N x C x R x R; images do not influence each other here."""
         stem, *blocks = self.convs
-        x = stem(images)
+        x = stem(images)  # N x C x size x size
         features: list[Tensor] = []
         for block in blocks:
-            x = recompute(block, x) if self.grad_checkpoint else block(x)
+            x = recompute(block, x) if self.grad_checkpoint else block(x)  # half the resolution
             features.append(x)
         return features
 
     def judge(self, x: Tensor) -> Tensor:
-        """Return logits, N x 1, for the last block's output, N x C x 4 x 4, of a whole batch."""
+        """Return logits, N x 1, for the last block's output, N x C x 4 x 4, of the whole batch."""
         with full_precision(x):
-            x = _append_batch_deviation(widen(x))  # N x C x 4 x 4 -> N x C + 1 x 4 x 4
-            logits: Tensor = self.final_linear(self.final_conv(x).flatten(1))
+            x = _append_batch_deviation(widen(x))  # N x C x 4 x 4 -> N x (C + 1) x 4 x 4
+            logits: Tensor = self.final_linear(self.final_conv(x).flatten(1))  # N x C x 4 x 4 -> N x 16C -> N x 1
             return logits
 
 
 def _append_batch_deviation(x: Tensor) -> Tensor:
-    """Append the mean standard deviation over the whole batch as one more channel (Karras et al. 2018, section 3).
+    """Append the mean standard deviation over the batch of all ranks as one more channel (Karras et al. 2018, sec. 3).
 
-    Where several processes train together, their batches make up the whole one.
+    N x C x H x W -> N x (C + 1) x H x W.
     """
-    # The mean is taken off explicitly: R1's gradient through Tensor.var has five times the rounding error.
+    # The mean is subtracted explicitly, since R1's gradient through Tensor.var has five times the rounding error.
     centred = x - mean_over_ranks(x.mean(dim=0))
     deviation = torch.sqrt(mean_over_ranks(centred.square().mean(dim=0)) + 1e-8).mean()
     return torch.cat([x, deviation.expand(x.shape[0], 1, *x.shape[2:])], dim=1)

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gpen.archs.channels import channel_counts
 from gpen.archs.layers import Blur, EqualLinear, FusedLeakyReLU
 from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d, sum_of_squares
 from gpen.archs.ops.precision import full_precision
@@ -26,7 +27,7 @@ class PixelNorm(nn.Module):
 
 
 class ConstantInput(nn.Module):
-    """The learned 4 x 4 image that the generator starts from."""
+    """The learned constant, C x 4 x 4, that the generator starts from."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -37,10 +38,10 @@ class ConstantInput(nn.Module):
 
 
 class FeatureInjection(nn.Module):
-    """Bring an encoder feature in, times a learned scalar: concatenated (GPEN) or added (as StyleGAN2 adds noise).
+    """Inject an encoder feature, scaled by a learned weight: concatenated (GPEN) or added (as StyleGAN2 adds noise).
 
-    Where there is no feature, normal noise of the image's shape is drawn from torch's global generator, or ``noise``
-    (1 x C x H x W) is used if it was set.
+    Where there is no feature, ``noise`` (1 x C x H x W) takes its place; where that is None, normal noise is drawn from
+    torch's global generator.
     """
 
     noise: Tensor | None
@@ -61,9 +62,11 @@ class FeatureInjection(nn.Module):
 class ModulatedConv2d(nn.Module):
     """A convolution whose input channels are scaled by an affine map of the latent.
 
+    N x I x H x W and N x style_dim -> N x O x H x W, or N x O x 2H x 2W with ``upsample``.
+
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
+        in_channels: channels of the input, I.
+        out_channels: channels of the output, O.
         kernel_size: 1 or 3.
         style_dim: length of the latent.
         demodulate: scale each output channel back to unit variance.
@@ -87,11 +90,13 @@ class ModulatedConv2d(nn.Module):
         self.modulation = EqualLinear(style_dim, in_channels, bias_init=1.0)
         self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
         self.demodulate = demodulate
+
+        # Known only after fold_scale; while training, the weight changes in each step.
         self.register_buffer('squared_weight', None, persistent=False)
 
     @torch.no_grad()
     def fold_scale(self) -> None:
-        """Multiply the weight by its scale, and sum up its squares, once and for all, for use without training."""
+        """Multiply the weight by its scale, and sum up its squares, once for all calls; not for training."""
         self.weight.mul_(self.scale)
         self.scale = 1
         self.squared_weight = sum_of_squares(self.weight[0])
@@ -104,7 +109,10 @@ class ModulatedConv2d(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated convolution, encoder feature, bias and leaky ReLU; twice ``channels`` come out if concatenated."""
+    """Modulated convolution, encoder feature, bias and leaky ReLU.
+
+    The output has ``channels`` channels, or twice as many with ``concatenate``.
+    """
 
     def __init__(self, in_channels: int, channels: int, style_dim: int, concatenate: bool, upsample: bool) -> None:
         super().__init__()
@@ -119,7 +127,7 @@ class StyledConv(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double the resolution with the filter [1, 3, 3, 1]."""
+    """Double the resolution with the filter [1, 3, 3, 1]: N x C x H x W -> N x C x 2H x 2W."""
 
     kernel: Tensor
 
@@ -128,12 +136,12 @@ class Upsample(nn.Module):
         self.register_buffer('kernel', make_fir_kernel(gain=4.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        with full_precision(x):  # the image goes through all resolutions
+        with full_precision(x):  # the RGB image is a sum over all resolutions, so rounding would add up
             return fir_upsample(x, self.kernel)
 
 
 class ToRGB(nn.Module):
-    """Features -> RGB, added to the upsampled image of the resolution below."""
+    """Features, N x C x H x W, to RGB, N x 3 x H x W, added to the upsampled image of the resolution below."""
 
     def __init__(self, in_channels: int, style_dim: int, upsample: bool) -> None:
         super().__init__()
@@ -149,29 +157,51 @@ class ToRGB(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    """StyleGAN2's generator with skip connections (Karras et al. 2020, figure 7b), fed with encoder features.
+    """StyleGAN2's generator with skip connections (Karras et al. 2020, figure 7b), with encoder features for noise.
+
+    It checks the arguments for all networks that contain it.
 
     Args:
-        channels: channel count at each resolution, ascending from 4.
+        size: width and height of the output.
         style_dim: length of the latents.
         n_mlp: layers of the mapping network.
+        channel_multiplier: factor on the channel counts above 32 x 32.
+        narrow: factor on all channel counts.
         isconcat: concatenate encoder features; otherwise add them.
         grad_checkpoint: keep one feature per resolution for the backward pass and compute the rest again.
 
+    Attributes:
+        channels: channel count at each resolution 4, 8, ..., ``size``.
+        n_latent: number of latents per image.
+
     Raises:
-        UserError: ``style_dim`` or ``n_mlp`` is below 1.
+        UserError: a value is out of range.
     """
 
     def __init__(
-        self, channels: dict[int, int], style_dim: int, n_mlp: int, isconcat: bool, grad_checkpoint: bool = False
+        self,
+        size: int,
+        style_dim: int,
+        n_mlp: int,
+        channel_multiplier: int,
+        narrow: float,
+        isconcat: bool,
+        grad_checkpoint: bool,
     ) -> None:
         super().__init__()
+        channels = channel_counts(size, channel_multiplier, narrow)
         if style_dim < 1 or n_mlp < 1:
             raise UserError(f'style_dim and n_mlp should be at least 1, not {style_dim} and {n_mlp}.')
+        self.channels = channels
+        self.n_latent = 2 * len(channels)
         self.grad_checkpoint = grad_checkpoint
-        widening = 2 if isconcat else 1
+
+        # Mapping network.
         mapping = [EqualLinear(style_dim, style_dim, lr_mul=MAPPING_LR_MUL, activate=True) for _ in range(n_mlp)]
         self.style = nn.Sequential(PixelNorm(), *mapping)
+
+        # Synthesis network: one layer at 4 x 4, two at each resolution above.
+        widening = 2 if isconcat else 1
         self.input = ConstantInput(channels[4])
         self.conv1 = StyledConv(channels[4], channels[4], style_dim, isconcat, upsample=False)
         self.to_rgb1 = ToRGB(channels[4] * widening, style_dim, upsample=False)
@@ -181,7 +211,6 @@ class StyleGenerator(nn.Module):
             self.convs.append(StyledConv(below * widening, here, style_dim, isconcat, upsample=True))
             self.convs.append(StyledConv(here * widening, here, style_dim, isconcat, upsample=False))
             self.to_rgbs.append(ToRGB(here * widening, style_dim, upsample=True))
-        self.n_latent = 2 * len(channels)
 
     def forward(self, code: Tensor, features: Sequence[Tensor | None]) -> tuple[Tensor, Tensor]:
         """Generate images.
@@ -191,21 +220,22 @@ class StyleGenerator(nn.Module):
             features: for each resolution from 4 upwards the encoder's feature, N x C x R x R, or None for noise.
 
         Returns:
-            Images N x 3 x size x size, and the latents they were made of, N x n_latent x style_dim.
+            Images N x 3 x size x size, and the latents that they were made from, N x n_latent x style_dim.
         """
         latents = self.map(code)
         return self.synthesize(latents, features), latents
 
     def map(self, code: Tensor) -> Tensor:
-        """Return the latents of codes: N x style_dim to N x n_latent x style_dim, all layers' the same."""
+        """Return the latents of codes: N x style_dim -> N x n_latent x style_dim, the same for all layers."""
         latents: Tensor = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
         return latents
 
     def synthesize(self, latents: Tensor, features: Sequence[Tensor | None]) -> Tensor:
         """Return the images of latents, N x n_latent x style_dim; the rest as for :meth:`forward`."""
-        latent = latents.unbind(dim=1)
-        x = self.conv1(self.input(len(latents)), latent[0], features[0])
-        image = self.to_rgb1(x, latent[1])
+        latent = latents.unbind(dim=1)  # n_latent x (N x style_dim)
+        x = self.conv1(self.input(len(latents)), latent[0], features[0])  # N x C x 4 x 4
+        image = self.to_rgb1(x, latent[1])  # N x 3 x 4 x 4
+
         for level, feature in enumerate(features[1:]):
             # The latent of each toRGB is also that of the next resolution's first convolution, as in StyleGAN2.
             inputs = (level, x, image, latent[2 * level + 1 : 2 * level + 4], feature)
@@ -215,7 +245,7 @@ class StyleGenerator(nn.Module):
     def _double(
         self, level: int, x: Tensor, image: Tensor, latent: Sequence[Tensor], feature: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Go up one resolution: features N x C x R x R and image N x 3 x R x R to those of twice the resolution."""
-        x = self.convs[2 * level](x, latent[0], feature)
+        """Return the features and the image at twice the resolution of ``x`` and ``image``."""
+        x = self.convs[2 * level](x, latent[0], feature)  # N x C x R x R -> N x C' x 2R x 2R
         x = self.convs[2 * level + 1](x, latent[1], feature)
         return x, self.to_rgbs[level](x, latent[2], image)

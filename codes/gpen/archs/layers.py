@@ -1,6 +1,6 @@
 """Layers that generator and discriminator share.
 
-The order and nesting of the modules, and so the keys of a state dict, are those of the published GPEN files.
+Modules are nested and ordered so that the keys of a state dict are those of the published GPEN files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class EqualLinear(nn.Module):
     Args:
         in_features: length of the input vectors.
         out_features: length of the output vectors.
-        bias_init: the bias at the start.
+        bias_init: initial value of the bias.
         lr_mul: factor on the learning rate of this layer.
         activate: end with a leaky ReLU.
     """
@@ -39,7 +39,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """A convolution with equalised learning rate and without a bias, which the activation after it adds."""
+    """A convolution with equalised learning rate; it has no bias, since the activation after it adds one."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
         super().__init__()
@@ -54,13 +54,13 @@ class EqualConv2d(nn.Module):
 
     @torch.no_grad()
     def fold_scale(self) -> None:
-        """Multiply the weight by its scale once and for all, for use without training."""
+        """Multiply the weight by its scale, once for all calls; not for training."""
         self.weight.mul_(self.scale)
         self.scale = 1
 
 
 class FusedLeakyReLU(nn.Module):
-    """Bias for each channel, leaky ReLU, times sqrt(2)."""
+    """``leaky_relu(x + bias, 0.2) * sqrt(2)`` with a bias for each channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Blur(nn.Module):
     Args:
         padding: zeros on each side.
         down: 1 or 2.
-        gain: sum of the filter; 4 after zeros were inserted between the pixels.
+        gain: sum of the filter; 4 makes up for zeros that were inserted between the pixels.
     """
 
     kernel: Tensor
@@ -92,7 +92,7 @@ class Blur(nn.Module):
 
 
 class ConvLayer(nn.Sequential):
-    """Convolution, bias and leaky ReLU; with ``downsample`` half the resolution, blurred first.
+    """Convolution, bias and leaky ReLU; ``downsample`` blurs first and halves the resolution.
 
     Args:
         in_channels: channels of the input.

@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gpen.archs.channels import channel_counts, check_size
 from gpen.archs.generator import StyleGenerator
 from gpen.errors import UserError
 from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
+from gpen.utils.text import format_shape
 
 
 @ARCH_REGISTRY.register
 class GPENPrior(nn.Module):
-    """The decoder of GPEN as a generator of its own, trained before the encoder is put on it.
+    """The decoder of GPEN as a generator of its own, which is trained before the encoder is added.
 
-    Where GPEN has the encoder's features it has normal noise of their shapes (Yang et al. 2021, section 3.2).  Its
-    weights are those of GPEN whose names start with ``generator.``.
+    In place of the encoder's features it has normal noise of their shapes (Yang et al. 2021, section 3.2).  Its weights
+    are those of GPEN whose names start with ``generator.``.
 
     Args:
         size: width and height of the faces.
@@ -26,7 +26,7 @@ class GPENPrior(nn.Module):
         channel_multiplier: factor on the channel counts above 32 x 32.
         narrow: factor on all channel counts.
         isconcat: concatenate the noise to the features; false adds it, as StyleGAN2 does.
-        grad_checkpoint: train with less memory and more time: most activations are computed again in the backward pass.
+        grad_checkpoint: use gradient checkpointing: less memory, more time, the same result.
 
     Raises:
         UserError: a value is out of range.
@@ -43,24 +43,21 @@ class GPENPrior(nn.Module):
         grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_size('size', size)
+        self.generator = StyleGenerator(size, style_dim, n_mlp, channel_multiplier, narrow, isconcat, grad_checkpoint)
         self.size = size
         self.style_dim = style_dim
-        channels = channel_counts(size, channel_multiplier, narrow)
-        self.generator = StyleGenerator(channels, style_dim, n_mlp, isconcat, grad_checkpoint)
         self.n_latent = self.generator.n_latent
-        self._levels = len(channels)
 
     def forward(
         self, z: Tensor, other: Tensor | None = None, crossover: Tensor | None = None, return_latents: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Make faces; the noise comes from torch's global generator.
+        """Generate faces; the noise comes from torch's global generator.
 
         Args:
             z: N x style_dim, normal.
-            other: N x style_dim, for style mixing (Karras et al. 2019, section 3.1): upper layers take their latent
-                from it.
-            crossover: N whole numbers, the first layer that does so, n_latent for none; with ``other``.
+            other: N x style_dim, normal, for style mixing (Karras et al. 2019, section 3.1): layers from ``crossover``
+                on take their latent from it.
+            crossover: N integers from 0 to n_latent (no mixing); needed with ``other``.
             return_latents: also return the latents, for path length regularisation.
 
         Returns:
@@ -71,14 +68,17 @@ class GPENPrior(nn.Module):
             UserError: ``z`` has another shape.
         """
         if z.ndim != 2 or z.shape[1] != self.style_dim:
-            got = ' x '.join(str(length) for length in z.shape)
-            raise UserError(f'The prior takes noise of N x {self.style_dim}, but got {got}.')
+            raise UserError(f'The prior takes noise of N x {self.style_dim}, but got {format_shape(z.shape)}.')
+
         latents = self.generator.map(z)
         if other is not None and crossover is not None:
             layers = torch.arange(self.n_latent, device=z.device)
-            is_low = layers < crossover[:, None]  # N x n_latent
-            latents = torch.where(is_low[..., None], latents, self.generator.map(other))
-        if return_latents and torch.is_grad_enabled() and not latents.requires_grad:  # a frozen mapping network
+            is_below = layers < crossover[:, None]  # N x n_latent
+            latents = torch.where(is_below[..., None], latents, self.generator.map(other))
+
+        # The path length needs the gradient with respect to the latents, even if the mapping network is frozen.
+        if return_latents and torch.is_grad_enabled() and not latents.requires_grad:
             latents.requires_grad_(True)
-        image = self.generator.synthesize(latents, [None] * self._levels)
+
+        image = self.generator.synthesize(latents, [None] * len(self.generator.channels))
         return (image, latents) if return_latents else image

@@ -1,4 +1,4 @@
-"""Less memory for more time: activations are computed again in the backward pass instead of being kept."""
+"""Less memory for more time: gradient checkpointing, and batches that are computed in micro-batches."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recompute(function: Callable[..., Any], *inputs: Any) -> Any:
-    """Return ``function(*inputs)``, of which only the inputs and the result stay in memory until the backward pass.
+    """Return ``function(*inputs)``; the backward pass computes the activations in between again.
 
-    Gradients, second derivatives too, are the same.  Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+    Only the inputs and the result stay in memory until then.  Gradients are the same, second derivatives too (Chen et
+    al. 2016, "Training Deep Nets with Sublinear Memory Cost").
     """
     if not torch.is_grad_enabled():
         return function(*inputs)
     return checkpoint(function, *inputs, use_reentrant=False)
 
 
-def run_in_parts(function: Callable[[Tensor], Sequence[Tensor]], images: Tensor, parts: int) -> list[Tensor]:
-    """Return what ``function`` gives for a batch, computed part by part, so that one part's activations fit.
+def run_in_micro_batches(
+    function: Callable[[Tensor], Sequence[Tensor]], batch: Tensor, micro_batches: int
+) -> list[Tensor]:
+    """Return ``function(batch)``, computed one micro-batch after the other to save memory.
+
+    The activations of one micro-batch at a time are in memory, in the backward pass too.
 
     Args:
-        function: treats each sample by itself; gives tensors whose first dimension is the batch.
-        images: N x ...
-        parts: how many parts; fewer where there are fewer samples.
+        function: treats each sample by itself, and returns tensors whose first dimension is the batch.
+        batch: N x ...
+        micro_batches: number of micro-batches; there are fewer where the batch has fewer samples.
     """
-    if parts == 1:
-        return list(function(images))
-    results = [recompute(function, part) for part in images.chunk(parts)]
-    return [torch.cat(pieces) for pieces in zip(*results, strict=True)]
+    if micro_batches == 1:
+        return list(function(batch))
+    results = [recompute(function, micro_batch) for micro_batch in batch.chunk(micro_batches)]
+    return [torch.cat(tensors) for tensors in zip(*results, strict=True)]

@@ -58,7 +58,7 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
         self.manual_seed = manual_seed
         self.gt = open_storage(dataroot_gt, io_backend)
         self.keys = scan_images(self.gt, check_files=scan)
-        self.blocks = self.gt.blocks(self.keys)
+        self.row_groups = self.gt.row_groups(self.keys)
         self._augment = None if augment is None else build_degradation(augment)
 
     def __len__(self) -> int:

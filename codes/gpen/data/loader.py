@@ -52,8 +52,8 @@ def build_train_loader(
 
     Args:
         dataset: gives a dict for ``dataset[index]``; one with a true attribute ``takes_epoch`` is asked for
-            ``dataset[epoch, index]``, so that its augmentation can change from epoch to epoch. An attribute ``blocks``
-            (see :class:`gpen.data.blocks.Blocks`) says which samples lie together where they are stored.
+            ``dataset[epoch, index]``, so that its augmentation can change from epoch to epoch. An attribute
+            ``row_groups`` (see :class:`gpen.data.row_groups.RowGroups`) says which samples are stored together.
         batch_size: samples per batch of this process.
         num_workers: processes that read, no more than there are CPUs; 0: the caller's own. The samples do not depend
             on it.
@@ -74,7 +74,7 @@ def build_train_loader(
         end_iteration,
         rank=rank,
         world_size=world_size,
-        blocks=getattr(dataset, 'blocks', None),
+        row_groups=getattr(dataset, 'row_groups', None),
     )
     return BatchLoader(
         DataLoader(

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from gpen.data.blocks import coarser
 from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.row_groups import coarser
 from gpen.data.scan import explain_sizes, scan_pairs, sizes_agree
 from gpen.data.storage import Storage, open_storage
 from gpen.errors import UserError
@@ -68,7 +68,7 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         self.reduction = size // self.in_size
         self.gt, self.lq = _open_both(dataroot_gt, dataroot_lq, io_backend)
         self.keys = scan_pairs(self.gt, self.lq, self.reduction, check_files=scan)
-        self.blocks = coarser(self.gt.blocks(self.keys), self.lq.blocks(self.keys))
+        self.row_groups = coarser(self.gt.row_groups(self.keys), self.lq.row_groups(self.keys))
 
     def __len__(self) -> int:
         return len(self.keys)

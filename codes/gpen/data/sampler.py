@@ -8,7 +8,7 @@ from itertools import count
 import numpy as np
 from torch.utils.data import Sampler
 
-from gpen.data.blocks import Blocks
+from gpen.data.row_groups import RowGroups
 from gpen.utils.seeds import derive_generator
 
 
@@ -28,8 +28,8 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: permute; otherwise every epoch has the order of the data set.
         rank: number of this process, from 0.
         world_size: number of processes.
-        blocks: which samples lie together where they are stored; the permutations then go through the blocks by
-            windows of a few. None: each sample may follow any other.
+        row_groups: which samples are stored together; the permutations then go through the row groups by windows of
+            a few. None: each sample may follow any other.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
-        blocks: Blocks | None = None,
+        row_groups: RowGroups | None = None,
     ) -> None:
         if length < 1 or batch_size < 1 or not 0 <= rank < world_size or start_iteration < 0:
             raise ValueError(f'no batches from {length=}, {batch_size=}, {rank=}, {world_size=}, {start_iteration=}')
@@ -54,7 +54,7 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
-        self.blocks = blocks
+        self.row_groups = row_groups
         self._permutations: dict[tuple[int, ...], np.ndarray] = {}
 
     @property
@@ -90,6 +90,6 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
             self._permutations = {key: value for key, value in self._permutations.items() if key[0] == epoch}
             generator = derive_generator(self.manual_seed, 'order', *counters)
             self._permutations[counters] = (
-                generator.permutation(self.length) if self.blocks is None else self.blocks.permute(generator)
+                generator.permutation(self.length) if self.row_groups is None else self.row_groups.permute(generator)
             )
         return int(self._permutations[counters][offset])

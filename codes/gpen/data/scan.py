@@ -15,8 +15,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-import numpy as np
-
 from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
 from gpen.data.storage import DiskStorage, Storage
 from gpen.errors import UserError
@@ -49,7 +47,7 @@ def scan_pairs(gt: Storage, lq: Storage, reduction: int = 1, check_files: bool =
     problems = [*_explain_empty(gt, gt_keys), *_explain_empty(lq, lq_keys)]
     if not problems:
         problems += _explain_missing(gt, gt_keys, lq, lq_keys) + _explain_missing(lq, lq_keys, gt, gt_keys)
-    problems += _shorten('two files with one name', gt.problems() + lq.problems())
+    problems += _shorten('two files with one name', gt.problems + lq.problems)
     pairs = sorted(set(gt_keys) & set(lq_keys))
     if check_files:
         problems += _check_files(gt, lq, pairs, reduction)
@@ -74,7 +72,7 @@ def scan_images(storage: Storage, check_files: bool = True) -> list[str]:
         UserError: no images, two files of one name, files that are cut off or no images; all in one message.
     """
     keys = storage.keys()
-    problems = [*_explain_empty(storage, keys), *_shorten('two files with one name', storage.problems())]
+    problems = [*_explain_empty(storage, keys), *_shorten('two files with one name', storage.problems)]
     if check_files:
         problems += _shorten('unreadable or damaged', scan_storage(storage, keys)[1])
     if problems:
@@ -123,9 +121,7 @@ def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size]
     """
     if storage.is_streamed:
         return {}, []
-    blocks = storage.blocks(keys)
-    if blocks is not None:
-        keys = [keys[position] for position in np.argsort(blocks.of_sample, kind='stable')]  # read each block once
+    keys = storage.stored_order(keys)
     cache_file = _locate_cache(storage.root)
     known = _load_cache(cache_file)
     sizes: dict[str, Size] = {}

@@ -1,4 +1,4 @@
-"""Joining the processes that ``torchrun`` started for one training."""
+"""Joining the process group of a training that ``torchrun`` started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from gpen.errors import UserError
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others, for instance while rank 0 validates or writes."""
+"""How long a rank waits for the others, for instance while rank 0 validates or writes."""
 
 _TRIAL = timedelta(seconds=3)
 _PORT_KEY = 'gpen/port'
@@ -22,15 +22,16 @@ _COMMAND = 'torchrun --nproc_per_node N codes/train.py -opt FILE --launcher pyto
 
 @contextmanager
 def join_processes(launcher: str, auto_resume: bool) -> Iterator[None]:
-    """Train together with the other processes in this block, or alone.
+    """Be a member of the process group inside this block; a no-op for ``none``.
 
     Args:
-        launcher: ``pytorch``: this is one of the processes that torchrun started; ``none``: the only one.
-        auto_resume: whether the run continues where it was.
+        launcher: ``pytorch`` if torchrun started this process as one of several ranks; ``none`` if it trains alone.
+        auto_resume: whether the run resumes from its last checkpoint.
 
     Raises:
-        UserError: the launcher does not fit how the program was started.
+        UserError: the launcher does not fit the way the program was started.
     """
+    # Is this process what the launcher says?
     if launcher == 'none':
         if int(os.environ.get('WORLD_SIZE', '1')) > 1:
             raise UserError(f'torchrun started several processes, but --launcher pytorch is missing: {_COMMAND}')
@@ -44,6 +45,7 @@ def join_processes(launcher: str, auto_resume: bool) -> Iterator[None]:
             'torchrun started this training again, which would begin anew. '
             'Give --auto_resume, so that it continues, or leave --max_restarts out.'
         )
+
     import torch
     from torch import distributed as dist
 
@@ -55,25 +57,30 @@ def join_processes(launcher: str, auto_resume: bool) -> Iterator[None]:
         timeout=PATIENCE,
     )
     yield
-    dist.destroy_process_group()  # after an error, this could wait for processes that have ended
+    dist.destroy_process_group()  # not after an error, since this could wait for ranks that have ended
 
 
 def _open_store(rank: int, host: str, port: int) -> Any:
-    """Return the store through which the processes find each other.
+    """Return the store through which the ranks find each other.
 
-    torchrun keeps its own store at ``MASTER_PORT`` over restarts, with the addresses of processes that were ended; a
-    new start would try those (pytorch/pytorch#135712).  So rank 0 opens one for this start, and torchrun's says where.
-    Its address may be an old one at first: the store there is gone, and the others ask again.
+    torchrun keeps its own store at ``MASTER_PORT`` over restarts, with the addresses of ranks that have ended, and a
+    restarted rank would try those (pytorch/pytorch#135712).  So rank 0 opens a new store at each start, and publishes
+    its port in torchrun's store.  The others may read the port of an earlier start first; then nothing answers there,
+    and they ask again.
     """
     from torch.distributed import DistError, TCPStore
 
     if os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
         return TCPStore(host, port, is_master=rank == 0, timeout=PATIENCE)
+
+    # Rank 0 opens the store and publishes its port.
     shared = TCPStore(host, port, is_master=False, timeout=PATIENCE)
     if rank == 0:
         own = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
         shared.set(_PORT_KEY, str(own.port))
         return own
+
+    # The others connect to it.
     deadline = time.monotonic() + PATIENCE.total_seconds()
     while True:
         try:

@@ -1,6 +1,7 @@
-"""The processes that train together: who this one is, and what they exchange.
+"""The ranks of a training: which one this process is, and what the ranks exchange.
 
-Everything here does nothing, at no cost, where a process trains alone.  Ranks count from 0; rank 0 writes.
+With one process these functions are no-ops.  With several, all ranks must call them in the same order.  Rank 0 writes
+files and logs.
 """
 
 from __future__ import annotations
@@ -19,34 +20,34 @@ from gpen.errors import UserError, explain_os_error
 Result = TypeVar('Result')
 
 BUCKET = 2**24
-"""Numbers that are averaged at a time: 64 MiB in float32."""
+"""Numbers that one all-reduce takes: 64 MiB in float32."""
 
 
 def rank() -> int:
-    """Return the number of this process."""
+    """Return the rank of this process, 0 with one process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Return how many processes train together."""
+    """Return the number of ranks, 1 with one process."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes."""
+    """Return whether this is rank 0, which writes files and logs."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Return the number of this process among those of its machine, which is that of its GPU."""
+    """Return the rank of this process among those of its machine, which is the number of its GPU."""
     return int(os.environ['LOCAL_RANK']) if dist.is_initialized() else 0
 
 
-# ---- numbers
+# ---- tensors
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all ranks.  What the ranks minimise is the sum of their losses, so its gradient is a sum again."""
+    """All-reduce to the sum.  The ranks minimise the sum of their losses, so the gradient is all-reduced to its sum."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
@@ -66,16 +67,16 @@ def _sum_over_ranks(x: Tensor) -> Tensor:
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
-    """Return the mean of what each rank has, differentiable as often as wanted.
+    """All-reduce to the mean over the ranks, and return it; differentiable any number of times.
 
-    With equal batches, the mean of a batch becomes that of all ranks' batches.
+    Ranks have batches of equal size, so the mean over a batch becomes the mean over the batches of all ranks.
     """
     return x if world_size() == 1 else _sum_over_ranks(x) / world_size()
 
 
 @torch.no_grad()
-def average(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors, in place, by their means over the ranks, some at a time."""
+def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
+    """All-reduce tensors to their means over the ranks, in place and in buckets."""
     if world_size() == 1:
         return
     for bucket in _fill_buckets(tensors):
@@ -87,17 +88,17 @@ def average(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(piece.view(tensor.shape))
 
 
-def average_values(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the means of scalars over all ranks, by name."""
+def mean_values_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All-reduce scalars by name to their means over the ranks, and return them in float32, without gradients."""
     if world_size() == 1:
         return values
     stacked = torch.stack([value.detach().float() for value in values.values()])
-    average([stacked])
+    all_reduce_mean([stacked])
     return dict(zip(values, stacked, strict=True))
 
 
 def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Group tensors of one type, in order."""
+    """Yield groups of tensors, in order: of one dtype, and of at most ``BUCKET`` numbers or a single tensor."""
     bucket: list[Tensor] = []
     count = 0
     for tensor in tensors:
@@ -111,16 +112,16 @@ def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @torch.no_grad()
-def add_up(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors, in place, by their sums over the ranks."""
+def all_reduce_sum(tensors: Sequence[Tensor]) -> None:
+    """All-reduce tensors to their sums over the ranks, in place."""
     if world_size() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
 @torch.no_grad()
-def copy_from_main(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors, in place, by those of rank 0."""
+def broadcast(tensors: Sequence[Tensor]) -> None:
+    """Broadcast the tensors of rank 0 to all ranks, in place."""
     if world_size() > 1:
         for tensor in tensors:
             contiguous = tensor.contiguous()
@@ -129,11 +130,11 @@ def copy_from_main(tensors: Sequence[Tensor]) -> None:
                 tensor.copy_(contiguous)
 
 
-def largest(number: int) -> int:
-    """Return the largest of the ranks' numbers; a GPU does not wait for it."""
+def all_reduce_max(number: int) -> int:
+    """All-reduce an integer to its maximum over the ranks, and return it; no GPU is synchronised for it."""
     if world_size() == 1:
         return number
-    tensor = torch.tensor(number)
+    tensor = torch.tensor(number)  # on the CPU
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
     return int(tensor)
 
@@ -141,8 +142,8 @@ def largest(number: int) -> int:
 # ---- objects and errors
 
 
-def gather(value: Result) -> list[Result]:
-    """Return the values of all ranks, in their order."""
+def all_gather(value: Result) -> list[Result]:
+    """Return, on all ranks, the list of the values of ranks 0, 1, ...; values are pickled."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -151,22 +152,31 @@ def gather(value: Result) -> list[Result]:
 
 
 def on_all(body: Callable[[], Result]) -> Result:
-    """Run ``body``, which exchanges nothing, on all ranks and return its result.
+    """Run ``body`` on all ranks; each rank returns its own result.
+
+    If ``body`` fails on any rank, all ranks raise, so that none waits for another.
+
+    Args:
+        body: must not communicate with other ranks.
 
     Raises:
-        UserError: on all of them, where one had one; rank 0 says it.
+        UserError: on all ranks, if ``body`` raised a UserError or an OSError on any; rank 0 prints it.
     """
     if world_size() == 1:
         return body()
     result, failure = _attempt(body)
-    failures = gather(failure)
+    failures = all_gather(failure)
     if any(text is not None for text in failures):
         _raise_together(failures)
     return result  # type: ignore[return-value]
 
 
 def on_main(body: Callable[[], Result]) -> Result:
-    """Run ``body`` on rank 0; return its result, or raise its UserError, on all."""
+    """Run ``body`` on rank 0 alone, and broadcast its result (pickled), which all ranks return.
+
+    Raises:
+        UserError: on all ranks, if ``body`` raised a UserError or an OSError on rank 0, which prints it.
+    """
     if world_size() == 1:
         return body()
     outcome: list[Any] = [_attempt(body) if is_main() else None]
@@ -178,10 +188,9 @@ def on_main(body: Callable[[], Result]) -> Result:
 
 
 def one_first(body: Callable[[], Result]) -> Result:
-    """Run ``body`` on all ranks, on the first of each machine before the others, which then find what it fetched.
+    """Run ``body`` on all ranks, first on local rank 0 of each machine, then on the others; see :func:`on_all`.
 
-    Raises:
-        UserError: as :func:`on_all`.
+    What local rank 0 downloads or caches, the other ranks of its machine find on the disk.
     """
     if world_size() == 1:
         return body()
@@ -192,6 +201,7 @@ def one_first(body: Callable[[], Result]) -> Result:
 
 
 def _attempt(body: Callable[[], Result]) -> tuple[Result | None, str | None]:
+    """Return the result of ``body``, or None and the message of its error."""
     try:
         return body(), None
     except UserError as error:
@@ -201,24 +211,26 @@ def _attempt(body: Callable[[], Result]) -> tuple[Result | None, str | None]:
 
 
 def _raise_together(failures: Sequence[str | None]) -> None:
-    told = {failure for failure in failures if failure is not None}
-    where = [f'process {number}: ' if len(failures) > 1 and len(told) > 1 else '' for number in range(len(failures))]
-    lines = [f'{place}{text}' for place, text in zip(where, failures, strict=True) if text is not None]
-    error = UserError('\n'.join(dict.fromkeys(lines)))
+    """Raise one UserError with the messages of the ranks; their ranks are named where the messages differ."""
+    messages = [message for message in failures if message is not None]
+    if len(set(messages)) > 1:
+        messages = [f'process {number}: {message}' for number, message in enumerate(failures) if message is not None]
+    error = UserError('\n'.join(dict.fromkeys(messages)))
     error.is_logged = not is_main()
     raise error
 
 
 @contextmanager
 def explain_lost_process() -> Iterator[None]:
-    """Turn the failure of an exchange, which comes when another process has ended, into a sentence.
+    """Explain the error of a collective operation that fails because another rank has ended.
 
     Raises:
-        UserError: the other processes cannot be reached any more.
+        UserError: another rank has ended or cannot be reached.
     """
     try:
         yield
     except RuntimeError as error:
+        # Gloo raises a plain RuntimeError, which can be told by its words alone.
         lost = isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ('gloo', 'connection'))
         if world_size() == 1 or not lost:
             raise

@@ -84,8 +84,8 @@ def validate(
         pictures_left -= len(own[-1].strips)
     shares = [own]
     if is_shared:
-        stopped = any(ranks.gather(stopped))
-        shares = ranks.gather(own)
+        stopped = any(ranks.all_gather(stopped))
+        shares = ranks.all_gather(own)
     if stopped:
         return None
     if is_shared:

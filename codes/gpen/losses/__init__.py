@@ -1,4 +1,4 @@
-"""Losses by name: pixel, adversarial (with R1), perceptual, identity, feature matching."""
+"""Losses by name: pixel, adversarial, perceptual, identity, feature matching; R1 and path length regularisation."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 def build_loss(options: Mapping[str, Any]) -> nn.Module:
     """Build a loss from a block such as ``{'type': 'L1Loss', 'loss_weight': 1.0}``.
 
-    Losses on images are called as ``loss(restored, target)`` with two N x 3 x H x W batches in [-1, 1] and give a
-    scalar that their weight has been applied to.  Adversarial losses have ``generator``, ``discriminator`` and
-    ``accuracy`` instead (see :class:`gpen.losses.gan.GANLoss`).
+    Losses on images are called as ``loss(restored, gt)`` with two N x 3 x H x W batches in [-1, 1], and return a scalar
+    with their weight applied.  Adversarial losses have ``generator``, ``discriminator`` and ``accuracy`` instead (see
+    :class:`gpen.losses.gan.GANLoss`).
 
     Args:
         options: ``type``, and the arguments of the loss that it names; left unchanged.
 
     Raises:
-        UserError: there is no such loss, or a weight file that it needs cannot be had.
+        UserError: there is no such loss, or a weight file that it needs can neither be found nor downloaded.
     """
     arguments = dict(options)
     name = arguments.pop('type', None)

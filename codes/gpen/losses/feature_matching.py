@@ -16,7 +16,7 @@ from gpen.registry import LOSS_REGISTRY
 class FeatureMatchingLoss(nn.Module):
     """L1 distance of the discriminator's features, averaged over its layers (Wang et al., "pix2pixHD", 2018, eq. 4).
 
-    The real features are the goal: no gradient flows into them.
+    No gradient flows into the real features.
 
     Args:
         loss_weight: factor on the loss.
@@ -31,13 +31,14 @@ class FeatureMatchingLoss(nn.Module):
 
         Args:
             fake_features: one tensor of any shape for each layer, from the restored images.
-            real_features: the same layers, from the sharp images.
+            real_features: the same layers, from the GT images.
 
         Raises:
             ValueError: there are no layers, or the two lists differ in length.
         """
         if not fake_features:
             raise ValueError('feature matching needs the features of at least one layer')
+
         distances = [
             F.l1_loss(fake.float(), real.detach().float())
             for fake, real in zip(fake_features, real_features, strict=True)

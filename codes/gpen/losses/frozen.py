@@ -1,4 +1,4 @@
-"""Networks that losses look through: loaded once, never trained, never saved."""
+"""Fixed networks inside losses and metrics: loaded once, never trained, never saved."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from gpen.errors import UserError
 
 
 def load_frozen(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, what: str) -> None:
-    """Give a network its weights and take it out of training for good, in place.
+    """Load weights into a network and fix it for good, in place.
 
-    Parameters become buffers that are not saved: the network has no parameters for an optimizer to find and nothing in
-    a state dict, follows ``.to(device)``, and gradients still flow through it to its input.
+    Parameters become buffers that are not saved, so an optimizer finds none and the state dict is empty.  The network
+    still follows ``.to(device)``, and gradients flow through it to its input.
 
     Args:
-        network: may have been built on the ``meta`` device, which costs no time and draws no random numbers.
+        network: may have been built on the ``meta`` device, which takes no time and draws no random numbers.
         state: weights by name; names that the network does not have are ignored.
-        path: the file they come from, for messages.
+        path: the file that they come from, for messages.
         what: what the file should hold, for messages.
 
     Raises:
         UserError: a weight is missing or has another shape.
     """
+    # Check names and shapes.
     expected = network.state_dict()
     for name, tensor in expected.items():
         if name not in state:
@@ -37,6 +38,8 @@ def load_frozen(network: nn.Module, state: Mapping[str, torch.Tensor], path: Pat
                 f'{path} does not hold {what}: {name!r} is {tuple(state[name].shape)} there, but should be '
                 f'{tuple(tensor.shape)}. Remove it or replace it by the right file.'
             )
+
+    # Load in float32, then turn parameters into buffers.
     weights = {name: state[name].float() if state[name].is_floating_point() else state[name] for name in expected}
     network.load_state_dict(weights, assign=True)
     for module in network.modules():

@@ -17,10 +17,10 @@ ALIASES = {'wgan_softplus': 'logistic', 'vanilla': 'logistic', 'lsgan': 'least_s
 
 @LOSS_REGISTRY.register
 class GANLoss(nn.Module):
-    """What the discriminator's logits cost the generator and the discriminator.
+    """The losses of generator and discriminator on the discriminator's logits.
 
     - ``logistic``: softplus, non-saturating for the generator (Goodfellow et al., "Generative Adversarial Networks",
-      2014, as StyleGAN2 uses it). BasicSR's ``vanilla`` and ``wgan_softplus`` are other names of it.
+      2014, as StyleGAN2 uses it). BasicSR calls it ``vanilla`` or ``wgan_softplus``.
     - ``hinge``: Lim and Ye, "Geometric GAN", 2017.
     - ``least_squares``: Mao et al., "Least Squares Generative Adversarial Networks", 2017. BasicSR's ``lsgan``.
 
@@ -29,8 +29,8 @@ class GANLoss(nn.Module):
     Args:
         gan_type: one of the above.
         loss_weight: factor on the generator's loss; the discriminator's is not weighted.
-        real_label_val: what real images are labelled; below 1 is one-sided label smoothing. Not for ``hinge``.
-        fake_label_val: what restored images are labelled. Not for ``hinge``.
+        real_label_val: label of real images; below 1 is one-sided label smoothing. Not for ``hinge``.
+        fake_label_val: label of restored images. Not for ``hinge``.
 
     Raises:
         UserError: ``hinge`` with other labels than 1 and 0.
@@ -52,18 +52,19 @@ class GANLoss(nn.Module):
             raise UserError(
                 'GANLoss: real_label_val and fake_label_val have no effect with gan_type hinge; remove them.'
             )
+
         self.loss_weight = loss_weight
         self.real_label = real_label_val
         self.fake_label = fake_label_val
 
     def generator(self, fake_logits: torch.Tensor) -> torch.Tensor:
-        """Return ``loss_weight`` times what the generator pays for being recognised, a scalar."""
+        """Return the generator's loss times ``loss_weight``, a scalar."""
         if self.gan_type == 'hinge':
             return -self.loss_weight * fake_logits.float().mean()
         return self.loss_weight * self._distance(fake_logits, self.real_label)
 
     def discriminator(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the discriminator's loss on real and on restored images, two scalars without weight.
+        """Return the discriminator's losses on real and on restored images, two scalars without weight.
 
         ``fake_logits`` should be computed from detached images.
         """
@@ -73,14 +74,15 @@ class GANLoss(nn.Module):
 
     @torch.no_grad()
     def accuracy(self, real_logits: torch.Tensor, fake_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the shares of real and of restored images judged rightly, two scalars in [0, 1] on the device.
+        """Return the shares of real and of restored images classified correctly, two scalars in [0, 1] on the device.
 
-        An image is judged real when its logit is above 0, or above the middle of the two labels for least squares.
+        An image counts as real when its logit is above 0, or above the mean of the two labels for least squares.
         """
         threshold = (self.real_label + self.fake_label) / 2 if self.gan_type == 'least_squares' else 0.0
         return (real_logits > threshold).float().mean(), (fake_logits <= threshold).float().mean()
 
     def _distance(self, logits: torch.Tensor, label: float) -> torch.Tensor:
+        """Return the mean squared error or the cross entropy of logits and a label."""
         logits = logits.float()
         if self.gan_type == 'least_squares':
             return (logits - label).square().mean()

@@ -1,4 +1,4 @@
-"""Identity loss: is it still the same person?"""
+"""Identity loss: distance of face recognition embeddings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILENAME = 'recognition_arcface_ir_se50.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'
 INPUT_SIZE = 112
 
-# The part of an FFHQ-aligned face that ArcFace's own alignment shows: rows 35 to 223 and columns 32 to 220 of 256.
+# The crop of an FFHQ-aligned face that ArcFace's own alignment shows: rows 35 to 223 and columns 32 to 220 of 256.
 TOP, BOTTOM, LEFT, RIGHT = 35 / 256, 223 / 256, 32 / 256, 220 / 256
 
 
@@ -28,10 +28,10 @@ TOP, BOTTOM, LEFT, RIGHT = 35 / 256, 223 / 256, 32 / 256, 220 / 256
 class IdentityLoss(nn.Module):
     """1 - cosine similarity of ArcFace embeddings (Deng et al., 2019), by facexlib's IR-SE50.
 
-    Images must be faces aligned as in FFHQ.  The inner part that ArcFace was trained on (rows 35 to 223 and columns 32
-    to 220 of 256, in proportion for other sizes, as in pixel2style2pixel by Richardson et al., 2021) is cut out and
-    resized to 112 x 112: averaged when it is larger, bilinear when smaller.  The network is fixed, always in
-    evaluation mode, and no part of this module's state dict or parameters.
+    Images must be faces aligned as in FFHQ.  The crop that ArcFace was trained on (rows 35 to 223 and columns 32 to 220
+    of 256, in proportion for other sizes, as in pixel2style2pixel by Richardson et al., 2021) is resized to 112 x 112:
+    averaged when it is larger, bilinear when it is smaller.  The network is fixed, always in evaluation mode, and no
+    part of this module's state dict or parameters.
 
     Args:
         loss_weight: factor on the loss.
@@ -39,7 +39,7 @@ class IdentityLoss(nn.Module):
             project's root, in torch hub's cache, or downloaded.
 
     Raises:
-        UserError: facexlib is missing, or the weight file cannot be had or does not fit.
+        UserError: facexlib is missing, or the weight file can neither be found nor downloaded, or does not fit.
     """
 
     def __init__(self, loss_weight: NonNegativeFloat = 1.0, weights: str | None = None) -> None:
@@ -52,25 +52,26 @@ class IdentityLoss(nn.Module):
         """Stay in evaluation mode: the network's batch normalisation and dropout must not change."""
         return super().train(False)
 
-    def forward(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """Return the weighted loss, a scalar in [0, 2] times ``loss_weight``.
 
         Args:
             restored: N x 3 x H x W in [-1, 1], RGB, FFHQ-aligned.
-            target: the same; no gradient flows into it.
+            gt: the same; no gradient flows into it.
         """
         with torch.no_grad():
-            goal = self.network(crop_face(target))  # N x 512, of length 1
+            gt_embedding = self.network(crop_face(gt))  # N x 512, of length 1
         embedding = self.network(crop_face(restored))
-        return self.loss_weight * (1 - F.cosine_similarity(embedding, goal)).mean()
+        return self.loss_weight * (1 - F.cosine_similarity(embedding, gt_embedding)).mean()
 
 
 def crop_face(images: torch.Tensor) -> torch.Tensor:
-    """Cut ArcFace's part out of FFHQ-aligned faces: N x 3 x H x W -> N x 3 x 112 x 112."""
+    """Crop FFHQ-aligned faces as ArcFace expects them: N x 3 x H x W -> N x 3 x 112 x 112."""
     height, width = images.shape[2:]
     top, bottom = round(TOP * height), round(BOTTOM * height)
     left, right = round(LEFT * width), round(RIGHT * width)
     face = images[:, :, top:bottom, left:right]  # N x 3 x 0.734 H x 0.734 W
+
     size = (INPUT_SIZE, INPUT_SIZE)
     if min(face.shape[2:]) >= INPUT_SIZE:
         face = F.interpolate(face, size=size, mode='area')

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 DECAY = 0.01
-"""Share of a new batch in the running mean of the lengths."""
+"""Weight of a new batch in the running mean of the lengths."""
 
 
 def measure_path_lengths(images: Tensor, latents: Tensor) -> Tensor:
-    """Return how far images move when their latents do, along a random direction of the image, differentiable again.
+    """Return the path length of each image, differentiable again.
 
     Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 3.2: the norm of
     J^T y = d(g(w) . y) / dw with normal y, here of variance 1 / (H W) so that it does not depend on the resolution.
-    The direction comes from torch's global generator.
+    y comes from torch's global generator.
 
     Args:
-        images: N x C x H x W, made of ``latents``.
+        images: N x C x H x W, generated from ``latents``.
         latents: N x L x D, one row for each layer.
 
     Returns:
@@ -35,8 +35,8 @@ def penalize_path_lengths(lengths: Tensor, mean: Tensor, running_mean: Tensor) -
 
     Args:
         lengths: N.
-        mean: the mean of the lengths of the whole batch, a scalar.
-        running_mean: that of the steps before, a scalar; where ``mean`` is not finite, it stays.
+        mean: mean length over the batch of all ranks, a scalar.
+        running_mean: running mean after the previous step, a scalar; it does not move where ``mean`` is not finite.
     """
     moved = torch.where(torch.isfinite(mean), running_mean.lerp(mean, DECAY), running_mean)
     return moved, (lengths - moved).square().mean()

@@ -18,8 +18,7 @@ from gpen.registry import LOSS_REGISTRY
 from gpen.weights.downloads import find_weights
 from gpen.weights.files import load_weights
 
-# Convolutions in each of the five blocks (Simonyan and Zisserman, 2015, table 1), and torchvision's file, whose name
-# carries the start of its SHA-256.
+# Convolutions in each of the five blocks (Simonyan and Zisserman, 2015, table 1).
 CONVOLUTIONS = {
     'vgg11': (1, 1, 2, 2, 2),
     'vgg13': (2, 2, 2, 2, 2),
@@ -27,6 +26,7 @@ CONVOLUTIONS = {
     'vgg19': (2, 2, 4, 4, 4),
 }
 CHANNELS = (64, 128, 256, 512, 512)
+# torchvision's files; their names end in the start of their SHA-256.
 FILES = {
     'vgg11': 'vgg11-8a719046.pth',
     'vgg13': 'vgg13-19584684.pth',
@@ -35,7 +35,7 @@ FILES = {
 }
 URL = 'https://download.pytorch.org/models/'
 
-# Mean and standard deviation of ImageNet's RGB images in [0, 1], which the networks were trained with.
+# Mean and standard deviation of ImageNet's RGB images in [0, 1], with which the networks were trained.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -59,7 +59,7 @@ class VGGFeatures(nn.Module):
         weights: a local weight file in torchvision's layout (``features.N.weight``); default: torchvision's own file.
 
     Raises:
-        UserError: there is no such layer, or the weight file cannot be had or does not fit.
+        UserError: there is no such layer, or the weight file can neither be found nor downloaded, or does not fit.
     """
 
     def __init__(self, vgg_type: str, wanted: Collection[str], weights: str | None = None) -> None:
@@ -70,12 +70,16 @@ class VGGFeatures(nn.Module):
                 near = get_close_matches(name, available, n=1)
                 hint = f' Did you mean {near[0]!r}?' if near else ''
                 raise UserError(f'{vgg_type} has no layer {name!r}.{hint} Available: {", ".join(available)}.')
+
+        # Layers up to the last one that is wanted.
         self.wanted = frozenset(wanted)
         self.names = available[: max(available.index(name) for name in wanted) + 1]
         # Each pooling halves the size and needs at least 2 pixels.
         self.minimum_size = 2 ** sum(name.startswith('pool') for name in self.names)
         with torch.device('meta'):
             self.features = _build_features(self.names)
+
+        # Their weights.
         filename = FILES[vgg_type]
         path = find_weights(
             filename,
@@ -104,7 +108,7 @@ class VGGFeatures(nn.Module):
             )
         outputs = {}
         for name, layer in zip(self.names, self.features, strict=True):
-            images = layer(images)  # N x C x H / 2^poolings x W / 2^poolings
+            images = layer(images)  # N x C x H / 2 ** poolings x W / 2 ** poolings
             if name in self.wanted:
                 outputs[name] = images
         return outputs
@@ -114,9 +118,8 @@ class VGGFeatures(nn.Module):
 class PerceptualLoss(nn.Module):
     """Distance of VGG features, and of their Gram matrices for style (Johnson et al., 2016; Gatys et al., 2016).
 
-    Features are taken before the activation where a layer is named ``conv...`` (Wang et al., "ESRGAN", 2018).  The
-    network is fixed and is no part of this module's state dict or parameters.  With all weights 0 it is not even
-    loaded.
+    The layers ``conv...`` give features before the activation (Wang et al., "ESRGAN", 2018).  The network is fixed and
+    no part of this module's state dict or parameters.  It is not loaded if all weights are 0.
 
     Args:
         layer_weights: factor of each layer's distance, by name; default: the last convolution (``conv5_4``).
@@ -128,10 +131,10 @@ class PerceptualLoss(nn.Module):
         perceptual_weight: factor on the features' distance.
         style_weight: factor on the Gram matrices' distance.
         criterion: mean absolute (``l1``) or squared (``l2``) difference, or the Frobenius norm of it (``fro``).
-        loss_weight: factor on the whole.
+        loss_weight: factor on the sum of both.
 
     Raises:
-        UserError: there is no such layer, or the weight file cannot be had or does not fit.
+        UserError: there is no such layer, or the weight file can neither be found nor downloaded, or does not fit.
     """
 
     mean: torch.Tensor
@@ -157,19 +160,21 @@ class PerceptualLoss(nn.Module):
         self.perceptual_weight = loss_weight * perceptual_weight
         self.style_weight = loss_weight * style_weight
         self.criterion = criterion
+
         self.vgg: VGGFeatures | None = None
         if self.layer_weights and (self.perceptual_weight > 0 or self.style_weight > 0):
             self.vgg = VGGFeatures(vgg_type, self.layer_weights, weights)
+
         mean, std = (MEAN, STD) if use_input_norm else ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         self.register_buffer('mean', torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def forward(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """Return the weighted sum of perceptual and style loss, a scalar.
 
         Args:
             restored: N x 3 x H x W in [-1, 1].
-            target: the same; no gradient flows into it.
+            gt: the same; no gradient flows into it.
 
         Raises:
             UserError: the images are too small for the layers asked for.
@@ -177,16 +182,16 @@ class PerceptualLoss(nn.Module):
         loss = restored.new_zeros(())
         if self.vgg is None:
             return loss
+
         with torch.no_grad():
-            goals = self.vgg(self._normalise(target))
+            gt_features = self.vgg(self._normalise(gt))
         for name, feature in self.vgg(self._normalise(restored)).items():
             weight = self.layer_weights[name]
             if self.perceptual_weight > 0:
-                loss = loss + self.perceptual_weight * weight * self._distance(feature, goals[name])
+                loss = loss + self.perceptual_weight * weight * self._distance(feature, gt_features[name])
             if self.style_weight > 0:
-                loss = loss + self.style_weight * weight * self._distance(
-                    gram_matrix(feature), gram_matrix(goals[name])
-                )
+                grams = gram_matrix(feature), gram_matrix(gt_features[name])  # N x C x C
+                loss = loss + self.style_weight * weight * self._distance(*grams)
         return loss
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:
@@ -194,16 +199,16 @@ class PerceptualLoss(nn.Module):
             images = (images + 1) / 2
         return (images - self.mean) / self.std
 
-    def _distance(self, feature: torch.Tensor, goal: torch.Tensor) -> torch.Tensor:
+    def _distance(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         if self.criterion == 'fro':
-            return torch.linalg.vector_norm(feature - goal)
-        return F.l1_loss(feature, goal) if self.criterion == 'l1' else F.mse_loss(feature, goal)
+            return torch.linalg.vector_norm(a - b)
+        return F.l1_loss(a, b) if self.criterion == 'l1' else F.mse_loss(a, b)
 
 
 def gram_matrix(features: torch.Tensor) -> torch.Tensor:
-    """Return the products of all pairs of channels, averaged: N x C x H x W -> N x C x C, divided by C H W."""
+    """Return the Gram matrices of features, divided by C H W: N x C x H x W -> N x C x C."""
     n, c, h, w = features.shape
-    # Scaled before the product, which could overflow half precision.
+    # Scaling comes before the product, which could overflow float16.
     rows = features.reshape(n, c, h * w) / math.sqrt(c * h * w)  # N x C x HW
     return rows @ rows.transpose(1, 2)
 

@@ -1,4 +1,4 @@
-"""Losses on the difference of pixels."""
+"""Losses on the difference of pixel values."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class PixelLoss(nn.Module, ABC):
         self.loss_weight = loss_weight
         self.reduction: Literal['mean', 'sum'] = reduction
 
-    def forward(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Return the weighted loss, a scalar, of two batches of the same shape.
+    def forward(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
+        """Return the weighted loss, a scalar, of two batches of the same shape in [-1, 1].
 
         Raises:
             ValueError: the shapes differ (PyTorch would broadcast them).
         """
-        if restored.shape != target.shape:
-            raise ValueError(f'restored is {tuple(restored.shape)} but target is {tuple(target.shape)}')
-        return self.loss_weight * self.penalty(restored, target)
+        if restored.shape != gt.shape:
+            raise ValueError(f'restored is {tuple(restored.shape)} but gt is {tuple(gt.shape)}')
+        return self.loss_weight * self.penalty(restored, gt)
 
     @abstractmethod
-    def penalty(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def penalty(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """Return the reduced loss before its weight."""
 
 
@@ -47,18 +47,18 @@ class PixelLoss(nn.Module, ABC):
 class L1Loss(PixelLoss):
     """Absolute difference."""
 
-    def penalty(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def penalty(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """Return the mean or sum of \\|d\\|."""
-        return F.l1_loss(restored, target, reduction=self.reduction)
+        return F.l1_loss(restored, gt, reduction=self.reduction)
 
 
 @LOSS_REGISTRY.register
 class MSELoss(PixelLoss):
     """Squared difference."""
 
-    def penalty(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def penalty(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """Return the mean or sum of d**2."""
-        return F.mse_loss(restored, target, reduction=self.reduction)
+        return F.mse_loss(restored, gt, reduction=self.reduction)
 
 
 @LOSS_REGISTRY.register
@@ -67,7 +67,7 @@ class SmoothL1Loss(PixelLoss):
 
     Args:
         loss_weight: factor on the loss.
-        beta: the difference, on the scale of [-1, 1], at which it turns linear.
+        beta: the difference, for images in [-1, 1], at which the loss becomes linear.
         reduction: ``mean`` or ``sum`` over all values of the batch.
     """
 
@@ -80,9 +80,9 @@ class SmoothL1Loss(PixelLoss):
         super().__init__(loss_weight, reduction)
         self.beta = beta
 
-    def penalty(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def penalty(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """Return the mean or sum of the piecewise penalty."""
-        return F.smooth_l1_loss(restored, target, reduction=self.reduction, beta=self.beta)
+        return F.smooth_l1_loss(restored, gt, reduction=self.reduction, beta=self.beta)
 
 
 @LOSS_REGISTRY.register
@@ -104,7 +104,7 @@ class CharbonnierLoss(PixelLoss):
         super().__init__(loss_weight, reduction)
         self.eps = eps
 
-    def penalty(self, restored: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    def penalty(self, restored: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
         """Return the mean or sum of sqrt(d**2 + eps)."""
-        values = ((restored - target).square() + self.eps).sqrt()
+        values = ((restored - gt).square() + self.eps).sqrt()
         return values.sum() if self.reduction == 'sum' else values.mean()

@@ -1,10 +1,10 @@
 """Metrics by name: how good restored images are, one by one or as a set.
 
-What is registered is one of two things:
+A registered metric is one of two things:
 
-- a plain function ``calculate_NAME(restored, target, ...options)`` of two batches, N x 3 x H x W in [-1, 1], that gives
-  N values, marked with :func:`lower_is_better` where less is better;
-- where a network has to be loaded first, a function ``calculate_NAME(device, option, ...options)`` that is marked with
+- a function ``calculate_NAME(restored, gt, ...options)`` of two batches, N x 3 x H x W in [-1, 1], that returns N
+  values; it is marked with :func:`lower_is_better` if lower is better;
+- if a network has to be loaded first, a function ``calculate_NAME(device, option, ...options)`` that is marked with
   :func:`builds_metric` and returns an :class:`ImageMetric` or a :class:`SetMetric`.
 """
 
@@ -29,10 +29,10 @@ Function = TypeVar('Function', bound=Callable[..., Any])
 
 
 class MetricNotAvailableError(UserError):
-    """A metric's weights or package cannot be had.
+    """The weights or the package of a metric are missing.
 
     Attributes:
-        missing: what cannot be had in a few words, such as the name of the weight file.
+        missing: what is missing in a few words, such as the name of the weight file.
     """
 
     def __init__(self, message: str, missing: str) -> None:
@@ -42,42 +42,41 @@ class MetricNotAvailableError(UserError):
 
 @dataclass(frozen=True)
 class ImageMetric:
-    """A number per image: ``metric(restored, target)``, N x 3 x H x W in [-1, 1] each, gives N values.
+    """A number per image: ``metric(restored, gt)``, N x 3 x H x W in [-1, 1] each, returns N values.
 
-    A metric without a reference looks at ``restored`` alone.  A value that is not a number says that the metric is not
-    defined for that image.
+    A metric without a reference uses ``restored`` alone.  A value is NaN where the metric is not defined for the image.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]
     higher_is_better: bool
 
-    def __call__(self, restored: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, restored: Tensor, gt: Tensor) -> Tensor:
         """Return the metric of each image."""
-        return self.function(restored, target)
+        return self.function(restored, gt)
 
 
 class SetMetric(ABC):
-    """One number for a whole set: ``start()``, ``update(...)`` with each batch, ``compute()``.
+    """One number for a whole set: ``start()``, ``update(...)`` with each batch, ``gather()``, ``compute()``.
 
     Attributes:
-        higher_is_better: the direction.
+        higher_is_better: the direction of the metric.
     """
 
     higher_is_better: bool
 
     @abstractmethod
     def start(self) -> None:
-        """Forget all images."""
+        """Discard all images."""
 
     @abstractmethod
-    def update(self, restored: Tensor, target: Tensor) -> None:
-        """Take in two batches, N x 3 x H x W in [-1, 1]."""
+    def update(self, restored: Tensor, gt: Tensor) -> None:
+        """Add two batches, N x 3 x H x W in [-1, 1]."""
 
     def gather(self) -> None:
-        """Take in, before :meth:`compute`, what the other processes that train together have taken in.
+        """Add the images of the other ranks, before :meth:`compute`; a no-op with one process.
 
         Raises:
-            UserError: there are others, and this metric cannot do so.
+            UserError: there are several ranks, and this metric does not support that.
         """
         from gpen.distributed.ranks import world_size
 
@@ -88,10 +87,10 @@ class SetMetric(ABC):
 
     @abstractmethod
     def compute(self) -> float:
-        """Return the metric of the images since :meth:`start`; not a number where they are too few."""
+        """Return the metric of the images since :meth:`start`; NaN if there are too few."""
 
     def explain(self) -> str | None:
-        """Return a sentence on how far the number can be trusted, or None where there is nothing to say."""
+        """Return a sentence about the reliability of the number, or None if there is nothing to say."""
         return None
 
 
@@ -99,19 +98,22 @@ Metric = ImageMetric | SetMetric
 
 
 def higher_is_better(function: Function) -> Function:
-    """Mark a metric of which more is better, as for a metric without a mark (a decorator)."""
+    """Mark a metric as better when higher, which is the default (a decorator)."""
     vars(function)['higher_is_better'] = True
     return function
 
 
 def lower_is_better(function: Function) -> Function:
-    """Mark a metric, such as a distance, of which less is better (a decorator, below the registry's)."""
+    """Mark a metric, such as a distance, as better when lower (a decorator, below the registry's)."""
     vars(function)['higher_is_better'] = False
     return function
 
 
 def builds_metric(function: Function) -> Function:
-    """Mark a function that returns a metric: it gets the device, and how messages call the metric's option block."""
+    """Mark a function that builds a metric; it is called with the device and the name of its option block.
+
+    The name is for messages, such as ``val.metrics.fid``.
+    """
     vars(function)['builds_metric'] = True
     return function
 
@@ -123,12 +125,12 @@ def build_metric(
 
     Args:
         options: ``type``, and the arguments of the metric that it names; left unchanged.
-        device: where the metric's network is to live, if it has one.
-        option: how messages call the block.
+        device: the device of the metric's network, if it has one.
+        option: the name of the block in messages.
 
     Raises:
         UserError: there is no such metric, or a weight file is not what it should be.
-        MetricNotAvailableError: its weights or a package cannot be had.
+        MetricNotAvailableError: its weights or a package are missing.
     """
     arguments = dict(options)
     name = arguments.pop('type', None)
@@ -149,16 +151,17 @@ def build_metrics(
     Args:
         blocks: by name.
         device: see :func:`build_metric`.
-        option: where the blocks stand.
+        option: the path of the blocks in the option file.
 
     Returns:
-        The metrics by name, and why each of the others, which are ``optional``, cannot be had.
+        The metrics by name, and an error for each ``optional`` metric that is missing.
 
     Raises:
         UserError: as :func:`build_metric`, for a metric that is not ``optional``.
     """
     metrics: dict[str, Metric] = {}
     missing: dict[str, MetricNotAvailableError] = {}
+
     for name, block in blocks.items():
         place = f'{option}.{name}'
         try:

@@ -1,4 +1,4 @@
-"""FID: the distance between the restored images as a set and the sharp ones as a set."""
+"""FID: the distance between the set of restored images and the set of GT images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gpen.data.image_io import to_uint8
-from gpen.distributed.ranks import add_up
+from gpen.distributed.ranks import all_reduce_sum
 from gpen.losses.frozen import load_frozen
 from gpen.metrics import SetMetric, builds_metric
 from gpen.metrics.shared import needing, require
@@ -27,25 +27,26 @@ REQUIREMENTS = {'torchmetrics': 'torchmetrics>=1.4', 'torch_fidelity': 'torch-fi
 @METRIC_REGISTRY.register
 @builds_metric
 def calculate_fid(device: torch.device | str, option: str, weights: str | None = None) -> SetMetric:
-    """Fréchet inception distance (Heusel et al. 2017, eq. 6) of the restored set to the sharp set; 0 for equal sets.
+    """Fréchet inception distance (Heusel et al. 2017, eq. 6) of the restored set to the GT set; 0 for equal sets.
 
-    Features are the 2048 of the last pooling of the TensorFlow InceptionV3 that published values are made with, in
-    torch-fidelity's version; images are rounded to 8 bits and resized to 299 x 299 as TensorFlow did.  The sharp set is
-    that of the same images, so numbers are smaller than with an independent one such as all of FFHQ.
+    The features are the 2048 of the last pooling of the TensorFlow InceptionV3 behind published values, in
+    torch-fidelity's version; images are rounded to 8 bits and resized to 299 x 299 as TensorFlow did.  The GT images
+    are those of the restored ones, so the distance is smaller than to an independent set such as all of FFHQ.
 
     Args:
-        device: where the network is to live.
-        option: how messages call the metric's option block.
+        device: the device of the network.
+        option: the name of the metric's option block in messages.
         weights: a local copy of ``weights-inception-2015-12-05-6726825d.pth``; default: the one in ``weights/`` under
             the project's root, in torch hub's cache, or downloaded.
 
     Returns:
-        The metric; less is better.
+        The metric; lower is better.
 
     Raises:
-        MetricNotAvailableError: torchmetrics or torch-fidelity is missing, or the weight file cannot be had.
+        MetricNotAvailableError: torchmetrics, torch-fidelity or the weight file is missing.
         UserError: the weight file does not fit.
     """
+    # Packages and weights that may be missing.
     require('torchmetrics', REQUIREMENTS['torchmetrics'], 'FID')
     library = require('torch_fidelity.feature_extractor_inceptionv3', REQUIREMENTS['torch_fidelity'], 'FID')
     with needing(FILENAME):
@@ -57,6 +58,7 @@ def calculate_fid(device: torch.device | str, option: str, weights: str | None =
             what="FID's InceptionV3 weights",
             option=f'{option}.weights',
         )
+
     network = build_inception(library)
     load_frozen(network, load_weights(path), path, "torch-fidelity's weights of InceptionV3")
     return FrechetDistance(LastPooling(network), device)
@@ -66,8 +68,8 @@ class FrechetDistance(SetMetric):
     """Fréchet distance of two sets of images in the feature space of a network.
 
     Args:
-        network: N x 3 x H x W, uint8, to N x F; with F as its attribute ``num_features``.
-        device: where it is to live.
+        network: N x 3 x H x W, uint8, to N x F; its attribute ``num_features`` is F.
+        device: the device of the network.
     """
 
     higher_is_better = False
@@ -75,30 +77,30 @@ class FrechetDistance(SetMetric):
     def __init__(self, network: nn.Module, device: torch.device | str) -> None:
         fid = require('torchmetrics.image.fid', REQUIREMENTS['torchmetrics'], 'FID')
         self.device = device
-        # What other processes have seen is added by gather, and not each time that a number is asked for.
+        # gather adds the images of the other ranks, so torchmetrics must not do so in each compute.
         self.distance: Any = fid.FrechetInceptionDistance(feature=network, sync_on_compute=False).to(device)
 
     def start(self) -> None:
-        """Forget all images."""
+        """Discard all images."""
         self.distance.reset()
 
     @torch.no_grad()
-    def update(self, restored: Tensor, target: Tensor) -> None:
-        """Take in two batches, N x 3 x H x W in [-1, 1]."""
-        for images, real in ((restored, False), (target, True)):
+    def update(self, restored: Tensor, gt: Tensor) -> None:
+        """Add two batches, N x 3 x H x W in [-1, 1]."""
+        for images, real in ((restored, False), (gt, True)):
             self.distance.update(to_uint8(images.to(self.device)), real=real)
 
     def gather(self) -> None:
-        """Take in what the other processes that train together have taken in: all states are sums."""
+        """All-reduce the state of all ranks, which consists of sums."""
         states = [f'{kind}_features_{name}' for kind in ('real', 'fake') for name in ('sum', 'cov_sum', 'num_samples')]
-        add_up([getattr(self.distance, state) for state in states])
+        all_reduce_sum([getattr(self.distance, state) for state in states])
 
     def compute(self) -> float:
-        """Return the distance; not a number for fewer than two images."""
+        """Return the distance; NaN for fewer than two images."""
         return max(0.0, float(self.distance.compute())) if self._count() >= 2 else math.nan
 
     def explain(self) -> str | None:
-        """Say that the number of images is too small, where it is."""
+        """Return a sentence if there are too few images."""
         count, features = self._count(), int(self.distance.real_features_sum.numel())
         if count < 2:
             return f'has no value: it compares sets of two images or more, and there is {count}'
@@ -131,7 +133,7 @@ def build_inception(library: Any) -> nn.Module:
     """Return torch-fidelity's InceptionV3 on the ``meta`` device, without weights."""
 
     class Inception(library.FeatureExtractorInceptionV3):  # type: ignore[misc, name-defined]
-        # The constructor of its base downloads weights, or unpickles them without weights_only, and loads them here.
+        # The base's constructor would unpickle weights without weights_only; it gets a file without any instead.
         def load_state_dict(self, state_dict: Any, *arguments: Any, **settings: Any) -> Any:
             return super().load_state_dict(state_dict, *arguments, **settings) if state_dict else None
 

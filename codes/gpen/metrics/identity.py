@@ -1,4 +1,4 @@
-"""Identity similarity: is it still the same person?"""
+"""Identity similarity: cosine similarity of face recognition embeddings."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from gpen.registry import METRIC_REGISTRY
 def calculate_identity(device: torch.device | str, option: str, weights: str | None = None) -> ImageMetric:
     """Cosine similarity of ArcFace embeddings (Deng et al. 2019): 1 for the same image, about 0 for other people.
 
-    Judged on 8-bit values, by the network and the cut-out of :class:`gpen.losses.identity.IdentityLoss`: images must be
-    faces aligned as in FFHQ.
+    It uses 8-bit values, and network and crop of :class:`gpen.losses.identity.IdentityLoss`: images must be faces
+    aligned as in FFHQ.
 
     Args:
-        device: where the network is to live.
-        option: how messages call the metric's option block.
+        device: the device of the network.
+        option: the name of the metric's option block in messages.
         weights: a local copy of ``recognition_arcface_ir_se50.pth``; default: the one in ``weights/`` under the
             project's root, in torch hub's cache, or downloaded.
 
     Returns:
-        The metric; more is better.
+        The metric; higher is better.
 
     Raises:
-        MetricNotAvailableError: facexlib is missing, or the weight file cannot be had.
+        MetricNotAvailableError: facexlib or the weight file is missing.
         UserError: the weight file does not fit.
     """
     require('facexlib.recognition.arcface_arch', 'facexlib>=0.3', 'Identity similarity')
@@ -39,8 +39,8 @@ def calculate_identity(device: torch.device | str, option: str, weights: str | N
     network = load_arcface(path).to(device)
 
     @torch.no_grad()
-    def measure(restored: Tensor, target: Tensor) -> Tensor:
-        a, b = (network(crop_face(as_saved(images, device))) for images in (restored, target))  # N x 512 each
+    def measure(restored: Tensor, gt: Tensor) -> Tensor:
+        a, b = (network(crop_face(as_saved(images, device))) for images in (restored, gt))  # N x 512 each
         return F.cosine_similarity(a.double(), b.double())
 
     return ImageMetric(measure, higher_is_better=True)

@@ -1,4 +1,4 @@
-"""LPIPS: how different two images look to a network that was trained on photographs."""
+"""LPIPS: distance of two images in the features of a network that was trained on photographs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gpen.registry import METRIC_REGISTRY
 from gpen.weights.downloads import find_weights
 from gpen.weights.files import load_weights
 
-# torchvision's file of each backbone, whose name carries the start of its SHA-256.
+# torchvision's file of each backbone; its name ends in the start of its SHA-256.
 FILES = {
     'alex': 'alexnet-owt-7be5be79.pth',
     'vgg': 'vgg16-397923af.pth',
     'squeeze': 'squeezenet1_1-b8a52dc0.pth',
 }
 URL = 'https://download.pytorch.org/models/'
-SMALLEST = {'alex': 31, 'vgg': 16, 'squeeze': 17}  # pixels that the poolings leave something of
+SMALLEST = {'alex': 31, 'vgg': 16, 'squeeze': 17}  # width and height in pixels that the poolings need
 
 
 @METRIC_REGISTRY.register
@@ -37,22 +37,23 @@ def calculate_lpips(
 ) -> ImageMetric:
     """Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), version 0.1; 0 for equal images.
 
-    Judged on 8-bit values.  The network is torchmetrics', with the linear weights in that package.
+    It uses 8-bit values.  The network is torchmetrics', with the linear weights in that package.
 
     Args:
-        device: where the network is to live.
-        option: how messages call the metric's option block.
-        net: the backbone; its authors compare images with ``alex`` and train with ``vgg``.
+        device: the device of the network.
+        option: the name of the metric's option block in messages.
+        net: the backbone; the authors of LPIPS compare images with ``alex`` and train with ``vgg``.
         weights: a local weight file of the backbone in torchvision's layout (``features.N.weight``); default: the one
             in ``weights/`` under the project's root, in torch hub's cache, or downloaded.
 
     Returns:
-        The metric; less is better.
+        The metric; lower is better.
 
     Raises:
-        MetricNotAvailableError: torchmetrics is missing, or the weight file cannot be had.
+        MetricNotAvailableError: torchmetrics or the weight file is missing.
         UserError: the weight file does not fit.
     """
+    # Packages and weights that may be missing.
     library = require('torchmetrics.functional.image.lpips', 'torchmetrics>=1.4', 'LPIPS')
     filename = FILES[net]
     with needing(filename):
@@ -64,6 +65,7 @@ def calculate_lpips(
             what=f"ImageNet weights of LPIPS's backbone {net}",
             option=f'{option}.weights',
         )
+
     with torch.device('meta'):
         network: nn.Module = library._NoTrainLpips(pretrained=False, net=net, pnet_rand=True)
     heads = Path(inspect.getfile(library)).with_name('lpips_models') / f'{net}.pth'
@@ -71,22 +73,22 @@ def calculate_lpips(
     network.to(device)
 
     @torch.no_grad()
-    def measure(restored: Tensor, target: Tensor) -> Tensor:
-        check_sizes(restored, target, SMALLEST[net], f'LPIPS with the net {net}')
-        distances: Tensor = network(as_saved(restored, device), as_saved(target, device))  # N x 1 x 1 x 1
+    def measure(restored: Tensor, gt: Tensor) -> Tensor:
+        check_sizes(restored, gt, SMALLEST[net], f'LPIPS with the net {net}')
+        distances: Tensor = network(as_saved(restored, device), as_saved(gt, device))  # N x 1 x 1 x 1
         return distances.flatten().double()
 
     return ImageMetric(measure, higher_is_better=False)
 
 
 def _collect_state(network: nn.Module, heads: Path, backbone: Path) -> dict[str, Tensor]:
-    """Return the weights under torchmetrics' names, which cut the backbone's layers into slices."""
+    """Return the weights under torchmetrics' names, which group the backbone's layers in slices."""
     linear = load_weights(heads)
     layers = load_weights(backbone)
     state = {}
     for name in network.state_dict():
         layer = re.sub(r'^net\.slice(s\.\d+|\d+)\.', 'features.', name)  # net.slice2.3.weight -> features.3.weight
-        head = re.sub(r'^lins\.(\d+)\.', r'lin\1.', name)  # torchmetrics names each of its linear layers twice
+        head = re.sub(r'^lins\.(\d+)\.', r'lin\1.', name)  # torchmetrics registers each linear layer twice
         if layer in layers:
             state[name] = layers[layer]
         elif head in linear:

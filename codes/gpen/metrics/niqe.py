@@ -1,4 +1,4 @@
-"""NIQE: how far an image's statistics are from those of natural photographs; no reference is needed."""
+"""NIQE: distance of an image's statistics from those of natural photographs; it needs no reference."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpen.metrics import ImageMetric, MetricNotAvailableError, builds_metric
 from gpen.options.types import NonNegativeInt
 from gpen.registry import METRIC_REGISTRY
 
-BLOCK = 96  # width and height of the blocks that statistics are taken of; two at least
+BLOCK = 96  # width and height of the blocks whose statistics are compared; an image needs two
 
 
 @METRIC_REGISTRY.register
@@ -30,16 +30,16 @@ def calculate_niqe(
 ) -> ImageMetric:
     """Natural image quality evaluator (Mittal et al. 2013, eq. 10), by BasicSR with the parameters it ships.
 
-    Looks at the restored image alone, on 8-bit values.  An image without any texture has no value (not a number).
+    It uses the restored image alone, in 8-bit values.  The value of an image without any texture is NaN.
 
     Args:
         device: unused.
         option: unused.
         crop_border: pixels at each edge to leave out.
-        convert_to: judge BT.601 luma (``y``) or OpenCV's grey.
+        convert_to: use BT.601 luma (``y``) or OpenCV's grey.
 
     Returns:
-        The metric; less is better.
+        The metric; lower is better.
 
     Raises:
         MetricNotAvailableError: BasicSR is not installed.
@@ -55,7 +55,7 @@ def calculate_niqe(
         warnings.simplefilter('ignore', DeprecationWarning)  # BasicSR imports SciPy's filters by their old name
         niqe: Callable[..., Tensor] = basicsr_bridge.find('METRIC_REGISTRY', 'calculate_niqe')  # type: ignore[assignment]
 
-    def measure(restored: Tensor, target: Tensor) -> Tensor:  # noqa: ARG001  (no reference)
+    def measure(restored: Tensor, gt: Tensor) -> Tensor:  # noqa: ARG001  (no reference)
         height, width = (max(0, side - 2 * crop_border) for side in restored.shape[-2:])
         if (height // BLOCK) * (width // BLOCK) < 2:
             raise UserError(
@@ -70,7 +70,7 @@ def calculate_niqe(
 
 def _measure_one(niqe: Callable[..., Tensor], image: Tensor, crop_border: int, convert_to: str) -> float:
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', RuntimeWarning)  # means of nothing, for blocks of one colour
+        warnings.simplefilter('ignore', RuntimeWarning)  # means of empty arrays, for blocks of one colour
         try:
             return float(niqe(image, image, crop_border=crop_border, convert_to=convert_to))
         except np.linalg.LinAlgError:  # fewer than two blocks with any texture

@@ -1,4 +1,4 @@
-"""PSNR and SSIM, image by image, as BasicSR defines them: on 8-bit values, so that saving a PNG changes nothing."""
+"""PSNR and SSIM per image, as BasicSR defines them: on 8-bit values, so that saving a PNG changes nothing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _LUMA_OFFSET = 16.0
 @METRIC_REGISTRY.register
 @higher_is_better
 def calculate_psnr(
-    restored: Tensor, target: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
+    restored: Tensor, gt: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
 ) -> Tensor:
     """Peak signal-to-noise ratio, 10 log10(255^2 / MSE), in dB; infinite where the images are equal.
 
     Args:
         restored: N x 3 x H x W, [-1, 1].
-        target: the same.
+        gt: the same.
         crop_border: pixels at each edge to leave out.
         test_y_channel: compare BT.601 luma instead of RGB.
 
@@ -39,7 +39,7 @@ def calculate_psnr(
     Raises:
         UserError: nothing is left after cropping.
     """
-    a, b = (_prepare(images, crop_border, test_y_channel) for images in (restored, target))
+    a, b = (_prepare(images, crop_border, test_y_channel) for images in (restored, gt))
     _check_shapes(a, b, smallest=1)
     mean_squared_error = (a - b).square().mean(dim=(1, 2, 3))  # N
     return 10 * torch.log10(255.0**2 / mean_squared_error)
@@ -48,13 +48,13 @@ def calculate_psnr(
 @METRIC_REGISTRY.register
 @higher_is_better
 def calculate_ssim(
-    restored: Tensor, target: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
+    restored: Tensor, gt: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
 ) -> Tensor:
     """Structural similarity (Wang et al. 2004, eq. 13): 11 x 11 Gaussian window, sigma 1.5, where it fits entirely.
 
     Args:
         restored: N x 3 x H x W, [-1, 1].
-        target: the same.
+        gt: the same.
         crop_border: pixels at each edge to leave out.
         test_y_channel: compare BT.601 luma instead of the mean over R, G, B.
 
@@ -64,8 +64,9 @@ def calculate_ssim(
     Raises:
         UserError: after cropping, less than the window is left.
     """
-    a, b = (_prepare(images, crop_border, test_y_channel) for images in (restored, target))
+    a, b = (_prepare(images, crop_border, test_y_channel) for images in (restored, gt))
     _check_shapes(a, b, smallest=_WINDOW)
+
     mean_a, mean_b = _blur(a), _blur(b)  # N x C x H-10 x W-10
     variance_a = _blur(a * a) - mean_a * mean_a
     variance_b = _blur(b * b) - mean_b * mean_b
@@ -76,10 +77,10 @@ def calculate_ssim(
 
 
 def _prepare(images: Tensor, crop_border: int, test_y_channel: bool) -> Tensor:
-    """Return N x C x H x W, float64, [0, 255]: three 8-bit channels, or one of luma that is not rounded."""
+    """Return N x C x H x W, float64, [0, 255]: three 8-bit channels, or unrounded luma in one."""
     pixels = to_uint8(images)
     if pixels.device.type == 'mps':
-        pixels = pixels.cpu()  # it has no float64
+        pixels = pixels.cpu()  # MPS has no float64
     values = pixels.double()
     height, width = values.shape[-2:]
     values = values[..., crop_border : height - crop_border, crop_border : width - crop_border]

@@ -1,4 +1,4 @@
-"""What the metrics that look through a network have in common."""
+"""Helpers of the metrics that use a network."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gpen.metrics import MetricNotAvailableError
 
 
 def as_saved(images: Tensor, device: torch.device | str) -> Tensor:
-    """Return images as an 8-bit file would hold them: N x 3 x H x W, float32, [-1, 1], on ``device``."""
+    """Return images rounded to 8 bits, as a file holds them: N x 3 x H x W, float32, [-1, 1], on ``device``."""
     return to_uint8(images.to(device)).float() / 127.5 - 1
 
 
-def check_sizes(restored: Tensor, target: Tensor, smallest: int, what: str) -> None:
-    """Raise a UserError for images of less than ``smallest`` pixels in width or height."""
-    if restored.shape != target.shape:
-        raise ValueError(f'images of different shapes: {tuple(restored.shape)} and {tuple(target.shape)}')
+def check_sizes(restored: Tensor, gt: Tensor, smallest: int, what: str) -> None:
+    """Raise a UserError for images of less than ``smallest`` pixels in width or height; ``what`` needs them."""
+    if restored.shape != gt.shape:
+        raise ValueError(f'images of different shapes: {tuple(restored.shape)} and {tuple(gt.shape)}')
     height, width = restored.shape[-2:]
     if min(height, width) < smallest:
         raise UserError(
@@ -36,16 +36,17 @@ def require(module: str, requirement: str, owner: str) -> Any:
     """Import and return a module of an optional package.
 
     Args:
-        module: its name.
-        requirement: what to write after ``pip install``.
+        module: the name of the module.
+        requirement: the argument of ``pip install``.
         owner: the metric that needs it.
 
     Raises:
-        MetricNotAvailableError: it cannot be imported.
+        MetricNotAvailableError: the module cannot be imported.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        # A requirement such as torchmetrics>=1.4 -> torchmetrics.
         package = requirement.partition('=')[0].rstrip('>~ ')
         raise MetricNotAvailableError(
             f"{owner} needs {package}, which cannot be imported ({error}). Install it: pip install '{requirement}'.",
@@ -55,10 +56,10 @@ def require(module: str, requirement: str, owner: str) -> Any:
 
 @contextmanager
 def needing(filename: str) -> Iterator[None]:
-    """Turn the UserError of a weight file that cannot be found into one that says so in a few words, too.
+    """Turn a UserError about the weight file ``filename`` into a MetricNotAvailableError.
 
     Raises:
-        MetricNotAvailableError: the block ended in a UserError.
+        MetricNotAvailableError: the block raised a UserError.
     """
     try:
         yield

@@ -15,7 +15,7 @@ from gpen.archs.discriminator import GPENDiscriminator
 from gpen.archs.gpen import GPEN
 from gpen.distributed import ranks
 from gpen.losses import build_loss
-from gpen.losses.r1 import r1_in_parts, r1_penalty
+from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
 from gpen.models.initial_weights import load_pretrained, load_prior
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, optimize, set_learning_rates
@@ -130,7 +130,7 @@ class AdversarialModel(ABC):
             update_ema(self.net_g_ema, self.net_g, decay, stepped)
 
         # Records: kept on the device until the loop reads them.
-        values = ranks.average_values(values)
+        values = ranks.mean_values_over_ranks(values)
         self.means.add(values)
         self.guard.record(iteration, self._ignore_fp16_overflow(values), list(batch['gt_path']))
 
@@ -166,7 +166,7 @@ class AdversarialModel(ABC):
         """Return what the discriminator says of N images, in micro-batches where it can judge so."""
         assert self.run_d is not None
         if self._judges_in_micro_batches:
-            arguments['parts'] = self.micro_batches
+            arguments['micro_batches'] = self.micro_batches
         with self.autocast():
             return self.run_d(images, **arguments)
 
@@ -183,7 +183,7 @@ class AdversarialModel(ABC):
     def broadcast(self) -> None:
         """Give all ranks the networks of rank 0: other machines may draw other last bits."""
         for network in filter(None, [self.net_g, self.net_d, self.net_g_ema]):
-            ranks.copy_from_main([*network.parameters(), *network.buffers()])
+            ranks.broadcast([*network.parameters(), *network.buffers()])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the training state beside the networks: optimizers, running means, count of skipped steps."""
@@ -260,7 +260,7 @@ class AdversarialModel(ABC):
         """Return the R1 penalty from a forward pass of its own."""
         assert self.net_d is not None
         if self._judges_in_micro_batches:
-            return r1_in_parts(self.net_d, gt, self.micro_batches)
+            return r1_in_micro_batches(self.net_d, gt, self.micro_batches)
         real = gt.detach().requires_grad_(True)
         return r1_penalty(self.net_d(real), real)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gpen.archs.recompute import run_in_parts
+from gpen.archs.recompute import run_in_micro_batches
 from gpen.losses import build_loss
 from gpen.models.adversarial import AdversarialModel, Values
 from gpen.options.schema import Options
@@ -46,7 +46,7 @@ class GPENModel(AdversarialModel):
 
     def generate(self, batch: Values) -> Tensor:
         """Restore ``lq``."""
-        (restored,) = run_in_parts(lambda part: [self.run_g(part)], batch['lq'], self.micro_batches)
+        (restored,) = run_in_micro_batches(lambda part: [self.run_g(part)], batch['lq'], self.micro_batches)
         return restored
 
     def generator_loss(self, fake: Tensor, batch: Values, iteration: int) -> tuple[Tensor, Values]:  # noqa: ARG002

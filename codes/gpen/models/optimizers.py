@@ -142,7 +142,7 @@ def optimize(
 
     # Means over all ranks
     mean_loss = loss.detach().clone()
-    ranks.average([*gradients, mean_loss])
+    ranks.all_reduce_mean([*gradients, mean_loss])
 
     # Clipping, and the step
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm or float('inf'))

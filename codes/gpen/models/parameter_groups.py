@@ -11,7 +11,7 @@ from torch import nn
 
 from gpen.errors import UserError
 from gpen.options.schema import ParamGroup
-from gpen.weights.files import list_names
+from gpen.utils.text import list_names
 
 Group = dict[str, Any]
 
@@ -35,6 +35,7 @@ def freeze(network: nn.Module, patterns: Sequence[str], option: str) -> None:
     names = [name for name, _ in network.named_parameters()]
     for number, pattern in enumerate(patterns):
         _check_matches(pattern, names, f'{option}.{number}')
+
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and not _matches(name, patterns))
     if not any(parameter.requires_grad for parameter in network.parameters()):
@@ -42,7 +43,7 @@ def freeze(network: nn.Module, patterns: Sequence[str], option: str) -> None:
 
 
 def group_parameters(network: nn.Module, groups: Mapping[str, ParamGroup], option: str) -> list[Group]:
-    """Share the parameters that learn out to groups; where several patterns match one, the first group has it.
+    """Assign the parameters that learn to groups; where several patterns match one, the first group has it.
 
     Args:
         network: parameters that need no gradient are left out.
@@ -56,6 +57,7 @@ def group_parameters(network: nn.Module, groups: Mapping[str, ParamGroup], optio
     Raises:
         UserError: a pattern matches no parameter, or all those of a group belong to earlier ones.
     """
+    # The group that each parameter belongs to
     everything = [name for name, _ in network.named_parameters()]
     owners: dict[str, str | None] = dict.fromkeys(everything)
     for group_name, group in groups.items():
@@ -68,6 +70,8 @@ def group_parameters(network: nn.Module, groups: Mapping[str, ParamGroup], optio
                 'effect. Put it before them, or remove it.'
             )
         owners.update(dict.fromkeys(free, group_name))
+
+    # Groups as an optimizer takes them
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     found: list[Group] = []
     for owner in (None, *groups):

@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from gpen.utils.device import DTYPES
+
 Amp = Literal['bf16', 'fp16']
 
-DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 START = 2.0**16
 PATIENCE = 2000
 """Finite steps after which the scale is doubled."""

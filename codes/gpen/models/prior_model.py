@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpen.archs.recompute import run_in_parts
+from gpen.archs.recompute import run_in_micro_batches
 from gpen.distributed import ranks
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.models.adversarial import AdversarialModel, Values
@@ -44,7 +44,7 @@ class GPENPriorModel(AdversarialModel):
         count = len(batch['gt'])
         z, other, crossover = self._draw(count)
         rows = torch.arange(count, device=self.device)
-        (faces,) = run_in_parts(
+        (faces,) = run_in_micro_batches(
             lambda part: [self.run_g(z[part], other[part], crossover[part])], rows, self.micro_batches
         )
         return faces
@@ -77,7 +77,7 @@ class GPENPriorModel(AdversarialModel):
         faces, latents = self.net_g(*self._draw(count), return_latents=True)
         lengths = measure_path_lengths(faces, latents)
         mean = lengths.detach().mean()
-        ranks.average([mean])
+        ranks.all_reduce_mean([mean])
         self.mean_path_length, penalty = penalize_path_lengths(lengths, mean, self.mean_path_length)
         return penalty, mean
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from gpen.errors import UserError
 from gpen.restoration.base import Restorer
 from gpen.restoration.onnx_backend import load_onnx
+from gpen.utils.device import DTYPES
 from gpen.weights.networks import load_generator
 
 Precision = Literal['fp32', 'bf16', 'fp16']
-_DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32', fall_back: bool = False) -> Restorer:
@@ -42,7 +42,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
 
     @torch.inference_mode()
     def run(lq: Tensor) -> Tensor:
-        with torch.autocast(device.type, _DTYPES.get(precision), enabled=precision != 'fp32'):
+        with torch.autocast(device.type, DTYPES.get(precision), enabled=precision != 'fp32'):
             image: Tensor = network(lq.to(device))
         return image
 

@@ -17,16 +17,15 @@ from torch import Tensor
 from gpen.archs.channels import LARGEST_SIZE, check_image_shape
 from gpen.errors import UserError
 from gpen.restoration.base import Restorer
+from gpen.utils.device import is_out_of_memory
 from gpen.utils.onnx_runtime import import_onnxruntime
-from gpen.weights.files import list_names
+from gpen.utils.text import list_names
 
 if TYPE_CHECKING:
     import onnx
 
 INPUT = 'lq'
 OUTPUT = 'image'
-# How ONNX Runtime words it: its arenas, C++, and CUDA.
-_OUT_OF_MEMORY = ('allocate memory', 'bad_alloc', 'out of memory')
 
 
 def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Restorer:
@@ -51,7 +50,7 @@ def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Rest
         try:
             return torch.from_numpy(session.run([OUTPUT], {INPUT: array})[0])
         except Exception as error:  # ONNX Runtime has no narrower common type
-            if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
             raise UserError(
                 f'{path} fails in ONNX Runtime: {first_line(error)}. Export the checkpoint again.'

@@ -55,10 +55,12 @@ class CheckpointStore:
         Raises:
             UserError: not writable or the disk is full; what was there before is untouched.
         """
+        # The state comes last, so that it never names a model file that is not there.
         names = {stem: f'{stem}_{iteration}.pth' for stem in networks}
         for stem, content in networks.items():
             _save(self.models / names[stem], content)
         _save(self.states / f'{iteration}.state', {'iteration': iteration, 'networks': names, **state})
+
         self.link(iteration, list(networks), best_iteration)
         self.prune(iteration if good_until is None else good_until)
 
@@ -103,28 +105,25 @@ class CheckpointStore:
         """
         moved = []
         iterations = self.iterations()
-        for folder in (self.models, self.states):
-            for path in folder.glob('.*.tmp'):
-                path.unlink(missing_ok=True)
-            for path in sorted([*folder.glob('net_*_*.pth'), *folder.glob('*.state')]):
-                number = _iteration_of(path)
-                if number is None:
-                    continue
-                if number not in iterations:
-                    path.unlink()
-                elif number > iteration:
-                    target = folder.parent / 'superseded'
-                    target.mkdir(exist_ok=True)
-                    path.replace(target / path.name)
-                    moved.append(path.name)
-                    if path.name.startswith('net_g_'):
-                        self._drop_best_if_same(target / path.name)
+        for path in [*self.models.glob('.*.tmp'), *self.states.glob('.*.tmp')]:
+            path.unlink(missing_ok=True)
+
+        for path in sorted([*self.models.glob('net_*_*.pth'), *self.states.glob('*.state')]):
+            number = _iteration_of(path)
+            if number is not None and number not in iterations:
+                path.unlink()
+            elif number is not None and number > iteration:
+                self._supersede(path)
+                moved.append(path.name)
         return moved
 
-    def _drop_best_if_same(self, superseded: Path) -> None:
-        """Remove the best name where it stands for a generator that is superseded: it would be taken for another."""
+    def _supersede(self, path: Path) -> None:
+        """Move a file to ``superseded/``; the best name goes where it stands for it and would be taken for another."""
+        target = self.models.parent / 'superseded' / path.name
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
         best = self.models / 'net_g_best.pth'
-        if best.exists() and filecmp.cmp(best, superseded, shallow=False):
+        if path.name.startswith('net_g_') and best.exists() and filecmp.cmp(best, target, shallow=False):
             best.unlink()
 
     def iterations(self) -> list[int]:
@@ -144,6 +143,7 @@ class CheckpointStore:
                 return self.load(path), damaged
             except UserError as error:
                 damaged.append(str(error))
+
         if damaged:
             listing = '\n  '.join(damaged)
             raise UserError(f'No checkpoint in {self.states} is whole:\n  {listing}\nTrain anew without --auto_resume.')

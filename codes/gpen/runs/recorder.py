@@ -123,6 +123,7 @@ def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = Fals
     """Remove the records after ``last_iteration``, those of its validation where it is due, and a half-written line."""
     if not path.exists():
         return
+
     text = path.read_text(encoding='utf-8')
     kept = []
     for line in text.splitlines():
@@ -133,6 +134,7 @@ def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = Fals
                 kept.append(line + '\n')
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
             continue
+
     if ''.join(kept) != text:
         write_text(path, ''.join(kept))
 

@@ -65,6 +65,7 @@ def _train_two_steps(setup: Setup) -> list[float]:
         rank=ranks.rank(),
         world_size=ranks.world_size(),
     )
+
     seconds = []
     for iteration, batch in zip(_iterations_to_try(setup.options), loader, strict=True):
         started = time.perf_counter()
@@ -86,6 +87,8 @@ def _describe_schedule(setup: Setup) -> str:
         rates = setup.rates.at(iteration)
         if not rows or rows[-1][1] != rates:
             rows.append((iteration, rates))
+
+    # A dozen of them, spread over the run, where there are more
     if len(rows) > 12:
         rows = [rows[round(n * (len(rows) - 1) / 11)] for n in range(12)]
     table = [

@@ -78,9 +78,12 @@ def build_setup(options: Options, device: torch.device) -> Setup:
     train_options = options.datasets.train
     if train_options is None:
         raise UserError('datasets.train is missing: training needs a data set.')
+
+    # An epoch, and the length of the run
     train_set = build_data('train', train_options)
     iterations_per_epoch = math.ceil(len(train_set) / (train_options.batch_size_per_gpu * ranks.world_size()))
     total = options.train.total_iter or (options.train.total_epochs or 0) * iterations_per_epoch
+
     metrics = build_validation_metrics(options, device)
     return Setup(
         options=options,
@@ -112,7 +115,7 @@ def build_data(phase: str, options: Dataset) -> Any:
 def build_validation(options: Options, rank: int = 0, world_size: int = 1) -> Any:
     """Return a loader of the validation batches, in order, or None without a validation set.
 
-    With several processes, it gives one of them every ``world_size``-th batch, from number ``rank`` on.
+    A rank gets every ``world_size``-th batch, from number ``rank`` on.
     """
     val = options.datasets.val
     if val is None:
@@ -136,6 +139,7 @@ def build_validation_metrics(options: Options, device: torch.device) -> dict[str
     """
     if options.datasets.val is None:
         return {}
+
     metrics, missing = build_metrics(options.val.metrics, device)
     early = options.train.early_stopping.metric
     if early in missing and options.train.early_stopping.enabled:

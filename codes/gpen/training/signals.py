@@ -6,7 +6,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-from gpen.distributed.ranks import largest
+from gpen.distributed.ranks import all_reduce_max
 
 
 class StopRequest:
@@ -43,7 +43,7 @@ class StopRequest:
 
     def all_reduce(self) -> None:
         """All-reduce the stop flag, so that every rank stops after the same step."""
-        self._reduced = largest(self._noted)
+        self._reduced = all_reduce_max(self._noted)
 
     @property
     def is_set(self) -> bool:

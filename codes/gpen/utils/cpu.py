@@ -1,4 +1,4 @@
-"""The processors that this process may use, and how it keeps memory on them."""
+"""The CPUs that this process may use, and how its C library keeps freed memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # names of mallopt's settings in glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # parameters of mallopt in glibc's malloc.h
 
 
 def cpu_threads() -> int:
-    """Return how many physical cores this process may use, for ``torch.set_num_threads``.
+    """Return the number of physical cores that this process may use, for ``torch.set_num_threads``.
 
-    CPU affinity and a container's CPU quota are respected; two hardware threads of a core count once.
+    CPU affinity and a container's CPU quota are respected; the hardware threads of a core count once.
     """
     if not hasattr(os, 'sched_getaffinity'):
         return os.cpu_count() or 1
@@ -23,12 +23,12 @@ def cpu_threads() -> int:
 
 
 def count_cpus() -> int:
-    """Return how many logical CPUs this process may use."""
+    """Return the number of logical CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _siblings_of(cpu: int) -> str:
-    """Return the hardware threads of a logical CPU's core, as a text such as ``0,64``."""
+    """Return the hardware threads of a logical CPU's core, such as ``0,64``; a key that is the same for all of them."""
     try:
         return Path(f'/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list').read_text(encoding='ascii')
     except OSError:
@@ -36,7 +36,7 @@ def _siblings_of(cpu: int) -> str:
 
 
 def _read_cpu_quota() -> list[int]:
-    """Return the whole CPUs that the container's quota (cgroup v2 or v1) amounts to, or nothing without one."""
+    """Return the container's quota (cgroup v2 or v1) in whole CPUs, at least 1, or an empty list without a quota."""
     root = Path('/sys/fs/cgroup')
     with contextlib.suppress(OSError, ValueError):
         quota, period = (root / 'cpu.max').read_text(encoding='ascii').split()
@@ -49,11 +49,11 @@ def _read_cpu_quota() -> list[int]:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors on the CPU give back, instead of handing it to the system and asking for it again.
+    """Make glibc keep the memory of freed tensors, instead of returning it to the system and requesting it again.
 
-    Each large tensor would otherwise come in pages that the system has to clear first, which takes up to half of the
-    time of a pass through a network.  The process stays as large as it once was.  Whoever set glibc's own variables
-    keeps that choice; other C libraries are left alone.
+    By default each large tensor gets new pages, which the system has to clear first: up to half of the time of a
+    forward pass.  The process stays as large as its peak.  A no-op if the user has set glibc's variables, and with
+    other C libraries.
     """
     chosen = {'GLIBC_TUNABLES', 'MALLOC_MMAP_MAX_', 'MALLOC_MMAP_THRESHOLD_', 'MALLOC_TRIM_THRESHOLD_'}
     if sys.platform != 'linux' or chosen & set(os.environ):

@@ -1,4 +1,4 @@
-"""Which device a run uses, and how many threads."""
+"""The device that a command uses, its number of threads, its precisions, and its memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,38 @@ import torch
 from gpen.errors import UserError
 from gpen.utils.cpu import cpu_threads, keep_freed_memory
 
+DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+"""The dtype of autocast for each precision in options; ``fp32`` means no autocast."""
+
+# Messages of PyTorch on a CPU (Linux and macOS; Windows), of CUDA and its libraries, of C++, ONNX Runtime and OpenCV.
+OUT_OF_MEMORY = (
+    'allocate memory',
+    'failed to allocate',
+    'not enough memory',
+    'insufficient memory',
+    'out of memory',
+    'bad_alloc',
+    'cublas_status_alloc_failed',
+)
+_LOWER = 'network_g.narrow and network_d.narrow, or the size of both networks'
+
 
 def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int = 1) -> tuple[torch.device, str]:
-    """Return the device of this process and a sentence about it.
+    """Return the device of this process and a sentence about it; set the number of threads.
 
     Args:
         num_gpu: ``auto`` or None for what there is, 0 for the CPU, or a number of GPUs.
-        local_rank: the number of this process among those of its machine, which is that of its GPU.
-        processes: how many train together.
+        local_rank: the rank of this process among those of its machine, which is the number of its GPU.
+        processes: world size.
 
     Raises:
-        UserError: more processes train together on this machine than it has GPUs.
+        UserError: this machine has more ranks than GPUs.
     """
-    if 'OMP_NUM_THREADS' not in os.environ:  # the user's own choice
+    if 'OMP_NUM_THREADS' not in os.environ:  # else the user chose the number of threads
         torch.set_num_threads(cpu_threads())
     together = f' in each of {processes} processes' if processes > 1 else ''
 
+    # A GPU, with a rank for each.
     if num_gpu != 0 and torch.cuda.is_available():
         torch.backends.cudnn.benchmark = True  # all batches have one size
         if processes > 1:
@@ -35,6 +51,7 @@ def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int
         device = torch.device('cuda', torch.cuda.current_device())
         return device, f'Training on {torch.cuda.get_device_name(device)}{together}.'
 
+    # The CPU.
     keep_freed_memory()
     threads = torch.get_num_threads()
     place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}{together}'
@@ -44,7 +61,7 @@ def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int
 
 
 def describe_device(device: torch.device) -> str:
-    """Return the name of a GPU, or the number of threads on a CPU."""
+    """Return the name of a GPU, or ``CPU`` with the number of threads."""
     if device.type == 'cuda':
         return torch.cuda.get_device_name(device)
     return f'CPU, {torch.get_num_threads()} threads'
@@ -58,10 +75,10 @@ def _choose_own_gpu(local_rank: int) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for ``auto``, ``cpu`` or ``cuda``, as commands take it.
+    """Return the device for a command's ``--device``: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: a GPU is asked for and there is none.
+        UserError: ``cuda``, and there is no GPU.
     """
     device, _ = select_device(0 if name == 'cpu' else 'auto')
     if name == 'cuda' and device.type != 'cuda':
@@ -70,7 +87,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Return the largest memory used so far, in MiB: of the GPU's allocator, or of this process on a CPU."""
+    """Return the peak memory so far, in MiB: of the GPU's allocator, or of this process on a CPU; NaN on Windows."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == 'win32':
@@ -78,23 +95,25 @@ def peak_memory(device: torch.device) -> float:
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == 'darwin' else 2**10)
+    return peak / (2**20 if sys.platform == 'darwin' else 2**10)  # bytes on macOS, KiB elsewhere
 
 
-_LOWER = 'network_g.narrow and network_d.narrow, or the size of both networks'
-# How PyTorch words it on a CPU (Linux and macOS; Windows) and in libraries of the GPU.
-OUT_OF_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'cublas_status_alloc_failed')
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of PyTorch, ONNX Runtime or OpenCV says that memory ran out, on a GPU or a CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 @contextmanager
 def explain_out_of_memory(
     batch_size: int, option: str = 'datasets.train.batch_size_per_gpu', others: str = _LOWER
 ) -> Iterator[None]:
-    """Turn an allocation that failed, on a GPU or a CPU, into one sentence with what to lower.
+    """Turn an error of a failed allocation, on a GPU or a CPU, into one sentence with what to lower.
 
     Args:
         batch_size: images at a time.
-        option: how the user sets it.
+        option: the option that sets it.
         others: what else can be lowered.
 
     Raises:
@@ -102,9 +121,7 @@ def explain_out_of_memory(
     """
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError):
-            text = str(error)
-            if not any(words in text.lower() for words in OUT_OF_MEMORY):
-                raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(f'Out of memory. Lower {option} (now {batch_size}), {others}.') from error

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; relative paths start at the project's root."""
+"""Files that are written whole or not at all; relative paths that start at the project's root."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gpen.errors import UserError
 
 
 def project_root() -> Path:
-    """Return the folder that relative paths of an option file start from.
+    """Return the folder that relative paths in an option file start from.
 
-    The checkout that this package lies in (``ROOT/codes/gpen``); the working directory when the package was installed
+    It is the checkout of this package (``ROOT/codes/gpen``), or the working directory if the package is installed
     elsewhere.
     """
     root = Path(__file__).resolve().parents[3]
@@ -28,7 +28,7 @@ def resolve_path(path: str | Path) -> Path:
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``target``; rename it onto ``target`` when the block ends without an exception.
+    """Yield a temporary path beside ``target``; rename it to ``target`` when the block ends without an exception.
 
     The content is flushed to disk before the rename, so that after a crash ``target`` is either the old file or the
     new one, whole.
@@ -36,6 +36,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
+    # An empty file of a new name, in the same folder so that it can be renamed.
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f'.{target.name}.', suffix='.tmp', dir=target.parent)
@@ -43,8 +44,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise _write_error(target, error) from error
     os.close(handle)
     temporary = Path(name)
+
     try:
         yield temporary
+        # Flush, give it the permissions of an ordinary new file (mkstemp's are stricter), and rename it.
         with temporary.open('rb+') as stream:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -73,7 +76,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut; Windows does so by itself and cannot open folders."""
+    """Make a rename survive a power cut; a no-op on Windows, which does so itself and cannot open folders."""
     if os.name == 'posix':
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -83,6 +86,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _umask() -> int:
+    """Return the umask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

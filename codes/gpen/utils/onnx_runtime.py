@@ -11,13 +11,14 @@ from gpen.errors import UserError
 def import_onnxruntime() -> Any:
     """Import onnxruntime.
 
-    Recent versions report their use to their maker and leave a file with a number for this computer, unless they are
-    told not to before they are imported; who wants that can set ``ORT_DISABLE_TELEMETRY=0``.
+    Recent versions send telemetry and write a file with an identifier of this computer, unless an environment variable
+    forbids it before the import; ``ORT_DISABLE_TELEMETRY=0`` allows it.
 
     Raises:
         UserError: it is not installed.
     """
     os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+
     try:
         import onnxruntime
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""Seeds: every random number comes from a generator seeded by what it is for.
+"""Seeds: each random number comes from a generator that is seeded by its purpose.
 
-Nothing depends on how many workers there are or on how often a run was interrupted, and no random state is ever saved.
+Nothing depends on the number of workers or of interruptions, and no random state is ever saved.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def derive_seed(manual_seed: int, purpose: str, *counters: int) -> int:
 
     Args:
         manual_seed: the run's seed.
-        purpose: what the numbers are for, such as ``'order'``, ``'augment'``, ``'step'``.
+        purpose: such as ``'order'``, ``'augment'``, ``'step'``.
         counters: epoch or iteration, index of the sample, and so on.
     """
     text = ':'.join([str(manual_seed), purpose, *(str(int(counter)) for counter in counters)])

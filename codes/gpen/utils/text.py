@@ -1,6 +1,10 @@
-"""Numbers and lists in words."""
+"""Numbers, shapes and lists in words, for messages."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+_NAMES_SHOWN = 4
 
 
 def format_duration(seconds: float) -> str:
@@ -8,3 +12,14 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'
+
+
+def format_shape(shape: Iterable[int]) -> str:
+    """Return a tensor's shape, such as ``4 x 3 x 512 x 512``; ``scalar`` where it has no dimension."""
+    return ' x '.join(str(length) for length in shape) or 'scalar'
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the first four names, such as ``a, b, c, d, ...``."""
+    names = list(names)
+    return ', '.join(names[:_NAMES_SHOWN]) + (', ...' if len(names) > _NAMES_SHOWN else '')

@@ -1,4 +1,4 @@
-"""Weight files of published networks: found on disk, or downloaded and checked."""
+"""Weight files of published networks: found on the disk, or downloaded and verified."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from gpen.utils.files import atomic_path, project_root, resolve_path
 from gpen.weights.files import load_weights
 
 TIMEOUT = 10.0  # seconds without a byte from the server
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes
 
-logger = logging.getLogger(__name__)
+LOGGER = logging.getLogger('gpen')
 
 
 def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str | None, what: str, option: str) -> Path:
-    """Return the path of a weight file, and download it when it is nowhere to be found.
+    """Return the path of a weight file, which is downloaded if it is not on the disk.
 
     The places, in order: ``local``; ``weights/FILENAME`` under the project's root; torch hub's cache; ``url``, which
     is saved to ``weights/FILENAME``, whole or not at all.
 
-    A file that is there already is taken as it is, whatever its hash, so that users can put their own in its place.  A
-    download is checked by its length and by its hash; without a known hash it is only checked to load as a dict of
-    tensors.
+    The hash of a file on the disk is not checked, so that users can put their own in its place.  A download is verified
+    by its length and its hash; without a known hash, it has to load as a dict of tensors.
 
     Args:
-        filename: the file's usual name.
-        url: where it is published.
-        sha256_prefix: the start of its SHA-256 in hexadecimal, or None when it is not known.
-        local: the path that the user's option gives, if any; a relative one starts at the project's root.
-        what: what the file holds, for messages.
-        option: how to call the option that gives ``local``, for messages.
+        filename: the usual name of the file.
+        url: the address of the published file.
+        sha256_prefix: the start of its SHA-256 in hexadecimal; None if it is not known.
+        local: the path in the user's option, if any; a relative one starts at the project's root.
+        what: the content of the file, for messages.
+        option: the name of the option of ``local``, for messages.
 
     Raises:
-        UserError: the file that ``local`` names does not exist, or the download fails.
+        UserError: the file ``local`` does not exist, or the download fails.
     """
+    # The user's own file.
     if local is not None:
         path = resolve_path(local)
         if not path.is_file():
@@ -48,11 +48,14 @@ def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str 
                 f'{option} names {path}, but there is no such file ({what}). Correct it or put the file there.'
             )
         return path
+
+    # A file on the disk.
     target = project_root() / 'weights' / filename
     for path in (target, _hub_folder() / filename):
         if path.is_file():
             return path
-    logger.info('Downloading %s (%s) to %s', what, url, target)
+
+    LOGGER.info('Downloading %s (%s) to %s', what, url, target)
     try:
         _download(url, target, sha256_prefix)
     except _DownloadError as error:
@@ -64,7 +67,7 @@ def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str 
 
 
 class _DownloadError(Exception):
-    """Why a download failed, in a few words."""
+    """The reason why a download failed, in a few words."""
 
 
 def _hub_folder() -> Path:
@@ -74,13 +77,15 @@ def _hub_folder() -> Path:
 
 
 def _download(url: str, target: Path, sha256_prefix: str | None) -> None:
-    """Save ``url`` to ``target``; on any failure nothing is left there."""
+    """Save ``url`` to ``target``; nothing is left there after a failure."""
     digest = hashlib.sha256()
     with atomic_path(target) as temporary:
         with temporary.open('wb') as stream:
             for chunk in _fetch(url):
                 digest.update(chunk)
                 stream.write(chunk)
+
+        # Before atomic_path renames the file.
         if sha256_prefix is None:
             _check_loads(temporary)
         elif not digest.hexdigest().startswith(sha256_prefix):
@@ -91,7 +96,7 @@ def _download(url: str, target: Path, sha256_prefix: str | None) -> None:
 
 
 def _fetch(url: str) -> Iterator[bytes]:
-    """Yield the content of ``url``; network errors become :class:`_DownloadError`, apart from those of the disk."""
+    """Yield the content of ``url``; network errors become a :class:`_DownloadError`, unlike errors of the disk."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
             expected = response.headers.get('Content-Length')
@@ -105,6 +110,7 @@ def _fetch(url: str) -> Iterator[bytes]:
         raise _DownloadError(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
         raise _DownloadError(str(error) or type(error).__name__) from error
+
     if expected is not None and received != int(expected):
         raise _DownloadError(f'the connection ended after {received} of {expected} bytes')
 

@@ -1,4 +1,4 @@
-"""Files of weights, read safely: only tensors and plain values are ever unpickled."""
+"""Weight files, read safely: nothing but tensors and plain values is ever unpickled."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from gpen.errors import UserError
+from gpen.utils.text import list_names
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Keys under which files keep a state dict, the first that is there is taken: EMA weights before raw ones.
+# Keys under which files keep a state dict, the preferred first: EMA weights before raw ones.
 WRAPPERS = ('params_ema', 'g_ema', 'params', 'g', 'd', 'state_dict', 'model')
 DISCRIMINATOR_WRAPPERS = ('params', 'd', 'state_dict', 'model')
-NAMES_SHOWN = 4
 
 
 def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequence[str] = WRAPPERS) -> dict[str, Tensor]:
@@ -25,23 +25,25 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
 
     Args:
         path: the file.
-        param_key: the key in the file that holds the state dict, such as ``'params_ema'``; None finds it.
-        prefer: keys to look for, the first that is there is taken; without any of them the file itself is the state
-            dict.
+        param_key: the key of the state dict in the file, such as ``'params_ema'``; None finds it.
+        prefer: keys to try in this order; if the file has none of them, it is the state dict itself.
 
     Returns:
-        Tensors on the CPU, names without the prefix ``module.`` of DataParallel.
+        Tensors on the CPU by name, without the prefix ``module.`` of DataParallel.
 
     Raises:
-        UserError: the file is missing, damaged, no checkpoint, or needs code to be run, or ``param_key`` is not in it.
+        UserError: the file is missing, damaged or no weight file, has no ``param_key``, or would have to run code.
     """
     from torch import Tensor
 
+    # Read the file, and take the state dict out of it.
     path = Path(path)
     content = _read_safetensors(path) if path.suffix.lower() == '.safetensors' else read_torch_file(path)
     if not isinstance(content, Mapping):
         raise UserError(f'{path} holds a {type(content).__name__} instead of a dict of weights. Choose another file.')
     state = _unwrap(path, content, param_key, prefer)
+
+    # It has to hold tensors.
     strange = [str(key) for key, value in state.items() if not isinstance(value, Tensor)]
     if strange or not state:
         found = f'entries that are no tensors ({list_names(strange)})' if strange else 'nothing'
@@ -49,24 +51,25 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
             f'{path} does not hold the weights of a network: where they should be there is {found}. '
             'Choose another file, or name the key of the weights as param_key.'
         )
+
     wrapped = all(str(key).startswith('module.') for key in state)
     return {str(key).removeprefix('module.') if wrapped else str(key): state[key].detach() for key in state}
 
 
 def read_torch_file(path: Path, mmap: bool = False) -> Any:
-    """Return what ``torch.save`` wrote to ``path``, on the CPU.
+    """Return the content of a file that ``torch.save`` wrote, on the CPU.
 
     Args:
         path: the file.
-        mmap: read tensors from the disk only when they are used; for the rest of a large file.
+        mmap: read each tensor from the disk when it is used, for callers that need little of a large file.
 
     Raises:
-        UserError: the file is missing or damaged, or holds objects that would need code to be run.
+        UserError: the file is missing or damaged, or holds objects whose loading would run code.
     """
     import torch
 
     try:
-        # StyleGAN2's training code saves its command line beside the weights: a plain holder of values.
+        # StyleGAN2's training code saves its command line beside the weights, in a harmless Namespace.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
@@ -75,7 +78,7 @@ def read_torch_file(path: Path, mmap: bool = False) -> Any:
         raise UserError(f'Cannot read {path}: {error.strerror}. Give the path of a readable file.') from error
     except MemoryError:
         raise
-    except Exception as error:  # damaged bytes end in almost any exception
+    except Exception as error:  # damaged files raise almost any exception
         code = re.search(r'GLOBAL ([\w.]+)', str(error)) if isinstance(error, UnpicklingError) else None
         if code:
             raise UserError(
@@ -115,8 +118,3 @@ def _unwrap(path: Path, content: Mapping[Any, Any], param_key: str | None, prefe
         raise UserError(f'{path} has no weights under param_key {param_key!r}. {there}.')
     inner: Mapping[Any, Any] = content[param_key]
     return inner
-
-
-def list_names(names: Iterable[str]) -> str:
-    names = list(names)
-    return ', '.join(names[:NAMES_SHOWN]) + (', ...' if len(names) > NAMES_SHOWN else '')

@@ -1,4 +1,7 @@
-"""Weights of a file in a network: published, self-trained, BasicSR's, safetensors or our own."""
+"""Loading a weight file into a network, and reading the options of a GPEN off its weights.
+
+Files may be published ones, our own, BasicSR's or safetensors.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,22 @@ from torch import Tensor, nn
 from gpen.archs.channels import base_channels, channel_counts
 from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
-from gpen.weights.files import WRAPPERS, list_names, load_weights
+from gpen.utils.text import format_shape, list_names
+from gpen.weights.files import WRAPPERS, load_weights
 
 
 class MisfitError(UserError):
-    """The weights of a file are not those of the network."""
+    """The weights in a file do not fit the network."""
 
 
 @dataclass
 class LeftOut:
-    """What did not fit between a file and a network.
+    """Differences between the weights in a file and those of a network.
 
     Attributes:
         missing: keys of the network that the file does not have.
         unexpected: keys of the file that the network does not have.
-        mismatched: keys of both, with the file's shape and the network's.
+        mismatched: keys of both whose shapes differ, with the file's shape and the network's.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -39,9 +43,9 @@ class LeftOut:
         return bool(self.missing or self.unexpected or self.mismatched)
 
     def __str__(self) -> str:
-        """Name the first few of each kind, such as ``2 keys missing (a, b); 1 of another shape (...)``."""
+        """Name the first few of each kind, such as ``2 missing in the file (a, b); 1 of another shape (...)``."""
         shapes = [
-            f'{key}: file {_format_shape(theirs)}, network {_format_shape(ours)}'
+            f'{key}: file {format_shape(theirs)}, network {format_shape(ours)}'
             for key, (theirs, ours) in self.mismatched.items()
         ]
         kinds = {
@@ -62,18 +66,18 @@ def load_network(
     """Load weights from a file into ``network``.
 
     Args:
-        network: the network to change.
+        network: its parameters are changed in place.
         path: see :func:`load_weights`.
         param_key: see :func:`load_weights`.
-        strict: every key and shape must agree; otherwise what fits is loaded, if that is most of the file.
+        strict: all keys and shapes must agree; otherwise what fits is loaded, if that is most of the file.
         prefer: see :func:`load_weights`; :data:`DISCRIMINATOR_WRAPPERS` for a discriminator.
 
     Returns:
-        What was left out; empty when ``strict``.
+        What was left out; nothing if ``strict``.
 
     Raises:
         UserError: as :func:`load_weights`.
-        MisfitError: the weights do not fit; the network is unchanged then.
+        MisfitError: the weights do not fit; the network is unchanged.
     """
     return fit_weights(network, load_weights(path, param_key, prefer), path, strict)
 
@@ -82,7 +86,8 @@ def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Pat
     """Load weights that :func:`load_weights` read from ``path`` into ``network``; see :func:`load_network`."""
     left_out = compare_weights(state, network.state_dict())
     fitting = {key: value for key, value in state.items() if key not in {*left_out.unexpected, *left_out.mismatched}}
-    # Two kinds of network may share a key by chance, and two widths the few weights that have no width.
+
+    # Most must fit: two kinds of network may share a key by chance, and two widths share the weights without a width.
     related = len(left_out.unexpected) < len(state) / 2
     fits = len(fitting) > len(state) / 2
     if (strict and left_out) or not fits:
@@ -92,18 +97,19 @@ def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Pat
             f'The weights in {path} do not fit {type(network).__name__}: {left_out}. '
             f'{_describe_gpen(state)}{advice}{loose}.'
         )
+
     network.load_state_dict(fitting, strict=strict)
     return left_out
 
 
 def load_generator(path: str | Path) -> tuple[GPEN, dict[str, Any]]:
-    """Build the GPEN generator that a file holds; its options are read off the weights, EMA weights come first.
+    """Build the GPEN generator of a weight file; its options are read off the weights, of which the EMA is preferred.
 
     Args:
         path: see :func:`load_weights`.
 
     Returns:
-        The generator, and its options as :func:`infer_gpen_config` gives them.
+        The generator, and its options as returned by :func:`infer_gpen_config`.
 
     Raises:
         UserError: as :func:`load_weights`, or these are not the weights of a GPEN generator.
@@ -113,6 +119,7 @@ def load_generator(path: str | Path) -> tuple[GPEN, dict[str, Any]]:
         config = infer_gpen_config(state)
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
+
     network = GPEN(**{key: value for key, value in config.items() if key != 'type'})
     fit_weights(network, state, path)
     return network, config
@@ -133,6 +140,7 @@ def infer_gpen_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     try:
         decoder = infer_decoder_config(state_dict)
+        # The encoder halves in_size down to 4 x 4, with one layer at each resolution.
         encoders = _count(state_dict, r'ecd\d+\.0\.\d+\.weight')
         if not encoders or state_dict['final_linear.0.weight'].shape[0] != decoder['style_dim']:
             raise KeyError('no encoder')
@@ -149,7 +157,7 @@ def infer_gpen_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def infer_decoder_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Read the options of a decoder, whose names start with ``generator.``, off its weights.
+    """Read the options of a decoder off its weights, whose names start with ``generator.``.
 
     Returns:
         size, style_dim, n_mlp, channel_multiplier, narrow and isconcat; see :func:`infer_gpen_config`.
@@ -157,10 +165,12 @@ def infer_decoder_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     Raises:
         KeyError, IndexError, ValueError: these are not the weights of a decoder.
     """
-    lowest = state_dict['generator.conv1.conv.weight'].shape[1]  # 1 x O x I x 3 x 3
+    # Channel counts: O of the first convolution, 1 x O x I x 3 x 3, at each resolution.
+    lowest = state_dict['generator.conv1.conv.weight'].shape[1]
     upsamplings = _count(state_dict, r'generator\.to_rgbs\.\d+\.bias')
     counts = {2 ** (i + 3): state_dict[f'generator.convs.{2 * i}.conv.weight'].shape[1] for i in range(upsamplings)}
     channel_multiplier, narrow = _infer_factors({4: lowest, **counts})
+
     return {
         'size': 2 ** (upsamplings + 2),
         'style_dim': state_dict['generator.style.1.weight'].shape[0],
@@ -172,7 +182,7 @@ def infer_decoder_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> LeftOut:
-    """Return what does not fit between the weights of a file and those of a network."""
+    """Return the differences between the weights in a file and those of a network."""
     shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
     return LeftOut(
         missing=[key for key in ours if key not in theirs],
@@ -182,7 +192,7 @@ def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) ->
 
 
 def _describe_gpen(state: Mapping[str, Tensor]) -> str:
-    """Return a sentence with the options that the weights were made with, or nothing if they are not GPEN's."""
+    """Return a sentence with the options of the GPEN that the weights belong to; empty if they are no GPEN's."""
     try:
         config = infer_gpen_config(state)
     except UserError:
@@ -193,10 +203,15 @@ def _describe_gpen(state: Mapping[str, Tensor]) -> str:
 
 
 def _infer_factors(counts: Mapping[int, int]) -> tuple[int, float]:
-    """Return channel_multiplier and narrow that lead to these channel counts; raise ValueError if none do."""
+    """Return channel_multiplier and narrow that lead to these channel counts by resolution.
+
+    Raises:
+        ValueError: there are none.
+    """
     for multiplier in (2, 1, *range(3, 17)):
         bases = {resolution: base_channels(resolution, multiplier) for resolution in counts}
-        # A count is a product rounded down, so narrow lies in an interval; the lower end has the fewest digits.
+
+        # A count is base * narrow rounded down, so narrow lies in an interval; its lower end has the fewest digits.
         low = max(Fraction(count, bases[resolution]) for resolution, count in counts.items())
         high = min(Fraction(count + 1, bases[resolution]) for resolution, count in counts.items())
         for narrow in (float(low), float((low + high) / 2)):
@@ -207,7 +222,3 @@ def _infer_factors(counts: Mapping[int, int]) -> tuple[int, float]:
 
 def _count(names: Iterable[str], pattern: str) -> int:
     return sum(re.fullmatch(pattern, name) is not None for name in names)
-
-
-def _format_shape(shape: tuple[int, ...]) -> str:
-    return ' x '.join(str(length) for length in shape) or 'scalar'

@@ -1,4 +1,4 @@
-"""Weights of a GAN prior in a network that has its decoder, and in its discriminator."""
+"""Loading a GAN prior into the decoder of a network, and its discriminator."""
 
 from __future__ import annotations
 
@@ -8,51 +8,54 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gpen.weights.networks import compare_weights, infer_decoder_config
 from gpen.errors import UserError
-from gpen.weights.files import DISCRIMINATOR_WRAPPERS, list_names, load_weights, read_torch_file
+from gpen.utils.text import list_names
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights, read_torch_file
+from gpen.weights.networks import compare_weights, infer_decoder_config
 
 PREFIX = 'generator.'
 
 
 def load_decoder(network: nn.Module, path: Path) -> None:
-    """Load a prior into the decoder of a network, the part whose names start with ``generator.``
+    """Load a prior into the decoder of a network, the weights whose names start with ``generator.``
 
     Args:
         network: a GPEN or a GPENPrior.
-        path: weights of a GPENPrior, of a GPEN (whose decoder is taken), or of StyleGAN2 in rosinality's layout, EMA
-            weights first; the last fit a decoder with ``isconcat: false``.
+        path: weights of a GPENPrior, of a GPEN (of which the decoder is used), or of StyleGAN2 in rosinality's layout,
+            which fits a decoder with ``isconcat: false``.  EMA weights are preferred.
 
     Raises:
-        UserError: the file cannot be read, holds no such weights, or those of another size or width; the network is
-            unchanged then.
+        UserError: the file cannot be read, holds no such weights, or weights of another size or width; the network is
+            unchanged.
     """
     ours = {name: value for name, value in network.state_dict().items() if name.startswith(PREFIX)}
     if not ours:
         raise UserError(
             f'path.pretrain_prior: {type(network).__name__} has no decoder that a prior fits. Use a GPEN as network_g.'
         )
+
     theirs = _find_decoder(load_weights(path), path)
     left_out = compare_weights(theirs, ours)
     if left_out:
         raise UserError(
             f'path.pretrain_prior: {path} {_explain_difference(theirs, ours) or f"does not fit: {left_out}"}.'
         )
-    network.load_state_dict(theirs, strict=False)  # the encoder's are not in the prior
+
+    network.load_state_dict(theirs, strict=False)  # the prior has no weights for the encoder
 
 
 def load_discriminator(network: nn.Module, path: Path) -> tuple[bool, str]:
-    """Load the discriminator that a prior was trained against, where it is there and fits.
+    """Load the discriminator that a prior was trained with, if it can be found and fits.
 
-    It lies in the prior's own file under ``d``, or beside a file of ours: ``net_d_1000.pth`` or ``net_d_latest.pth``
-    for ``net_g_1000.pth``.
+    It is in the prior's own file under the key ``d``, or beside a file of ours: ``net_d_1000.pth`` or
+    ``net_d_latest.pth`` for ``net_g_1000.pth``.
 
     Args:
-        network: the discriminator; unchanged where none fits.
+        network: the discriminator; unchanged if no weights fit.
         path: the file of the prior.
 
     Returns:
-        Whether one was loaded, and from where, or why not.
+        Whether weights were loaded, and the file that they came from or the reason why not.
 
     Raises:
         UserError: a file is damaged.
@@ -61,6 +64,7 @@ def load_discriminator(network: nn.Module, path: Path) -> tuple[bool, str]:
     if found is None:
         return False, f'there is none in {path}, nor beside it'
     source, state = found
+
     left_out = compare_weights(state, network.state_dict())
     if left_out:
         return False, f'that of {source} does not fit: {left_out}'
@@ -69,11 +73,12 @@ def load_discriminator(network: nn.Module, path: Path) -> tuple[bool, str]:
 
 
 def _find_decoder(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the weights of a decoder under GPEN's names."""
+    """Return the weights of the decoder in a state dict, under GPEN's names."""
     decoder = {name: value for name, value in state.items() if name.startswith(PREFIX)}
     if decoder:
         return decoder
-    if 'style.1.weight' in state and 'to_rgb1.bias' in state:  # rosinality's StyleGAN2, whose fixed noise is no weight
+    # rosinality's StyleGAN2 has the same names without the prefix, and fixed noise that GPEN does not use.
+    if 'style.1.weight' in state and 'to_rgb1.bias' in state:
         return {PREFIX + name: value for name, value in state.items() if not name.startswith('noises.')}
     raise UserError(
         f'path.pretrain_prior: {path} holds no GAN prior ({list_names(state)}). Give the weights of a GPENPrior or a '
@@ -82,10 +87,14 @@ def _find_decoder(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _find_discriminator(path: Path) -> tuple[Path, dict[str, Tensor]] | None:
+    """Return the file and the weights of the discriminator that belongs to a prior's file, or None."""
+    # In the prior's own file.
     if path.suffix.lower() != '.safetensors':
         content = read_torch_file(path)
         if isinstance(content, Mapping) and isinstance(content.get('d'), Mapping):
             return path, load_weights(path, 'd')
+
+    # Beside it.
     if not path.name.startswith('net_g'):
         return None
     for name in (path.name.replace('net_g', 'net_d', 1), f'net_d_latest{path.suffix}'):
@@ -96,14 +105,16 @@ def _find_discriminator(path: Path) -> tuple[Path, dict[str, Tensor]] | None:
 
 
 def _explain_difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> str | None:
-    """Return in what options two decoders differ, or None where they cannot be read off."""
+    """Return a sentence about the options in which two decoders differ, or None if they cannot be read off."""
     try:
         prior, network = infer_decoder_config(theirs), infer_decoder_config(ours)
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, UserError):
         return None
+
     different = {name: value for name, value in prior.items() if network[name] != value}
     if not different:
         return None
+
     settings = ', '.join(f'{name}: {_format(value)}' for name, value in different.items())
     present = ', '.join(f'{name}: {_format(network[name])}' for name in different)
     return (

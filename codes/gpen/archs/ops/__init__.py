@@ -1,4 +1,4 @@
-"""The StyleGAN2 operations.  They have plain versions of the same names in :mod:`gpen.archs.ops.reference`."""
+"""The StyleGAN2 operations; :mod:`gpen.archs.ops.reference` has a plain version of each under the same name."""
 
 from gpen.archs.ops.activation import fused_leaky_relu
 from gpen.archs.ops.linear import equal_linear

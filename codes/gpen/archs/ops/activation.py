@@ -1,4 +1,4 @@
-"""Bias and activation in one go."""
+"""Bias and leaky ReLU in one operation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ GAIN = math.sqrt(2)
 def fused_leaky_relu(x: Tensor, bias: Tensor) -> Tensor:
     """Return ``leaky_relu(x + bias, 0.2) * sqrt(2)``.
 
-    A leaky ReLU commutes with a positive factor, so the factor is taken into the sum: two passes over the memory
-    instead of three, and only the result is kept for the backward pass.
+    A leaky ReLU commutes with a positive factor, so the factor moves into the sum: two passes over the memory instead
+    of three, and only the result is kept for the backward pass.
 
     Args:
-        x: N x C x ... of any shape.
+        x: N x C x ..., with any number of dimensions.
         bias: C.
     """
     bias = (bias * GAIN).to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))

@@ -23,7 +23,7 @@ def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, a
     """
     weight = weight * (lr_mul / math.sqrt(weight.shape[1]))
     bias = bias * lr_mul
-    with full_precision(x):  # little work, and all that follows depends on it
+    with full_precision(x):  # it costs little, and all that follows depends on the result
         x = widen(x)
         if activate:
             return fused_leaky_relu(F.linear(x, weight), bias)

@@ -1,4 +1,4 @@
-"""What mixed precision needs to know inside the networks."""
+"""Mixed precision inside the networks: which operations stay in float32."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Return a context in which autocast does not touch what is computed on the device of ``x``."""
+    """Return a context in which autocast is off on the device of ``x``; a no-op where it is off already."""
     kind = x.device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def is_half(x: Tensor) -> bool:
-    """Whether convolutions of ``x`` are computed in float16, whose largest number is 65504."""
+    """Return whether convolutions of ``x`` are computed in float16, whose largest number is 65504."""
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind) == torch.float16
@@ -23,5 +23,5 @@ def is_half(x: Tensor) -> bool:
 
 
 def widen(x: Tensor) -> Tensor:
-    """Return float16 and bfloat16 as float32, and everything else as it is."""
+    """Return float16 and bfloat16 as float32, and other types unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

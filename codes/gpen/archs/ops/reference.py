@@ -1,4 +1,4 @@
-"""Plain, slow versions of the operations, as the papers state them, which the tests hold the fast ones against."""
+"""Plain, slow versions of the operations, as the papers state them; tests compare the fast ones with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, padding: tu
     Args:
         x: N x C x H x W.
         kernel: K x K.
-        up: each pixel is followed by ``up - 1`` zeros in both directions.
+        up: ``up - 1`` zeros are inserted after each pixel in both directions.
         down: step of the pixels that are kept.
         padding: zeros before and after, the same for rows and columns.
     """
@@ -24,6 +24,7 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, padding: tu
         spread = x.new_zeros(batch, channels, height, up, width, up)
         spread[:, :, :, 0, :, 0] = x
         x = spread.reshape(batch, channels, height * up, width * up)
+
     x = F.pad(x, (*padding, *padding))
     x = x.reshape(batch * channels, 1, *x.shape[2:])
     x = F.conv2d(x, kernel.flip(0, 1)[None, None])  # conv2d correlates, so the filter is flipped
@@ -61,6 +62,8 @@ def modulated_conv2d(
     weight = weight[None] * style[:, None, :, None, None]  # N x O x I x K x K
     if demodulate:
         weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
+
+    # A group for each sample.
     x = x.reshape(1, batch * channels, height, width)
     if upsample:
         weight = weight.transpose(1, 2).flatten(0, 1)  # NI x O x K x K

@@ -1,8 +1,8 @@
 """Blur, down- and upsampling of images with a small FIR filter.
 
-Plain depthwise convolutions, which PyTorch has fast kernels for on every device.  They are wrapped in two autograd
-functions, each the other's derivative, because the second derivative that autograd finds by itself also passes through
-the gradient of the filter: about ten times slower on a CPU, for a number that nobody needs.
+They are plain depthwise convolutions, for which PyTorch has fast kernels on every device.  Two autograd functions wrap
+them, each the derivative of the other: the second derivative that autograd finds by itself would also compute the
+gradient of the filter, which nothing needs and which is about ten times slower on a CPU.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ def fir_filter(x: Tensor, kernel: Tensor, padding: int, down: int = 1) -> Tensor
     Returns:
         N x C x H' x W' with H' = (H + 2 * padding - K) // down + 1.
     """
+    kernel = kernel.flip(0, 1)  # conv2d correlates
     if torch.is_grad_enabled() and x.requires_grad:
-        filtered: Tensor = _Filter.apply(x, kernel.flip(0, 1), padding, down)
+        filtered: Tensor = _Filter.apply(x, kernel, padding, down)
         return filtered
-    return _filter(x, kernel.flip(0, 1), padding, down)
+    return _filter(x, kernel, padding, down)
 
 
 def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
@@ -53,19 +54,20 @@ def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
         upsampled: Tensor = _Transpose.apply(x, kernel, padding, 2, size)
         return upsampled
-    # Without gradients the plain operation is called, so that exporters and tracers see a convolution.
+    # Without gradients the plain operation runs, so that exporters and tracers see a convolution.
     return _transpose(x, kernel, padding, 2, size)
 
 
 def _filter(x: Tensor, kernel: Tensor, padding: int, stride: int) -> Tensor:
+    """Correlate each channel with ``kernel``."""
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1)
     return F.conv2d(x, weight, stride=stride, padding=padding, groups=channels)
 
 
 def _transpose(x: Tensor, kernel: Tensor, padding: int, stride: int, size: tuple[int, int]) -> Tensor:
-    """Apply the transpose of :func:`_filter` on images of ``size`` (height, width)."""
-    if stride == 1:  # a convolution again, for which there are faster kernels than for a transposed one
+    """Apply the transpose of :func:`_filter`, which then takes images of ``size`` (height, width)."""
+    if stride == 1:  # this is a convolution too, whose kernels are faster than those of a transposed one
         return _filter(x, kernel.flip(0, 1), kernel.shape[0] - 1 - padding, 1)
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1)
