@@ -2,7 +2,7 @@
 
 Kinds: disk (a folder of image files), lmdb (BasicSR's layout), parquet (a folder of Parquet files) and arrow (a folder
 as save_to_disk of Hugging Face's datasets writes it).  Any kind can be read and written.  An --input that holds
-{train,val}/{sharp,blurry} is converted folder by folder.  The --output is complete, or it is not there.
+{train,val}/{sharp,blurry} is converted folder by folder.  The --output is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog='convert_dataset.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
     parser.add_argument('--input', required=True, metavar='FOLDER', help='images of any kind, or a whole data set')
     parser.add_argument(
         '--output', required=True, metavar='NAME', help='where the result goes: NAME.lmdb, NAME.parquet, NAME.arrow'
@@ -50,18 +51,22 @@ def convert(args: argparse.Namespace) -> int:
     kind = choose_kind(args.output, args.to)
     target = Path(args.output).expanduser().absolute()
     backend = read_backend(args.io_backend)
-    parts = find_parts(Path(args.input).expanduser()) if backend is None else {}
-    if not parts:
+    sides = find_sides(Path(args.input).expanduser()) if backend is None else {}
+
+    # One folder, file or URL.
+    if not sides:
         count = convert_one(args.input, target, kind, args.shard_size, backend)
         print(f'{count} images: {target}')
         print_options({'': {'sharp': target}}, kind)
         return 0
+
+    # A whole data set.
     counts = {}
     written: dict[str, dict[str, Path]] = {}
     with new_folder(target) as folder:
-        for (split, side), part in parts.items():
+        for (split, side), source in sides.items():
             name = f'{split}/{side}{SUFFIXES[kind]}'
-            counts[name] = convert_one(str(part), folder / name, kind, args.shard_size, None)
+            counts[name] = convert_one(str(source), folder / name, kind, args.shard_size, None)
             written.setdefault(split, {})[side] = target / name
     for name, count in counts.items():
         print(f'{count} images: {target / name}')
@@ -73,7 +78,7 @@ def choose_kind(output: str, kind: str | None) -> str:
     """Return the kind of the result.
 
     Raises:
-        UserError: it is not told, or told in two ways.
+        UserError: neither --to nor the suffix of --output gives the kind, or they contradict each other.
     """
     suffix = Path(output).suffix
     told = next((name for name, known in SUFFIXES.items() if known and suffix == known), None)
@@ -88,7 +93,7 @@ def read_backend(text: str | None) -> dict[str, Any] | None:
     """Return the option ``io_backend`` given on the command line.
 
     Raises:
-        UserError: it is no block of options.
+        UserError: the text is no YAML mapping.
     """
     import yaml
 
@@ -103,8 +108,8 @@ def read_backend(text: str | None) -> dict[str, Any] | None:
     return backend
 
 
-def find_parts(source: Path) -> dict[tuple[str, str], Path]:
-    """Return the parts of a whole data set by (split, side), none where ``source`` is something else."""
+def find_sides(source: Path) -> dict[tuple[str, str], Path]:
+    """Return the folders of a whole data set by (split, side); none where ``source`` is something else."""
     return {
         (split, side): source / split / f'{side}{suffix}'
         for split in ('train', 'val')
@@ -133,25 +138,24 @@ def convert_one(source: str, target: Path, kind: str, shard_size: int, backend: 
         return stores.write_lmdb(images, target, track)
     if kind == 'disk':
         return stores.write_files(images, target, track)
-    write = stores.write_parquet if kind == 'parquet' else stores.write_arrow
-    return write(images, target, shard_size, track)
+    return stores.write_tables(images, target, kind, shard_size, track)
 
 
 def print_options(written: dict[str, dict[str, Path]], kind: str) -> None:
-    """Show what an option file says to use the result: of each split, or of one folder."""
+    """Print the lines of an option file that use the result: those of each split, or of one folder."""
     import yaml
 
     backend = {'type': kind if kind in ('disk', 'lmdb') else 'datasets'}
     blocks: dict[str, Any] = {}
     for split, sides in written.items():
-        blocks[split] = {SIDES[side]: _shorten(path) for side, path in sides.items()} | {'io_backend': dict(backend)}
+        blocks[split] = {SIDES[side]: _relative(path) for side, path in sides.items()} | {'io_backend': dict(backend)}
     lines = blocks.get('', {'datasets': blocks})
     print('In the option file:\n')
     print(yaml.safe_dump(lines, default_flow_style=None, sort_keys=False, allow_unicode=True, width=10_000), end='')
 
 
-def _shorten(path: Path) -> str:
-    """Return a path as option files have it: relative to the project's root, where it lies below that."""
+def _relative(path: Path) -> str:
+    """Return a path as option files write it: relative to the project's root where it lies below that."""
     from gpen.utils.files import project_root
 
     return (path.relative_to(project_root()) if path.is_relative_to(project_root()) else path).as_posix()

@@ -6,7 +6,6 @@ OUTPUT/{train,val}/{sharp,blurry}/NNNN.png.  The same seed gives the same pictur
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import _path  # noqa: F401
 from gpen.commands._arguments import within
 from gpen.commands._run import run_command
+from gpen.utils.cpu import count_cpus
 
 if TYPE_CHECKING:
     from paired_set import Image
@@ -37,7 +37,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--size', type=within(int, 16, 1024), default=64, help='side of the pictures in pixels (64)')
     parser.add_argument('--seed', type=int, default=10, help='another seed, other people (10)')
     parser.add_argument(
-        '--workers', type=within(int, 0, 256), default=os.cpu_count() or 1, metavar='N',
+        '--workers', type=within(int, 0, 256), default=count_cpus(), metavar='N',
         help='processes that render; 0 renders in this one (the number of processors)',
     )  # fmt: skip
     return parser.parse_args(arguments)

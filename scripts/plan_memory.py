@@ -1,7 +1,7 @@
 """Forecast how much GPU memory training takes, without a GPU, and find settings that fit one.
 
-A training step of each option file is rehearsed on tensors that have shapes, but no memory. What its operations would
-allocate is counted. Neither data nor weights need be there.
+A training step of each option file is rehearsed on tensors that have shapes, but no memory, and the memory that its
+operations would allocate is counted. Neither data nor weights have to exist.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
     from gpen.memory.counter import MemoryUse
     from gpen.memory.plan import Forecast, Proposal
 
-PARTS = ('weights', 'gradients', 'optimizer', 'activations', 'total')
+CATEGORIES = ('weights', 'gradients', 'optimizer', 'activations', 'total')
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -27,27 +27,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog='plan_memory.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        '-opt',
-        '--opt',
-        required=True,
-        nargs='+',
-        metavar='FILE',
-        help='option files, such as options/train/gpen_512.yml',
-    )
+    add_option_file(parser, 'option files, such as options/train/gpen_512.yml', nargs='+')
     parser.add_argument(
         '--gpu_memory',
         type=within(float, 1, 10_000),
         metavar='GIB',
         help='also say what fits a GPU with so much memory',
     )
-    parser.add_argument(
-        '--force_yml',
-        nargs='+',
-        default=[],
-        metavar='KEY=VALUE',
-        help='change options, for instance --force_yml datasets:train:batch_size_per_gpu=4',
-    )
+    add_force_yml(parser, 'datasets:train:batch_size_per_gpu=4')
     return parser.parse_args(arguments)
 
 
@@ -57,12 +44,15 @@ def plan(args: argparse.Namespace) -> int:
 
     recipes = [memory_plan.Recipe(file, tuple(args.force_yml)) for file in args.opt]
     for recipe in recipes:
-        recipe.read()  # what is wrong with any of them is said before the work starts
+        recipe.read()  # reports errors in any of the files before the work starts
+
     forecasts = {recipe.file: memory_plan.forecast(recipe) for recipe in recipes}
     print('Peak memory of a training step in GiB:\n')
     print_forecasts(forecasts)
     if args.gpu_memory is None:
         return 0
+
+    # What fits the GPU.
     usable = memory_plan.usable_bytes(args.gpu_memory)
     print(
         f'\nWhat fits {args.gpu_memory:g} GiB, of which a step may take {usable / memory_plan.GIB:.1f}: '
@@ -81,11 +71,11 @@ def plan(args: argparse.Namespace) -> int:
 
 def print_forecasts(forecasts: dict[str, Forecast]) -> None:
     """Print a table with a line for each kind of step."""
-    print_row('options', 'size', 'batch', 'accumulate', 'grad_checkpoint', 'step', *PARTS)
-    print_row('---', '--:', '--:', '--:', '---', '---', *['--:'] * len(PARTS))
+    print_row('options', 'size', 'batch', 'accumulate', 'grad_checkpoint', 'step', *CATEGORIES)
+    print_row('---', '--:', '--:', '--:', '---', '---', *['--:'] * len(CATEGORIES))
     for file, forecast in forecasts.items():
         setting = forecast.setting
-        start = (file, forecast.size, setting.batch, setting.parts, _yes_or_no(setting.checkpoint))
+        start = (file, forecast.size, setting.batch, setting.micro_batches, _yes_or_no(setting.checkpoint))
         for step, use in (('without R1', forecast.without_r1), ('with R1', forecast.with_r1)):
             if use is not None:
                 print_row(*start, step, *_in_gib(use))
@@ -95,10 +85,11 @@ def print_proposal(file: str, proposal: Proposal) -> None:
     """Print a line of the table of what fits."""
     setting, checkpoint = proposal.setting, _yes_or_no(proposal.checkpoint)
     if setting is None:
-        print_row(file, checkpoint, 'in parts: none fits' if proposal.in_parts else 'none fits', '', '', '')
+        what = 'in micro-batches: none fits' if proposal.in_micro_batches else 'none fits'
+        print_row(file, checkpoint, what, '', '', '')
         return
     changes = f'`--force_yml {" ".join(proposal.changes)}`' if proposal.changes else 'as it is'
-    print_row(file, checkpoint, setting.batch, setting.parts, _format_gib(proposal.peak), changes)
+    print_row(file, checkpoint, setting.batch, setting.micro_batches, _format_gib(proposal.peak), changes)
 
 
 def print_row(*cells: object) -> None:
@@ -107,7 +98,7 @@ def print_row(*cells: object) -> None:
 
 
 def _in_gib(use: MemoryUse) -> list[str]:
-    return [_format_gib(getattr(use, part)) for part in PARTS]
+    return [_format_gib(getattr(use, name)) for name in CATEGORIES]
 
 
 def _format_gib(size: int) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import _path  # noqa: F401
 from gpen.commands._arguments import within
 from gpen.commands._run import run_command
-from gpen.preparation.settings import Settings
+from gpen.preparation.settings import PreparationSettings
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         '--detector',
         choices=('auto', 'retinaface', 'mtcnn'),
-        default=Settings.detector,
+        default=PreparationSettings.detector,
         help='auto: RetinaFace, or MTCNN where its weights cannot be had (%(default)s)',
     )
     group.add_argument('--weights', metavar='FOLDER', help="where the detector's weights are (downloaded when needed)")
@@ -74,13 +74,17 @@ def _add_pairs(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         '--val_share',
         type=_share,
-        default=Settings.val_share,
+        default=PreparationSettings.val_share,
         metavar='SHARE',
         help='share of the people, or photographs, to validate on (%(default)s)',
     )
     group.add_argument('--split_by', metavar='REGEX', help='names the person; without it each photograph is one')
     group.add_argument(
-        '--seed', type=int, default=Settings.seed, metavar='N', help='decides split and degradation (%(default)s)'
+        '--seed',
+        type=int,
+        default=PreparationSettings.seed,
+        metavar='N',
+        help='decides split and degradation (%(default)s)',
     )
 
 
@@ -96,7 +100,7 @@ def _add_machine(group: argparse._ArgumentGroup) -> None:
 def _add_number(
     group: argparse._ActionsContainer, name: str, kind: Callable[[str], Any], lowest: float, highest: float, text: str
 ) -> None:
-    default = getattr(Settings, name)
+    default = getattr(PreparationSettings, name)
     group.add_argument(
         f'--{name}',
         type=within(kind, lowest, highest),
@@ -119,20 +123,20 @@ def _share(text: str) -> float:
     return value
 
 
-def to_settings(args: argparse.Namespace) -> Settings:
+def to_settings(args: argparse.Namespace) -> PreparationSettings:
     """Return what the command line says, its defaults filled in.
 
     Raises:
         UserError: the degradation is unknown or has wrong arguments.
     """
     from gpen.preparation.degradation import default_degradation, parse_degradation
-    from gpen.preparation.parallel import ALL_CORES
     from gpen.utils.files import resolve_path
+    from gpen.utils.pool import ALL_CORES
 
-    own = {name: getattr(args, name) for name in vars(args) if name in Settings.__dataclass_fields__}
+    own = {name: getattr(args, name) for name in vars(args) if name in PreparationSettings.__dataclass_fields__}
     given = args.degradation
     wanted = default_degradation(args.size) if given is None else parse_degradation(given)
-    return Settings(
+    return PreparationSettings(
         **{
             **own,
             'input': Path(args.input).expanduser(),
@@ -152,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def body() -> int:
         settings = to_settings(args)
-        from gpen.preparation.run import prepare
+        from gpen.preparation.prepare import prepare
 
         prepare(settings, print)
         return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 
@@ -27,19 +27,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog='preview_degradation.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('-opt', required=True, metavar='FILE', help='option file with a DegradedFaceDataset')
+    add_option_file(parser, 'option file with a DegradedFaceDataset')
     parser.add_argument('--phase', choices=('train', 'val'), default='train', help='which data set (train)')
     parser.add_argument('--images', type=within(int, 1, 64), default=4, help='rows: sharp faces (4)')
     parser.add_argument('--draws', type=within(int, 1, 32), default=6, help='columns: draws of each (6)')
     parser.add_argument('--output', metavar='PNG', help='where the sheet goes (experiments/NAME_PHASE_preview.png)')
-    parser.add_argument(
-        '--force_yml',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='KEY:KEY=VALUE',
-        help='change options, for instance --force_yml "datasets:train:degradation={type: realesrgan}"',
-    )
+    add_force_yml(parser, '"datasets:train:degradation={type: realesrgan}"')
     return parser.parse_args(arguments)
 
 

@@ -1,8 +1,8 @@
 """Write a report of one training run, or of several beside each other, as one HTML file.
 
 Loss, accuracy, learning-rate and validation curves, sample pictures through time, speed, time left or why a run ended,
-health findings, options and how they differ between runs.  The file holds everything that it shows.  A run may be
-looked at while it is going on.
+health findings, options and how they differ between runs.  The file contains everything that it shows.  A report can be
+written while the run is going on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def report(args: argparse.Namespace) -> int:
     """Write the report; return the exit status."""
-    from gpen.reporting.report import write_report
+    from gpen.reporting.run_page import write_report
 
     output = None if args.output is None else Path(args.output).expanduser()
     target = write_report(args.runs, output)

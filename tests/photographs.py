@@ -19,10 +19,10 @@ from PIL import Image
 import prepare_dataset
 import processes
 from gpen.faces.face import Face
-from gpen.preparation import run
-from gpen.preparation.parallel import Workers
-from gpen.preparation.settings import Settings
+from gpen.preparation import prepare as preparing
+from gpen.preparation.settings import PreparationSettings
 from gpen.preparation.work import DetectorSource
+from gpen.utils.pool import Pool
 
 Prepare = Callable[..., int]
 FACES = 8  # in the photographs of the fixture
@@ -78,7 +78,7 @@ def build_detector(name: str, weights: Path | None, min_face: int) -> DotDetecto
     return DotDetector(min_face, weights)
 
 
-def find_detector(settings: Settings, say: Any) -> DetectorSource:
+def find_detector(settings: PreparationSettings, say: Any) -> DetectorSource:
     """Stand in for the choice of a detector."""
     say('Faces are found by their dots.')
     return DetectorSource(build_detector, 'dots', settings.weights, settings.detectable)
@@ -135,7 +135,7 @@ def _run(log: Path, arguments: list[str], stop: tuple[str, int, signal.Signals] 
         os.dup2(stream.fileno(), 2)
     sys.stdout = os.fdopen(1, 'w', encoding='utf-8')
     sys.stderr = os.fdopen(2, 'w', encoding='utf-8', buffering=1)
-    run.find_detector = find_detector
+    preparing.find_detector = find_detector
     if stop is not None:
         install_stop(*stop)
     sys.exit(prepare_dataset.main(arguments))
@@ -143,15 +143,15 @@ def _run(log: Path, arguments: list[str], stop: tuple[str, int, signal.Signals] 
 
 def install_stop(title: str, count: int, number: signal.Signals) -> None:
     """Send this process a signal when ``count`` tasks of a stage are done."""
-    real = Workers.run
+    real = Pool.run
 
-    def run_until(self: Workers, function: Any, tasks: Any, stage: str) -> Iterator[Any]:
+    def run_until(self: Pool, function: Any, tasks: Any, stage: str) -> Iterator[Any]:
         for done, result in enumerate(real(self, function, tasks, stage), start=1):
             yield result
             if stage == title and done == count:
                 os.kill(os.getpid(), number)
 
-    Workers.run = run_until  # type: ignore[assignment]
+    Pool.run = run_until  # type: ignore[assignment]
 
 
 def kill_worker(task: Any) -> None:  # noqa: ARG001

@@ -11,7 +11,7 @@ from PIL import Image
 
 import photographs
 import prepare_dataset
-from gpen.preparation import run
+from gpen.preparation import prepare as preparing
 from photographs import Prepare, draw_photo, save, words
 
 
@@ -36,7 +36,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def prepare(monkeypatch: pytest.MonkeyPatch) -> Prepare:
     """Run the command in this process, with the stand-in for a detector."""
-    monkeypatch.setattr(run, 'find_detector', photographs.find_detector)
+    monkeypatch.setattr(preparing, 'find_detector', photographs.find_detector)
 
     def call(source: Path, output: Path, *more: object) -> int:
         return prepare_dataset.main([str(word) for word in words(source, output, *more)])

@@ -10,18 +10,18 @@ import pytest
 
 from gpen.data.image_io import write_image
 from gpen.data.paired_dataset import PairedImageDataset
-from gpen.data.storage import write_arrow, write_lmdb, write_parquet, writing
+from gpen.data.storage import write_lmdb, write_tables, writing
 
 SIZE = 8
 COUNT = 30
-ROWS = 4  # in a block
-BLOCKS = 8
+ROWS = 4  # of a row group
+GROUPS = 8
 KINDS = ('disk', 'lmdb', 'arrow', 'arrow file', 'parquet', 'parquet file', 'streamed', 'streamed pattern')
 TABLE = {'type': 'datasets', 'buffer_size': 8}
 
 
 def make_stores(folder: Path) -> Path:
-    """Write 30 pairs in every kind of storage below ``folder``; Arrow and Parquet in blocks of 4 rows."""
+    """Write 30 pairs in every kind of storage below ``folder``; Parquet in row groups of 4 rows."""
     names = [f'face{number:02d}.png' for number in range(COUNT - 3)]
     names += ['more/face.with.dots.png', 'more/face ähnlich.webp', 'zuletzt.jpg']
     for number, name in enumerate(names):
@@ -29,11 +29,11 @@ def make_stores(folder: Path) -> Path:
         write_image(folder / 'sharp' / name, image)
         write_image(folder / 'blurry' / name, image / 2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, 'ROWS_PER_BLOCK', ROWS)
+        patch.setattr(writing, 'ROWS_PER_GROUP', ROWS)
         for side in ('sharp', 'blurry'):
             assert write_lmdb(folder / side, folder / f'{side}.lmdb') == COUNT
-            assert write_arrow(folder / side, folder / f'{side}.arrow') == COUNT
-            assert write_parquet(folder / side, folder / f'{side}.parquet') == COUNT
+            assert write_tables(folder / side, folder / f'{side}.arrow', 'arrow') == COUNT
+            assert write_tables(folder / side, folder / f'{side}.parquet', 'parquet') == COUNT
     return folder
 
 

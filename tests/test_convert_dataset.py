@@ -15,7 +15,7 @@ import yaml
 
 import convert_dataset
 from conftest import ROOT, run_code, tiny_options, write_options, write_pairs
-from gpen.data.storage import LmdbStorage, find_backend, open_storage, write_parquet, writing
+from gpen.data.storage import LmdbStorage, find_backend, open_storage, write_tables, writing
 from gpen.options import parse_options
 
 pa = pytest.importorskip('pyarrow')
@@ -76,7 +76,7 @@ def test_shards_have_the_size_that_was_asked_for(
     for path in faces.rglob('*.png'):
         with path.open('ab') as stream:
             stream.write(bytes(600_000))  # bytes after the end of an image are no damage
-    monkeypatch.setattr(writing, 'ROWS_PER_BLOCK', 1)
+    monkeypatch.setattr(writing, 'ROWS_PER_GROUP', 1)
     assert convert('--input', faces, '--output', tmp_path / f'x.{kind}', '--shard_size', 1) == 0
     shards = sorted(path.name for path in (tmp_path / f'x.{kind}').glob('data-*'))
     assert shards == [f'data-{number:05d}-of-00003.{kind}' for number in range(3)]
@@ -128,7 +128,7 @@ def test_option_lines_of_one_folder_are_relative_to_the_project(
     assert len(open_storage(lines['dataroot_gt'], lines['io_backend']).keys()) == 7
 
 
-def test_what_lies_in_another_order_is_read_block_by_block(faces: Path, tmp_path: Path) -> None:
+def test_what_lies_in_another_order_is_read_in_that_order(faces: Path, tmp_path: Path) -> None:
     contents = files_in(faces)
     order = ['z.png', 'a.png', 'more/f.png', 'e.jpg']
     rows = [{'bytes': contents[name], 'path': name} for name in order]
@@ -207,7 +207,7 @@ def test_names_never_lead_out_of_the_target(
         message = fail(capsys, '--input', tmp_path / source, '--output', tmp_path / 'out' / 'x', '--to', 'disk')
         assert f'the name {name!r} of ' in message
         assert set(tmp_path.rglob('*')) == before
-    assert LmdbStorage(tmp_path / 'x.lmdb').problems()
+    assert LmdbStorage(tmp_path / 'x.lmdb').problems
 
 
 def test_paths_of_the_images_lead_nowhere_either(
@@ -240,7 +240,7 @@ def test_mistakes_on_the_command_line_are_explained(
     assert 'There is no folder' in fail(capsys, '--input', tmp_path / 'no', '--output', target)
     (tmp_path / 'empty').mkdir()
     assert 'it holds no images' in fail(capsys, '--input', tmp_path / 'empty', '--output', target)
-    write_parquet(faces, tmp_path / 'table')
+    write_tables(faces, tmp_path / 'table', 'parquet')
     for wrong, words in (('{type: datasets, imag: a}', 'no such option'), ('image', 'no block'), ('{a: [', 'no block')):
         assert words in fail(capsys, '--input', tmp_path / 'table', '--output', target, '--io_backend', wrong)
     assert find_backend(tmp_path / 'table') == {'type': 'datasets'}

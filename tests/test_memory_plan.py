@@ -17,7 +17,7 @@ from conftest import tiny_options
 from gpen.memory import forecast as memory_forecast
 from gpen.memory import plan as memory_plan
 from gpen.memory.forecast import Rehearsal, choose_iterations
-from gpen.memory.plan import Recipe, Setting
+from gpen.memory.plan import BatchSetting, Recipe
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
@@ -38,11 +38,11 @@ def write(folder: Path, **changes: Any) -> Recipe:
     return Recipe(str(file))
 
 
-def middle(folder: Path, checkpoint: bool, parts: int) -> Options:
+def middle(folder: Path, checkpoint: bool, micro_batches: int) -> Options:
     """Networks that need about 150 MB at a batch of 4; R1 in each third step."""
     both = {'size': 32, 'narrow': 0.25, 'grad_checkpoint': checkpoint}
     recipe = write(folder, network_g=both, network_d=both, train={'feature_matching_opt': FEATURE_MATCHING})
-    return recipe.read('datasets:train:batch_size_per_gpu=4', f'datasets:train:accumulate={parts}')
+    return recipe.read('datasets:train:batch_size_per_gpu=4', f'datasets:train:accumulate={micro_batches}')
 
 
 def measure_real_steps(options: Options) -> dict[int, int]:
@@ -67,9 +67,11 @@ def measure_real_steps(options: Options) -> dict[int, int]:
     return peaks
 
 
-@pytest.mark.parametrize(('checkpoint', 'parts'), [(False, 1), (True, 2)])
-def test_forecast_is_within_a_tenth_of_what_real_steps_allocate(tmp_path: Path, checkpoint: bool, parts: int) -> None:
-    options = middle(tmp_path, checkpoint, parts)
+@pytest.mark.parametrize(('checkpoint', 'micro_batches'), [(False, 1), (True, 2)])
+def test_forecast_is_within_a_tenth_of_what_real_steps_allocate(
+    tmp_path: Path, checkpoint: bool, micro_batches: int
+) -> None:
+    options = middle(tmp_path, checkpoint, micro_batches)
     rehearsal = Rehearsal(options)
     for iteration, real in measure_real_steps(options).items():
         assert rehearsal.measure(iteration, 4).total == pytest.approx(real, rel=0.1), f'iteration {iteration}'
@@ -114,12 +116,12 @@ def test_identity_loss_counts_without_its_weights(tmp_path: Path) -> None:
 
 
 def test_switches_lower_the_forecast(tmp_path: Path) -> None:
-    plain, checkpoint, parts = (
+    plain, checkpoint, micro_batches = (
         Rehearsal(middle(tmp_path, on, count)).measure(3, 4).activations
         for on, count in ((False, 1), (True, 1), (False, 4))
     )
     assert checkpoint < 0.8 * plain
-    assert parts < 0.5 * plain
+    assert micro_batches < 0.5 * plain
 
 
 @pytest.mark.parametrize(
@@ -150,9 +152,9 @@ def test_proposals_fit_are_largest_and_their_settings_give_what_was_promised(
     monkeypatch.setattr(memory_plan, 'usable_bytes', lambda _: limit)
     proposals = list(memory_plan.propose(recipe, 1))
     first, second = proposals[:2]
-    assert first.setting == Setting(2, 1, checkpoint=False)
+    assert first.setting == BatchSetting(2, 1, checkpoint=False)
     assert second.setting.batch == 6
-    assert second.setting.parts > 1
+    assert second.setting.micro_batches > 1
     assert any(proposal.checkpoint for proposal in proposals)
     assert all(proposal.peak <= limit for proposal in proposals)
     for proposal in (second, proposals[-1]):
@@ -167,7 +169,7 @@ def test_batch_that_is_no_power_of_two_stays_where_it_fits(tmp_path: Path, monke
     recipe = Recipe(write(tmp_path, train=NO_GAN).file, ('datasets:train:batch_size_per_gpu=12',))
     monkeypatch.setattr(memory_plan, 'usable_bytes', lambda _: peak_of(recipe) + 1000)
     proposals = list(memory_plan.propose(recipe, 1))
-    assert proposals[0].setting == Setting(12, 1, checkpoint=False)
+    assert proposals[0].setting == BatchSetting(12, 1, checkpoint=False)
     assert proposals[0].changes == ()
 
 
@@ -195,7 +197,7 @@ def test_script_says_where_nothing_fits(
     assert plan_memory.main(['-opt', write(tmp_path, train=NO_GAN).file, '--gpu_memory', '1']) == 0
     printed = capsys.readouterr().out
     assert printed.count('| none fits |') == 2
-    assert printed.count('| in parts: none fits |') == 2
+    assert printed.count('| in micro-batches: none fits |') == 2
     assert 'does not fit as it is' in printed
 
 

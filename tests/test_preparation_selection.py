@@ -13,7 +13,7 @@ from conftest import SHARED
 from gpen.errors import UserError
 from gpen.preparation.photos import list_photos
 from gpen.preparation.selection import Entry, list_entries, mark_duplicates, name_faces, reject, stable_number
-from gpen.preparation.settings import Settings
+from gpen.preparation.settings import PreparationSettings
 from gpen.preparation.splitting import group_photos, split_groups
 from gpen.preparation.work import FoundFace, PhotoRecord
 
@@ -21,7 +21,9 @@ GROUPS = r'^(canada|london)(?:smile)?_(\d+)'
 GOOD = FoundFace(
     box=(10, 10, 110, 110), score=0.99, sharpness=5.0, pose=(0, 0, 0), padding=0.0, scale=1.0, fingerprint=0
 )
-SETTINGS = Settings(Path('in'), Path('out'), {'type': 'simple'}, min_face=50, min_sharpness=1.0, duplicates=-1)
+SETTINGS = PreparationSettings(
+    Path('in'), Path('out'), {'type': 'simple'}, min_face=50, min_sharpness=1.0, duplicates=-1
+)
 
 
 def entry(name: str, **changes: Any) -> Entry:

@@ -16,7 +16,8 @@ import photographs
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import write_image
 from gpen.errors import UserError
-from gpen.preparation import pairs, run
+from gpen.preparation import pairs
+from gpen.preparation import prepare as preparing
 from gpen.utils import files
 from photographs import FACES, Prepare, are_gone, count_calls, draw_photo, read_manifest, read_tree, save, words
 
@@ -63,8 +64,8 @@ def test_without_ray_the_user_is_told_to_install_it(
 def test_order_in_which_photographs_are_done_changes_no_byte(
     finished: Path, photos: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = run.list_photos
-    monkeypatch.setattr(run, 'list_photos', lambda root: (real(root)[0][::-1], real(root)[1]))
+    real = preparing.list_photos
+    monkeypatch.setattr(preparing, 'list_photos', lambda root: (real(root)[0][::-1], real(root)[1]))
     assert prepare(photos, tmp_path / 'set') == 0
     found, wanted = read_tree(tmp_path / 'set'), read_tree(finished)
     found.pop('dataset.json')  # states the photographs in the order in which they were listed
@@ -133,7 +134,7 @@ def test_images_of_an_earlier_run_that_are_cut_off_are_made_again(
     finished: Path, photos: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(run, 'write_manifest', lambda *_: (_ for _ in ()).throw(UserError('the disk is full')))
+        patch.setattr(preparing, 'write_manifest', lambda *_: (_ for _ in ()).throw(UserError('the disk is full')))
         assert prepare(photos, tmp_path / 'set') == 2
     for pattern in ('photos/*/*.png', 'set-*/train/blurry/*.png'):
         image = min((tmp_path / 'set' / '.work').glob(pattern))
@@ -161,7 +162,7 @@ def test_run_stopped_while_it_moves_its_parts_is_finished_by_the_next(
         patch.setattr(Path, 'replace', replace)
         assert prepare(photos, tmp_path / 'set') == 130
     assert not (tmp_path / 'set' / 'dataset.json').exists()
-    monkeypatch.setattr(run, 'Workers', None)  # nothing is left to do
+    monkeypatch.setattr(preparing, 'Pool', None)  # nothing is left to do
     assert prepare(photos, tmp_path / 'set') == 0
     assert read_tree(tmp_path / 'set') == read_tree(finished)
 
@@ -222,8 +223,8 @@ def test_finished_data_set_is_left_as_it_is(
     assert prepare(photos, output) == 0
     before = read_tree(output)
     with monkeypatch.context() as patch:
-        patch.setattr(run, 'Workers', None)
-        patch.setattr(run, 'find_detector', None)
+        patch.setattr(preparing, 'Pool', None)
+        patch.setattr(preparing, 'find_detector', None)
         assert prepare(photos, output, '--workers', 2) == 0
     assert 'already there' in capsys.readouterr().out
     assert prepare(photos, output, '--seed', 11) == 2
@@ -251,7 +252,7 @@ def test_photograph_that_changed_while_the_run_was_stopped_is_looked_at_again(
     for n in range(3):
         save(tmp_path / 'in' / f'{n}.png', draw_photo(n))
     with monkeypatch.context() as patch:
-        patch.setattr(run, 'write_manifest', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(preparing, 'write_manifest', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert prepare(tmp_path / 'in', tmp_path / 'set', '--weights', tmp_path / 'calls') == 130
     save(tmp_path / 'in' / '1.png', draw_photo(5, faces=2))
     assert prepare(tmp_path / 'in', tmp_path / 'set', '--weights', tmp_path / 'calls') == 0
@@ -287,6 +288,6 @@ def test_one_run_at_a_time_uses_a_folder(
 def test_killed_worker_is_explained(
     photos: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run, 'process_photo', photographs.kill_worker)
+    monkeypatch.setattr(preparing, 'process_photo', photographs.kill_worker)
     assert prepare(photos, tmp_path / 'set', '--workers', 2) == 2
     assert 'fewer --workers' in capsys.readouterr().err

@@ -16,17 +16,11 @@ import pytest
 
 from conftest import ROOT, run_code
 from gpen.errors import UserError
-from gpen.reporting.report import write_report
-from gpen.reporting.run import read_run
-from gpen.reporting.run_log import read_log
+from gpen.reporting.recorded_run import read_run
+from gpen.reporting.run_page import write_report
 
 EVIL = '<script>alert("x")</script>'
-ABOUT = """2026-03-01 10:00:00 INFO Training on the CPU with 2 threads.
-2026-03-01 10:00:00 INFO network_g: GPEN, 402,904 parameters
-Data: 7 pairs to train on, 3 to validate on
-Length: 400 iterations, 10 an epoch, 40 epochs
-"""
-FINISHED = '2026-03-01 10:05:00 INFO Finished: all 400 iterations are done. Time: 5:00.\n'
+FINISHED = {'status': 'finished', 'reason': 'Finished: all 400 iterations are done.'}
 
 
 class Links(HTMLParser):
@@ -60,12 +54,27 @@ def make_records(count: int = 40, best_at: int = 30, **more: Any) -> list[dict[s
     return records
 
 
-def write_run(folder: Path, records: list[dict[str, Any]], log: str = ABOUT + FINISHED, end: str = '') -> Path:
-    """Write the folder of a run; ``end`` comes after the last record."""
+def write_run(folder: Path, records: list[dict[str, Any]], end: str = '', **changes: Any) -> Path:
+    """Write the folder of a finished run; ``end`` comes after the last record, ``changes`` go to its ``run.json``."""
     folder.mkdir(parents=True)
     lines = ''.join(json.dumps(record) + '\n' for record in records)
     (folder / 'metrics.jsonl').write_text(lines + end, encoding='utf-8')
-    (folder / 'train.log').write_text(log, encoding='utf-8')
+    metrics = {'psnr': {'higher_is_better': True}, 'lpips': {'higher_is_better': False}}
+    content = {
+        **{'format': 1, 'name': folder.name, 'version': '9.9', 'torch': '2.14.1', 'python': '3.11.7'},
+        **{'git_commit': None, 'command': ['codes/train.py'], 'devices': ['cpu: of a test, 2 threads'], 'processes': 1},
+        **{'started': '2026-03-01T10:00:00', 'updated': '2026-03-01T10:05:00', 'ended': None, 'seconds': 300.0},
+        **{'iteration': records[-1]['iter'] if records else 0, 'total_iterations': 400, 'iterations_per_epoch': 10},
+        **{'resumes': 0, 'metrics': metrics, 'stopping_metric': 'psnr', 'train_images': 7, 'val_images': 3},
+        **{'batch_size': 2, **FINISHED, **changes},
+    }
+    (folder / 'run.json').write_text(json.dumps(content), encoding='utf-8')
+    return folder
+
+
+def make_old(folder: Path) -> Path:
+    """Make the folder of a run that of one made before there was a ``run.json``."""
+    (folder / 'run.json').unlink()
     return folder
 
 
@@ -104,35 +113,38 @@ def test_a_report_tells_how_a_run_went(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('end', 'state'),
+    ('status', 'reason', 'state'),
     [
-        ('2026-03-01 10:05:00 INFO Early stopping: psnr has not improved for 3 validations. Time: 1.', 'stopped early'),
-        ('2026-03-01 10:05:00 INFO Stopped by SIGTERM after iteration 207. Time: 5:00.', 'stopped by a signal'),
-        ('2026-03-01 10:05:00 ERROR The loss was not finite 10 times in a row.', 'failed'),
-        ('2026-03-01 10:05:00 INFO epoch 20  iter 200/400  G_loss_pixel 0.1  0.1 s/it', 'ended without a word'),
-        (FINISHED + ABOUT, 'ended without a word'),  # continued after that
+        ('stopped_early', 'Early stopping: psnr has not improved for 3 validations.', 'stopped early'),
+        ('stopped', 'Stopped by SIGTERM after iteration 207.', 'stopped by a signal'),
+        ('failed', 'The loss was not finite 10 times in a row.', 'failed'),
+        ('running', '', 'ended without a word'),
     ],
 )
-def test_a_report_says_why_a_run_ended(tmp_path: Path, end: str, state: str) -> None:
-    words = read_words(report(write_run(tmp_path / 'run', make_records(20), ABOUT + end + '\n')))
+def test_a_report_says_why_a_run_ended(tmp_path: Path, status: str, reason: str, state: str) -> None:
+    iteration = 207 if 'SIGTERM' in reason else 200
+    folder = write_run(tmp_path / 'run', make_records(20), status=status, reason=reason, iteration=iteration)
+    words = read_words(report(folder))
     assert f'State {state}' in words
-    assert end[25:].strip().split('.')[0] in words or state == 'ended without a word'
+    assert reason in words
     if state == 'stopped early':
         assert 'To go' not in words
     else:
-        left = '0:48' if 'SIGTERM' in end else '0:50'  # of the 193 or 200 that are left, at 0.25 s each
+        left = '0:48' if 'SIGTERM' in reason else '0:50'  # of the 193 or 200 that are left, at 0.25 s each
         assert f'To go {left}' in words
 
 
-def test_a_run_that_is_going_on_is_called_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize('changes', [{'status': 'running', 'reason': ''}, {}])
+def test_a_run_that_is_going_on_is_called_so(tmp_path: Path, changes: dict[str, str]) -> None:
     from gpen.runs.experiment import lock_experiment
 
-    folder = write_run(tmp_path / 'run', make_records(20), ABOUT)
+    folder = write_run(tmp_path / 'run', make_records(20), **changes)
     with lock_experiment(folder):
         words = read_words(report(folder))
     assert 'State running' in words
     assert '200 of 400 iterations are done; about 0:50 of training left' in words
-    assert 'State ended without a word' in read_words(report(folder))
+    after = 'ended without a word' if changes else 'finished'
+    assert f'State {after}' in read_words(report(folder))
 
 
 def test_several_runs_are_compared(tmp_path: Path) -> None:
@@ -158,11 +170,14 @@ def test_several_runs_are_compared(tmp_path: Path) -> None:
 
 
 def test_names_from_files_are_only_text(tmp_path: Path) -> None:
-    log = ABOUT.replace('GPEN', EVIL) + f'2026-03-01 10:01:00 WARNING {EVIL}\n' + FINISHED
     records = make_records(3, **{EVIL: 0.5})
     records.append({'iter': 30, 'epoch': 3, 'phase': 'val', f'val/{EVIL}': 1.0})
     records.append({'iter': 30, 'epoch': 3, 'phase': 'health', 'message': EVIL, EVIL: EVIL})
-    folder = write_run(tmp_path / '<img src=x onerror=alert(1)>', records, log)
+    records.append({'iter': 30, 'epoch': 3, 'phase': 'event', 'name': EVIL, 'severity': 'error', 'sentence': EVIL})
+    told = dict.fromkeys(('version', 'torch', 'python', 'git_commit', 'reason'), EVIL)
+    metrics = {EVIL: {'higher_is_better': True}}
+    folder = write_run(tmp_path / '<img src=x onerror=alert(1)>', records, **told, devices=[EVIL], metrics=metrics)
+    (folder / 'options.yml').write_text(json.dumps({EVIL: EVIL}))
     page = report(folder)
     assert EVIL not in page
     assert page.count('&lt;script&gt;') > 5
@@ -184,9 +199,8 @@ def test_a_report_is_made_of_what_there_is(tmp_path: Path) -> None:
     records = [record for record in make_records(3) if record['phase'] == 'train']
     words = read_words(report(write_run(tmp_path / 'no validation', records)))
     assert 'Nothing was validated yet' in words
-    assert 'neither a training state nor a TensorBoard file' in words
-    empty = write_run(tmp_path / 'just started', [], '')
-    (empty / 'train.log').unlink()
+    assert 'neither options.yml nor a training state' in words
+    empty = make_old(write_run(tmp_path / 'just started', []))
     words = read_words(report(empty))
     assert 'Nothing was recorded yet' in words
     assert 'Iterations 0 Speed –' in words
@@ -211,13 +225,15 @@ def test_health_findings_and_warnings_are_shown(tmp_path: Path) -> None:
     records = make_records(3)
     records.append({'iter': 20, 'epoch': 2, 'phase': 'health', **finding})
     records.append({'iter': 20, 'epoch': 2, 'phase': 'val', 'val/variety': 0.9, 'val/psnr': 20})
-    log = (
-        f'{ABOUT}2026-03-01 10:01:00 WARNING Something odd\nin two lines.\n'
-        f'2026-03-01 10:02:00 WARNING Health, iter 20: Halve the rate.\n{FINISHED}'
-    )
-    words = read_words(report(write_run(tmp_path / 'run', records, log)))
+    odd = {'name': 'warning', 'severity': 'warning', 'sentence': 'Something odd\nin two lines.'}
+    calm = {'name': 'resume', 'severity': 'info', 'sentence': 'All is well.'}
+    records += [{'iter': iteration, 'epoch': 2, 'phase': 'event', **odd} for iteration in (10, 20)]
+    records += [{'iter': 20, 'epoch': 2, 'phase': 'event', **calm}, {'iter': 20, 'phase': 'of a later version'}]
+    words = read_words(report(write_run(tmp_path / 'run', records)))
     assert 'iteration kind finding 20 warning Halve the rate. Variety' in words
-    assert '2026-03-01 10:01 Something odd in two lines.' in words
+    assert 'iteration message 10 Something odd in two lines.' in words
+    assert words.count('Something odd') == 1
+    assert 'All is well' not in words
     assert words.count('Halve the rate.') == 1
     assert 'Best variety' not in words
     healthy = read_words(report(write_run(tmp_path / 'healthy', [r for r in records if r['phase'] != 'health'])))
@@ -254,21 +270,58 @@ def test_folders_that_are_none_are_said_with_what_to_do(tmp_path: Path) -> None:
     assert result.stderr.startswith('Error: There is no folder')
 
 
-def test_the_time_of_a_run_leaves_out_the_breaks(tmp_path: Path) -> None:
-    later = ABOUT.replace('10:00:00', '20:00:00').replace(
-        'INFO Training', 'INFO Continuing from a/200.state, after iteration 200.\n2026-03-01 20:00:00 INFO Training'
-    )
-    log = (
-        f'{ABOUT}2026-03-01 10:02:00 INFO epoch 20  iter 200/400  G_loss_pixel 1\n'
-        '2026-03-01 10:02:30 INFO Stopped by SIGINT after iteration 203. Time: 2:30.\n'
-        f'{later}2026-03-01 20:01:00 INFO Finished: all 400 iterations are done. Time: 1:00.\n'
-    )
-    (tmp_path / 'train.log').write_text(log)
-    findings = read_log(tmp_path / 'train.log')
-    assert findings.seconds == 210
-    assert findings.continued == [200]
-    assert findings.ending == 'finished'
-    assert findings.total == 400
+def test_a_continued_run_shows_its_time_and_where_it_was_continued(tmp_path: Path) -> None:
+    records = make_records()
+    for name, iteration in (('start', 0), ('resume', 200), ('resume', 200), ('resume', 310)):
+        about = {'name': name, 'severity': 'info', 'sentence': 'From the newest state.'}
+        records.append({'iter': iteration, 'epoch': 1, 'phase': 'event', **about})
+    folder = write_run(tmp_path / 'run', records, resumes=3, seconds=210)
+    assert read_run(folder, '').resumed_at == [200, 310]
+    page = report(folder)
+    assert 'Time 3:30 from 2026-03-01 10:00, continued 3 times' in read_words(page)
+    drawings = page.split('<svg')[3:]  # PSNR and LPIPS come first
+    assert len(drawings) == 5
+    assert all(drawing.count('<title>continued</title>') == 2 for drawing in drawings)
+
+
+def test_the_direction_of_a_metric_is_the_one_that_the_run_recorded(tmp_path: Path) -> None:
+    values = (0.5, 0.2, 0.4)  # its name says nothing about a distance
+    records = [{'iter': n, 'epoch': n, 'phase': 'val', 'val/edges': value} for n, value in enumerate(values, 1)]
+    for higher, best in ((False, 'Best edges 0.2 at iteration 2'), (True, 'Best edges 0.5 at iteration 1')):
+        folder = write_run(tmp_path / str(higher), records, metrics={'edges': {'higher_is_better': higher}})
+        page = report(folder)
+        assert best in read_words(page)
+        assert best.split()[2] == re.findall(r'<title>best ([^<]*)</title>', page)[0]
+
+
+def test_runs_made_before_there_was_a_run_file_still_open(tmp_path: Path) -> None:
+    import torch
+
+    records = [record | ({'val/edges': 0.3} if record['phase'] == 'val' else {}) for record in make_records(20)]
+    folder = make_old(write_run(tmp_path / 'run', records))
+    (folder / 'training_states').mkdir()
+    torch.save({'options': {'train': {'total_iter': 400}}}, folder / 'training_states' / '200.state')
+    page = report(folder)
+    words = read_words(page)
+    assert 'State not recorded' in words
+    assert '200 of 400 iterations are done. How the run ended is not recorded.' in words
+    assert 'Time – not recorded' in words
+    assert 'Best psnr 24 at iteration 200' in words
+    assert 'Best lpips 0.3 at iteration 200' in words
+    assert 'Last edges 0.3 whether higher is better is not recorded' in words
+    assert 'To go 0:50' in words
+    assert page.count('<title>best ') == 2
+    both = read_words(report(folder, write_run(tmp_path / 'new', records)))
+    assert 'run not recorded 200 of 400 24 ★ 200 0.3 ★ 200 – – 0.25 s/it –' in both
+
+
+@pytest.mark.parametrize('file', ['run.json', 'options.yml'])
+def test_damaged_files_of_a_run_are_said_and_passed_over(tmp_path: Path, file: str) -> None:
+    folder = write_run(tmp_path / 'run', make_records(3))
+    (folder / file).write_bytes(b'{"name": [\xff')
+    words = read_words(report(folder))
+    assert re.search(rf'{file} (is damaged|could not be read)', words)
+    assert 'Iterations 30' in words
 
 
 def test_a_real_run_shows_its_pictures_and_options(trained: Path, tmp_path: Path) -> None:
@@ -280,18 +333,10 @@ def test_a_real_run_shows_its_pictures_and_options(trained: Path, tmp_path: Path
     page = target.read_text(encoding='utf-8')
     words = read_words(page)
     assert 'State finished' in words
-    assert 'train.net_d_reg_every 3' in words  # from the training state
+    assert 'train.net_d_reg_every 3' in words
     captions = re.findall(r'<figcaption>([^<]*)', page)
     assert captions == ['input', 'iteration 4', 'iteration 8', 'sharp']
     assert all(source.startswith(('#', 'data:image/png')) for source in Links(page).sources)
-
-    without_states = tmp_path / 'copy'
-    without_states.mkdir()
-    for name in ('metrics.jsonl', 'tb_logger'):
-        (without_states / name).symlink_to(folder / name)
-    words = read_words(report(without_states))
-    assert 'train.net_d_reg_every 3' in words  # from TensorBoard
-    assert 'without defaults' in words
 
 
 def test_picture_files_are_shown_whole_or_as_columns_through_time(tmp_path: Path) -> None:

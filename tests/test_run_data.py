@@ -161,7 +161,7 @@ def test_a_run_of_an_earlier_version_continues(option_file: Path, tmp_path: Path
 
     succeed(option_file, flags=('--auto_resume',))
     assert_same_run(folder_of(option_file), whole)
-    assert run_file_of(option_file).resumes == 0
+    assert run_file_of(option_file).resumes == 1
 
 
 # --- from the command to the gradients

@@ -343,8 +343,8 @@ def test_cpu_threads_respect_the_affinity() -> None:
 
 def test_hardware_threads_of_a_core_count_once_and_a_quota_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr('gpen.data.loader._siblings_of', lambda cpu: f'{cpu % 4},{cpu % 4 + 4}')
-    monkeypatch.setattr('gpen.data.loader._read_cpu_quota', list)
+    monkeypatch.setattr('gpen.utils.cpu._siblings_of', lambda cpu: f'{cpu % 4},{cpu % 4 + 4}')
+    monkeypatch.setattr('gpen.utils.cpu._read_cpu_quota', list)
     assert cpu_threads() == 4
-    monkeypatch.setattr('gpen.data.loader._read_cpu_quota', lambda: [3])
+    monkeypatch.setattr('gpen.utils.cpu._read_cpu_quota', lambda: [3])
     assert cpu_threads() == 3

@@ -15,19 +15,19 @@ from pathlib import Path
 import pytest
 import yaml
 
+import processes
 import search_lr
 from conftest import ROOT, run_code, tiny_options, write_options
 from gpen.errors import UserError
 from gpen.options import parse_options
-from gpen.training.schedule import ExponentialRise
-from gpen.tuning.curves import SKIPPED, Curves, to_curves
+from gpen.runs.recorder import read_metrics
+from gpen.tuning.curves import SKIPPED, to_curves
 from gpen.tuning.display import Display
 from gpen.tuning.plan import Trial
-from gpen.tuning.range_test import analyse
-from gpen.tuning.search import Machines, run_search
-from gpen.tuning.setting import prepare, recommend
-from gpen.tuning.trial import Job, build_overrides, build_rates, run_trial
-from gpen.tuning.workers import Cluster, Devices, choose_devices
+from gpen.tuning.search import run_search
+from gpen.tuning.study import open_study, recommend
+from gpen.tuning.trial_pool import TrialPool, choose_devices
+from gpen.tuning.trial_run import TrialRun, build_overrides, build_rates, run_trial
 
 SCRIPT = 'scripts/search_lr.py'
 ITERATIONS = 16
@@ -109,19 +109,18 @@ def test_the_report_says_the_same_on_the_page_and_in_json(searched) -> None:
         assert text in page
     assert 'http' not in page.replace('http://www.w3.org', '').replace('http-equiv', '')  # nothing is fetched
     assert page.count('<svg') == 4
-    assert (folder / 'report.png').read_bytes().startswith(b'\x89PNG')
     assert {path.name for path in (folder / 'hparams').iterdir()} == {trial['name'] for trial in content['trials']}
 
 
 def test_other_options_start_a_search_anew_and_keep_the_old_one(searched) -> None:
-    from gpen.tuning.setting import claim_folder
+    from gpen.tuning.study import claim_folder
 
     folder, _, _ = searched
     said: list[str] = []
     option_file = str(folder.parents[1] / 'tiny.yml')
-    claim_folder(prepare(option_file, [], ITERATIONS, 'lr_search'), said.append)
+    claim_folder(open_study(option_file, [], ITERATIONS), said.append)
     assert said == []
-    claim_folder(prepare(option_file, [], ITERATIONS + 1, 'lr_search'), said.append)
+    claim_folder(open_study(option_file, [], ITERATIONS + 1), said.append)
     try:
         (archived,) = folder.parent.glob('tiny_lr_search_archived_*')
         assert str(archived) in said[0]
@@ -133,70 +132,23 @@ def test_other_options_start_a_search_anew_and_keep_the_old_one(searched) -> Non
 
 
 def test_a_rate_that_diverges_is_stopped_early_and_judged_too_high(option_file: Path) -> None:
-    setting = prepare(str(option_file), ['logger:use_tb_logger=false'], 2000, 'lr_search')
+    study = open_study(str(option_file), ['logger:use_tb_logger=false'], 2000)
     printed = io.StringIO()
-    found = run_search(setting, Machines(('cpu', 'cpu')), Display(printed), rates=[1e6])
-    assert found.ranking == []
-    assert {trial.rate for trial in found.judgements} == {1e6, 5e5}
-    for trial, judgement in found.judgements.items():
+    pool = TrialPool(study.folder, choose_devices(['cpu', 'cpu'], 0))
+    result = run_search(study, pool, Display(printed), rates=[1e6])
+    assert result.ranking == []
+    assert {trial.rate for trial in result.judgements} == {1e6, 5e5}
+    for trial, judgement in result.judgements.items():
         assert judgement.verdict == 'too high'
         assert 'not finite' in judgement.reason or 'rises fast' in judgement.reason
-        assert max(found.jobs[trial].read_curves().rates.x, default=0) < 1000
+        assert max(result.runs[trial].read_curves().rates.x, default=0) < 1000
     assert f'{Trial(1e6, 4.0).label}: too high' in printed.getvalue()
 
 
-def test_a_range_test_finds_where_the_loss_falls_and_where_it_diverges(
-    option_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ['-opt', option_file, '--range_test', '--rates', '1e-5', '1e4', '--iterations', '100']
-    arguments += ['--force_yml', 'logger:use_tb_logger=false']
-    assert search_lr.main(list(map(str, arguments))) == 0
-    content = json.loads((option_file.parent / 'experiments' / 'tiny_lr_range_test' / 'range_test.json').read_text())
-    assert 1e-5 < content['recommended'] <= 1.01 * content['steepest']  # it is rounded
-    assert content['steepest'] < content['diverges'] < 1e4
-    assert content['recommended'] <= content['diverges'] / 10 * 1.01  # three digits
-    assert content['yaml'] in capsys.readouterr().out
-
-
-def test_the_rate_rises_by_the_same_share_each_time_and_stays_at_the_top() -> None:
-    schedule = ExponentialRise(steps=4, factor=1000.0)
-    assert [schedule.rate(1e-6, n) for n in range(6)] == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3, 1e-3, 1e-3])
-
-
-def rising(losses: list[float], factor: float = 1.1) -> Curves:
-    lines = [
-        {'iter': n, 'phase': 'train', 'G_loss_pixel': loss, 'lr_g': 1e-6 * factor**n} for n, loss in enumerate(losses)
-    ]
-    return to_curves(lines)
-
-
-def test_the_recommended_rate_is_where_the_loss_falls_most() -> None:
-    losses = [1.0] * 40 + [1.0 - 0.04 * n for n in range(20)] + [0.2] * 30
-    finding = analyse(rising(losses))
-    assert finding.steepest == pytest.approx(1e-6 * 1.1**58, rel=0.6)
-    assert finding.recommended == pytest.approx(finding.steepest, rel=1e-2)
-    assert finding.diverges is None
-    assert 'does not diverge' in finding.reason
-
-
-def test_the_recommended_rate_keeps_away_from_where_it_diverges() -> None:
-    losses = [1.0] * 40 + [1.0 - 0.04 * n for n in range(20)] + [0.4, 1.0, 3.0, 9.0]
-    finding = analyse(rising(losses))
-    assert finding.diverges == pytest.approx(1e-6 * 1.1**63)
-    assert finding.recommended == pytest.approx(finding.diverges / 10, rel=1e-2)
-
-
-def test_a_loss_that_never_falls_recommends_nothing() -> None:
-    finding = analyse(rising([1.0 + 0.001 * n for n in range(60)]))
-    assert finding.recommended is None
-    assert 'never falls' in finding.reason
-    assert analyse(rising([1.0] * 3)).recommended is None
-
-
-def python_job(folder: Path, code: str) -> Job:
-    """A job that runs some Python instead of training; its folder is in the variable ``folder``."""
+def python_run(folder: Path, code: str) -> TrialRun:
+    """A run that runs some Python instead of training; its folder is in the variable ``folder``."""
     start = 'import sys, time, pathlib; folder = pathlib.Path(sys.argv[1]); folder.mkdir(parents=True, exist_ok=True)\n'
-    return Job('G 1e-3', (sys.executable, '-S', '-c', start + code, str(folder)), folder, 100, None)
+    return TrialRun('G 1e-3', (sys.executable, '-S', '-c', start + code, str(folder)), folder, 100, None)
 
 
 RECORD = '{"iter": %d, "phase": "train", "G_loss_pixel": %g, "lr_g": 1e-3}\\n'
@@ -215,49 +167,59 @@ time.sleep(60)
     from gpen.tuning.judge import find_too_high
 
     started = time.monotonic()
-    assert run_trial(python_job(tmp_path / 'run', code), {}, lambda: False, find_too_high)
+    assert run_trial(python_run(tmp_path / 'run', code), {}, lambda: False, find_too_high)
     assert time.monotonic() - started < 30
     assert (tmp_path / 'run' / 'ended').exists()
 
 
 def test_a_trial_that_is_asked_to_stop_gives_nothing_to_judge(tmp_path: Path) -> None:
-    job = python_job(tmp_path / 'run', 'time.sleep(60)')
-    assert run_trial(job, {}, job.folder.exists, never) is False
+    run = python_run(tmp_path / 'run', 'time.sleep(60)')
+    assert run_trial(run, {}, run.folder.exists, never) is False
 
 
 def test_a_trial_that_fails_for_another_reason_says_its_own_words(tmp_path: Path) -> None:
-    job = python_job(tmp_path / 'run', "print('Error: No space left.'); sys.exit(2)")
+    run = python_run(tmp_path / 'run', "print('Error: No space left.'); sys.exit(2)")
     with pytest.raises(UserError, match=r'G 1e-3 failed with status 2, and not because of its rate.*\nNo space left'):
-        run_trial(job, {}, lambda: False, never)
-    job = python_job(tmp_path / 'other', 'raise ValueError("what is this")')
+        run_trial(run, {}, lambda: False, never)
+    run = python_run(tmp_path / 'other', 'raise ValueError("what is this")')
     with pytest.raises(UserError, match='what is this'):
-        run_trial(job, {}, lambda: False, never)
+        run_trial(run, {}, lambda: False, never)
 
 
 def test_each_device_runs_one_trial_at_a_time_and_one_failure_ends_all(tmp_path: Path) -> None:
     code = "import os; (folder / 'device').write_text(os.environ['CUDA_VISIBLE_DEVICES'])"
-    jobs = [python_job(tmp_path / str(n), code) for n in range(4)]
-    devices = Devices([{'CUDA_VISIBLE_DEVICES': '5'}, {'CUDA_VISIBLE_DEVICES': '7'}])
-    done = dict(devices.run(jobs, never, lambda: False))
-    assert set(done) == set(jobs)
+    runs = [python_run(tmp_path / str(n), code) for n in range(4)]
+    devices = TrialPool(tmp_path, [{'CUDA_VISIBLE_DEVICES': '5'}, {'CUDA_VISIBLE_DEVICES': '7'}])
+    done = dict(devices.run(runs, never, lambda: False))
+    assert set(done) == set(runs)
     assert all(done.values())
-    assert {(job.folder / 'device').read_text() for job in jobs} == {'5', '7'}
-    slow = python_job(tmp_path / 'slow', 'time.sleep(60)')
+    assert {(run.folder / 'device').read_text() for run in runs} == {'5', '7'}
+    slow = python_run(tmp_path / 'slow', 'time.sleep(60)')
     started = time.monotonic()
     with pytest.raises(UserError, match='failed with status 3'):
-        list(devices.run([slow, python_job(tmp_path / 'bad', 'time.sleep(0.5); sys.exit(3)')], never, lambda: False))
+        list(devices.run([slow, python_run(tmp_path / 'bad', 'time.sleep(0.5); sys.exit(3)')], never, lambda: False))
     assert time.monotonic() - started < 30
 
 
 def test_a_ray_cluster_runs_trials_and_hands_on_what_failed(tmp_path: Path) -> None:
     pytest.importorskip('ray')
-    jobs = [python_job(tmp_path / str(n), "(folder / 'done').touch()") for n in range(2)]
-    with Cluster('local', tmp_path) as cluster:
-        assert dict(cluster.run(jobs, never, lambda: False)) == dict.fromkeys(jobs, True)
-        assert all((job.folder / 'done').exists() for job in jobs)
-        bad = python_job(tmp_path / 'bad', 'sys.exit(3)')
+    code = "import os; (folder / 'parent').write_text(str(os.getppid()))"
+    runs = [python_run(tmp_path / str(n), code) for n in range(2)]
+    with TrialPool(tmp_path, ray='local') as cluster:
+        assert dict(cluster.run(runs, never, lambda: False)) == dict.fromkeys(runs, True)
+        assert str(os.getpid()) not in [(run.folder / 'parent').read_text() for run in runs]  # Ray started them
+        bad = python_run(tmp_path / 'bad', 'sys.exit(3)')
         with pytest.raises(UserError, match='failed with status 3'):
             list(cluster.run([bad], never, lambda: False))
+
+
+def test_trials_are_stopped_on_ray_and_give_nothing_to_judge(tmp_path: Path) -> None:
+    pytest.importorskip('ray')
+    run = python_run(tmp_path / 'slow', 'time.sleep(60)')
+    started = time.monotonic()
+    with TrialPool(tmp_path, ray='local') as cluster:
+        assert dict(cluster.run([run], never, run.folder.exists)) == {run: False}
+    assert time.monotonic() - started < 50
 
 
 def test_devices_are_those_that_the_user_sees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,15 +268,14 @@ def test_groups_of_parameters_keep_their_share_of_the_rate(option_file: Path) ->
     assert lines['train']['optim_g']['param_groups'] == {'encoder': {'patterns': ['ecd*'], 'lr': '5e-4'}}
 
 
-def test_what_a_skipped_step_is_called_is_known() -> None:
-    import torch
-
-    from gpen.models.step_log import FiniteGuard
-
-    guard = FiniteGuard()
-    guard.record(7, {'G_loss_pixel': torch.tensor(float('nan'))}, ['a.png'])
-    (message,) = guard.review()
-    assert SKIPPED.search(message)
+def test_what_a_skipped_step_is_called_is_known(option_file: Path) -> None:
+    status, printed = processes.run(
+        option_file.parent / 'log', '-opt', option_file, '--force_yml', 'train:optim_g:lr=1e30'
+    )
+    assert status == 2, printed
+    events = read_metrics(option_file.parent / 'experiments' / 'tiny' / 'metrics.jsonl')
+    assert any(event['phase'] == 'event' and event['name'] == SKIPPED for event in events)
+    assert to_curves(events).skipped > 0
 
 
 @pytest.mark.parametrize(
@@ -323,7 +284,6 @@ def test_what_a_skipped_step_is_called_is_known() -> None:
         (['-opt', 'no_such.yml'], 'There is no option file no_such.yml'),
         (['-opt', 'x.yml', '--rates', '-1'], 'not between'),
         (['-opt', 'x.yml', '--rates', 'fast'], "'fast' is not a number"),
-        (['-opt', 'x.yml', '--range_test', '--rates', '1e-3'], 'takes two --rates'),
         (['-opt', 'x.yml', '--ray', 'local', '--devices', '0'], 'leave it out with --ray'),
     ],
 )
@@ -339,18 +299,18 @@ def test_a_training_set_below_a_batch_and_a_ratio_without_discriminator_are_refu
 ) -> None:
     folders = [f'datasets:{phase}:dataroot_gt={tiny_data / phase / "sharp"}' for phase in ('train', 'val')]
     with pytest.raises(UserError, match='has 7 pairs, which is less than a batch of 8'):
-        prepare(str(option_file), ['datasets:train:batch_size_per_gpu=8'], None, 'lr_search')
+        open_study(str(option_file), ['datasets:train:batch_size_per_gpu=8'], None)
     with pytest.raises(UserError, match='do not tell which rate is better'):
-        prepare('options/train/prior_quickstart.yml', folders, None, 'lr_search')
-    setting = prepare(str(option_file), ['train:gan_opt=~', 'network_d=~'], None, 'lr_search')
-    assert setting.iterations == 200
+        open_study('options/train/prior_quickstart.yml', folders, None)
+    study = open_study(str(option_file), ['train:gan_opt=~', 'network_d=~'], None)
+    assert study.iterations == 200
     with pytest.raises(UserError, match='trains no discriminator'):
-        run_search(setting, Machines(), Display(io.StringIO()), ratios=[2.0])
+        run_search(study, TrialPool(study.folder), Display(io.StringIO()), ratios=[2.0])
 
 
 def test_help_comes_at_once() -> None:
     started = time.monotonic()
     result = run_code(SCRIPT, '--help')
     assert result.returncode == 0
-    assert '--range_test' in result.stdout
+    assert '--rates' in result.stdout
     assert time.monotonic() - started < 5

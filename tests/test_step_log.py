@@ -108,3 +108,17 @@ def test_ten_steps_in_a_row_end_training_and_nine_do_not(review_every: int) -> N
     assert 'last.png' in message
     assert 'That is 10 steps in a row' in message
     assert 'Lower train.optim_g.lr' in message
+
+
+@pytest.mark.parametrize('review_every', [1, 100])
+def test_no_skipped_step_before_the_tenth_is_lost_however_seldom_they_are_reviewed(review_every: int) -> None:
+    guard = FiniteGuard()
+    reported: list[str] = []
+    for iteration in range(1, LIMIT + 1):
+        guard.record(iteration, scalars(loss=math.nan), [])
+        if iteration < LIMIT and iteration % review_every == 0:
+            reported += guard.review()
+    with pytest.raises(UserError, match=f'Iteration {LIMIT}: '):
+        guard.review()
+    reported += guard.unreported
+    assert [sentence.split(':')[0] for sentence in reported] == [f'Iteration {n}' for n in range(1, LIMIT)]

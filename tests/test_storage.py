@@ -27,8 +27,8 @@ from gpen.data.storage import (
     DatasetsStorage,
     Storage,
     open_storage,
-    tables,
-    write_parquet,
+    shards,
+    write_tables,
 )
 from gpen.data.storage.shards import ParquetShard
 from gpen.errors import UserError
@@ -162,6 +162,14 @@ def test_names_come_from_the_column_the_path_or_the_row(tmp_path: Path, encoded:
     assert "has no column 'idd'; it has image, id, png, raw. Did you mean 'id'?" in error_of(table, name_column='idd')
 
 
+def test_arrow_files_of_pandas_and_polars_are_read(tmp_path: Path, encoded: list[bytes]) -> None:
+    table = pa.table({'image': encoded, 'name': [f'{number}.png' for number in range(10)]})
+    with pa.OSFile(str(tmp_path / 'a.arrow'), 'wb') as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=3)
+    storage = pickle.loads(pickle.dumps(open_table(tmp_path / 'a.arrow')))  # noqa: S301  (as for a spawned worker)
+    assert [storage.read(key) for key in storage.keys()] == encoded  # noqa: SIM118
+
+
 def test_reading_here_uses_neither_network_nor_home(stores: Path, tmp_path: Path) -> None:
     home = tmp_path / 'home'
     home.mkdir()
@@ -170,10 +178,13 @@ def test_reading_here_uses_neither_network_nor_home(stores: Path, tmp_path: Path
         'def refuse(*_): raise AssertionError("network")\n'
         'socket.socket.connect = socket.getaddrinfo = refuse\n'
         'from gpen.data.storage import open_storage\n'
-        f'for root in {[str(stores / f"sharp.{kind}") for kind in ("arrow", "parquet")]}:\n'
+        'def read_all(root):\n'
         '    storage = open_storage(root, {"type": "datasets"})\n'
         '    assert all(storage.read(key) for key in storage.keys())\n'
+        f'read_all({str(stores / "sharp.parquet")!r})\n'
         'assert not {"datasets", "torch", "huggingface_hub"} & set(sys.modules)\n'
+        f'read_all({str(stores / "sharp.arrow")!r})\n'
+        'assert "torch" not in sys.modules\n'
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith(('XDG_', 'HF_'))}
     environment |= {'HOME': str(home), 'PYTHONDONTWRITEBYTECODE': '1'}
@@ -286,7 +297,7 @@ def test_a_fetch_that_fails_is_tried_again(stores: Path, monkeypatch: pytest.Mon
         return original(*arguments)
 
     storage = open_table(f'file://{stores}/sharp.parquet', streaming=True)
-    monkeypatch.setattr(tables, '_PAUSES', (0, 0, 0))
+    monkeypatch.setattr(shards, '_PAUSES', (0, 0, 0))
     monkeypatch.setattr(ParquetShard, 'read', fail)
     assert storage.read('face03') == (stores / 'sharp' / 'face03.png').read_bytes()
     failures = iter([True] * 4)
@@ -300,11 +311,12 @@ def test_a_fetch_that_fails_is_tried_again(stores: Path, monkeypatch: pytest.Mon
 
 def test_missing_packages_are_named(stores: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, 'datasets', None)
-    assert isinstance(open_table(stores / 'sharp.arrow'), DatasetsStorage)
-    with pytest.raises(UserError, match='pip install datasets'):
-        write_parquet(stores / 'sharp', tmp_path / 'x')
-    monkeypatch.setitem(sys.modules, 'pyarrow.parquet', None)
+    assert isinstance(open_table(stores / 'sharp.parquet'), DatasetsStorage)
     assert 'pip install datasets' in error_of(stores / 'sharp.arrow')
+    with pytest.raises(UserError, match='pip install datasets'):
+        write_tables(stores / 'sharp', tmp_path / 'x', 'parquet')
+    monkeypatch.setitem(sys.modules, 'pyarrow.parquet', None)
+    assert 'pip install datasets' in error_of(stores / 'sharp.parquet')
 
 
 # --- in an option file
@@ -345,6 +357,7 @@ def test_killed_run_on_streamed_shards_continues_bit_for_bit(stores: Path, tmp_p
     ends = []
     for name in ('whole', 'broken'):
         options = table_options(stores, tmp_path / name, 'streamed')
+        options['datasets']['train']['num_worker_per_gpu'] = 2
         options['logger']['save_checkpoint_freq'] = 4
         path = write_options(tmp_path / f'{name}.yml', options)
         if name == 'broken':

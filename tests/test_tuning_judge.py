@@ -121,7 +121,8 @@ def test_a_generator_that_does_not_learn_yet_is_no_error() -> None:
 
 
 def test_skipped_steps_are_too_high() -> None:
-    judgement = judge(to_curves(records(falling()), skipped=3))
+    skips = [{'iter': n, 'phase': 'event', 'name': 'skipped_step'} for n in (12, 13, 25)]
+    judgement = judge(to_curves([*records(falling()), *skips, {'iter': 30, 'phase': 'event', 'name': 'resume'}]))
     assert judgement.verdict == 'too high'
     assert '3 steps were skipped' in judgement.reason
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpen.commands._arguments import add_force_yml, add_option_file
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -20,12 +21,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         prog='test.py',
         description='Score trained generators on pairs of sharp and blurry images, with the blurry input beside them.',
     )
-    parser.add_argument(
-        '-opt',
-        required=True,
-        metavar='FILE',
-        help='option file: of a scoring run, such as options/test/gpen_512.yml, or of a training run, which is scored '
-        'on its datasets.val',
+    add_option_file(
+        parser,
+        'option file: of a scoring run, such as options/test/gpen_512.yml, or of a training run, which is scored on '
+        'its datasets.val',
     )
     parser.add_argument(
         '--model',
@@ -35,7 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="weights to score in place of the file's; of a training run, default: its best, else its latest",
     )
     parser.add_argument('--output', metavar='DIR', help='where results go; default: experiments/NAME/results')
-    parser.add_argument('--force_yml', nargs='+', action='extend', default=[], metavar='KEY:KEY=VALUE')
+    add_force_yml(parser, 'num_gpu=0 name=trial')
     return parser.parse_args(arguments)
 
 

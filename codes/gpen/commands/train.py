@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from gpen.commands._arguments import add_force_yml, add_option_file
 from gpen.commands._run import handle_errors
 
 
@@ -13,20 +14,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(
         prog='train.py', description='Train a face restoration network from an option file.'
     )
-    parser.add_argument('-opt', required=True, metavar='FILE', help='option file, such as options/train/gpen_512.yml')
+    add_option_file(parser)
     parser.add_argument(
         '--auto_resume',
         action='store_true',
         help='continue from the newest state of this run; without it, results of an earlier run are moved aside',
     )
-    parser.add_argument(
-        '--force_yml',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='KEY:KEY=VALUE',
-        help='change options, for instance --force_yml train:optim_g:lr=2e-4 name=trial',
-    )
+    add_force_yml(parser, 'train:optim_g:lr=2e-4 name=trial')
     parser.add_argument(
         '--dry_run',
         action='store_true',

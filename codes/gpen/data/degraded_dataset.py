@@ -1,4 +1,4 @@
-"""Sharp faces, degraded on the fly."""
+"""GT images that are degraded on the fly."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gpen.utils.seeds import derive_generator
 
 @DATASET_REGISTRY.register
 class DegradedFaceDataset(FaceImageDataset):
-    """Sharp (GT) images alone; the blurry (LQ) ones are made when they are asked for, anew in each epoch.
+    """GT images; the LQ images are made when they are asked for, anew in each epoch.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` gives the same dict as ``PairedImageDataset``.  A sample depends on
     the arguments, the epoch and the index, and on nothing else.  A validation set is always asked for epoch 0, so its
-    blurry images stay the same.
+    LQ images stay the same.
 
     Args:
-        dataroot_gt: folder (or what ``io_backend`` reads) of sharp images; a relative path starts at the project's
+        dataroot_gt: folder (or what ``io_backend`` reads) of GT images; a relative path starts at the project's
             root.
         degradation: what makes the LQ image from the GT image: ``{type: gpen}`` or a list of steps.
         size: width and height that GT images are resized to.
@@ -53,12 +53,13 @@ class DegradedFaceDataset(FaceImageDataset):
         if self.in_size > size:
             raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
         try_degradation(degradation)
+
         super().__init__(dataroot_gt, size, augment, io_backend, use_hflip, manual_seed, scan)
         self._degrade = build_degradation(degradation)
 
     def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
-        gt = self.read_sharp(epoch, index)
+        gt = self.read_gt(epoch, index)
         lq = self._degrade(gt, derive_generator(self.manual_seed, 'degrade', epoch, index))
         described = self.describe(index)
         return {

@@ -1,4 +1,4 @@
-"""Sharp faces alone."""
+"""GT images alone, without LQ images."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gpen.utils.seeds import derive_generator
 
 @DATASET_REGISTRY.register
 class FaceImageDataset(Dataset[dict[str, Any]]):
-    """Sharp (GT) images, for a GAN prior to learn from.
+    """GT images, for a GAN prior to learn from.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` gives a dict: ``gt``, 3 x size x size, float32, RGB, [-1, 1],
     ``gt_path``, how messages name the file, and ``name``, the file name without folder and suffix.  A sample depends on
     the arguments, the epoch and the index, and on nothing else.
 
     Args:
-        dataroot_gt: folder (or what ``io_backend`` reads) of sharp images; a relative path starts at the project's
+        dataroot_gt: folder (or what ``io_backend`` reads) of GT images; a relative path starts at the project's
             root.
         size: width and height that images are resized to.
         augment: steps that change an image, such as ``{type: color_jitter}``.
@@ -53,23 +53,25 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
     ) -> None:
         if augment is not None:
             try_degradation(augment)
+
         self.size = size
         self.use_hflip = use_hflip
         self.manual_seed = manual_seed
+        self._augment = None if augment is None else build_degradation(augment)
+
         self.gt = open_storage(dataroot_gt, io_backend)
         self.keys = scan_images(self.gt, check_files=scan)
-        self.blocks = self.gt.blocks(self.keys)
-        self._augment = None if augment is None else build_degradation(augment)
+        self.row_groups = self.gt.row_groups(self.keys)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
-        return {'gt': to_tensor(self.read_sharp(epoch, index)), **self.describe(index)}
+        return {'gt': to_tensor(self.read_gt(epoch, index)), **self.describe(index)}
 
-    def read_sharp(self, epoch: int, index: int) -> np.ndarray:
-        """Return an image as it is in an epoch, mirrored and augmented: size x size x 3."""
+    def read_gt(self, epoch: int, index: int) -> np.ndarray:
+        """Return a GT image, mirrored and augmented for its epoch: size x size x 3, float32, RGB, [-1, 1]."""
         key = self.keys[index]
         gt = resize(read_image(self.gt.read(key), self.gt.describe(key)), self.size)
         augment = derive_generator(self.manual_seed, 'augment', epoch, index)

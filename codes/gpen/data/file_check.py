@@ -1,4 +1,4 @@
-"""Image files: which there are; is one whole, and how large, as its header and its end tell without decoding it."""
+"""Find image files, and check from header and end, without decoding, that a file is whole and how large it is."""
 
 from __future__ import annotations
 
@@ -47,14 +47,15 @@ class DamagedFileError(ValueError):
 def check_complete(stream: BinaryIO) -> None:
     """Raise :class:`DamagedFileError` where the file is empty or cut off, as its own structure tells.
 
-    Decoders return half a picture for some cut-off files, so this comes before decoding.  Bytes after the end of the
-    image (as some cameras and editors leave) are no damage.  A few reads at the start and the end suffice.
+    Decoders return half a picture for some cut-off files, so call this before decoding.  Bytes after the end of the
+    image (as some cameras and editors leave) are no damage.  Only the start and the end of the file are read.
     """
     length = stream.seek(0, SEEK_END)
     stream.seek(0)
     head = stream.read(12)
     if length == 0:
         raise DamagedFileError('it is empty')
+
     if head.startswith(b'\x89PNG\r\n\x1a\n'):
         whole = _occurs_after(stream, _PNG_END, start=8)
     elif head.startswith(b'\xff\xd8'):
@@ -68,6 +69,7 @@ def check_complete(stream: BinaryIO) -> None:
         whole = length >= _find_tiff_end(stream)
     else:
         raise DamagedFileError(_UNKNOWN)
+
     if not whole:
         raise DamagedFileError(_CUT_OFF)
 
@@ -88,6 +90,7 @@ def walk_images(root: Path, on_error: Callable[[OSError], None] | None = None) -
         if real in visited:
             folders.clear()
             continue
+
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
         found += [Path(folder) / name for name in names if name[0] != '.' and name.lower().endswith(SUFFIXES)]
@@ -129,6 +132,7 @@ def _open(stream: BinaryIO) -> ImageFile:
     stream.seek(0)
     head = stream.read(4)
     stream.seek(0)
+
     for start, reader in _READERS.items():
         if head.startswith(start):
             try:

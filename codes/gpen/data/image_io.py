@@ -1,4 +1,4 @@
-"""Image files <-> arrays: the one place that knows OpenCV's BGR order and 8 or 16 bits.
+"""Read image files into arrays and write them: the one module that knows OpenCV's BGR order and 8 or 16 bits.
 
 Inside the package an image is float32, RGB, in [-1, 1]: H x W x 3 as an array, 3 x H x W as a tensor.
 """
@@ -46,6 +46,7 @@ def read_image(source: Path | bytes, name: str = '') -> np.ndarray:
     """
     name = name or (str(source) if isinstance(source, Path) else 'an image in memory')
     data = _read_bytes(source, name) if isinstance(source, Path) else source
+
     try:
         return decode_image(data)
     except DamagedFileError as error:
@@ -78,11 +79,11 @@ class Picture:
 
 
 def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a file of any origin as :func:`read_image` does.
+    """Read a photograph of unknown origin as :func:`read_image` does.
 
     Raises:
-        UserError: the file cannot be read, is cut off, is no such image or has more than ``max_pixels`` pixels, which
-            its header tells before any memory is taken.
+        UserError: the file cannot be read, is cut off, is no such image or has more than ``max_pixels`` pixels by its
+            header, which is read before the pixels take any memory.
     """
     try:
         return decode_picture(_read_bytes(path, str(path)), max_pixels)
@@ -93,10 +94,10 @@ def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
 
 
 def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Return the picture in the bytes of a file of any origin.
+    """Return the picture in the bytes of a photograph of unknown origin.
 
     Raises:
-        DamagedFileError: it is no whole image, or its header tells of more than ``max_pixels`` pixels; the message is a
+        DamagedFileError: it is no whole image, or its header states more than ``max_pixels`` pixels; the message is a
             clause.
     """
     read_size(BytesIO(data), max_pixels)
@@ -128,6 +129,7 @@ def write_image(path: Path, image: np.ndarray | torch.Tensor, bits: int = 8) -> 
         raise UserError(f'Cannot write {path}: no image format has this suffix. Use {", ".join(_WRITE_SUFFIXES)}.')
     if bits not in (8, 16) or (bits == 16 and suffix not in _WRITE_16_BITS):
         raise UserError(f'Cannot write {path} with {bits} bits: 16 bits are for PNG and TIFF, 8 for all formats.')
+
     array = to_array(image) if isinstance(image, torch.Tensor) else image
     try:
         data = encode_image(array, suffix, bits)
@@ -149,6 +151,7 @@ def encode_image(image: np.ndarray, suffix: str = '.png', bits: int = 8) -> byte
         ValueError: the image does not fit the format; the message is a clause.
     """
     bgr = cv2.cvtColor(_quantize(image, np.uint8 if bits == 8 else np.uint16), cv2.COLOR_RGB2BGR)
+
     try:
         done, encoded = cv2.imencode(suffix, bgr, _WRITE_PARAMETERS.get(suffix, []))
     except cv2.error as error:

@@ -1,4 +1,4 @@
-"""From the ``datasets`` options to batches: loaders whose samples do not depend on how many workers read them."""
+"""From the ``datasets`` options to batches; the samples do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing import parent_process, resource_tracker
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import torch
@@ -52,19 +52,19 @@ def build_train_loader(
 
     Args:
         dataset: gives a dict for ``dataset[index]``; one with a true attribute ``takes_epoch`` is asked for
-            ``dataset[epoch, index]``, so that its augmentation can change from epoch to epoch. An attribute ``blocks``
-            (see :class:`gpen.data.blocks.Blocks`) says which samples lie together where they are stored.
-        batch_size: samples per batch of this process.
-        num_workers: processes that read, no more than there are CPUs; 0: the caller's own. The samples do not depend
+            ``dataset[epoch, index]``, so that its augmentation can change from epoch to epoch. An attribute
+            ``row_groups`` (see :class:`gpen.data.row_groups.RowGroups`) says which samples are stored together.
+        batch_size: samples per batch of this rank.
+        num_workers: worker processes, at most one per CPU; 0: read in the caller's process. The samples do not depend
             on it.
         manual_seed: the run's seed.
         start_iteration: first iteration, counted from 0.
-        end_iteration: first iteration not to give; None: go on for ever.
+        end_iteration: the iteration to stop before; None: there is no end.
         pin_memory: copy batches to page-locked memory, where there is a GPU.
         prefetch_factor: batches that each worker reads ahead.
-        start_method: how workers start (fork, spawn, forkserver); None: the platform's way.
-        rank: number of this process.
-        world_size: number of processes that train together.
+        start_method: how workers start (fork, spawn, forkserver); None: the platform's default.
+        rank: this process's rank.
+        world_size: number of ranks.
     """
     sampler = InfiniteBatchSampler(
         len(dataset),
@@ -74,18 +74,11 @@ def build_train_loader(
         end_iteration,
         rank=rank,
         world_size=world_size,
-        blocks=getattr(dataset, 'blocks', None),
+        row_groups=getattr(dataset, 'row_groups', None),
     )
-    return BatchLoader(
-        DataLoader(
-            _Guarded(dataset),
-            batch_sampler=cast(Any, sampler),
-            pin_memory=pin_memory and torch.cuda.is_available(),
-            # Otherwise the loader would draw a number from torch's global generator.
-            generator=torch.Generator().manual_seed(derive_seed(manual_seed, 'loader')),
-            **_worker_arguments(num_workers, prefetch_factor, start_method),
-        )
-    )
+
+    workers = _worker_options(num_workers, prefetch_factor, start_method)
+    return _build_loader(dataset, sampler, derive_seed(manual_seed, 'loader'), pin_memory, workers)
 
 
 def build_val_loader(
@@ -98,26 +91,20 @@ def build_val_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
-    """Return a loader of all samples once, in order; the last batch may be smaller.  Workers wait between uses.
+    """Return a loader of all samples once, in order; the last batch may be smaller.
 
-    With several processes, each gets every ``world_size``-th of these batches, from number ``rank`` on.
+    The workers are kept between uses.  Each rank gets every ``world_size``-th batch, starting at batch ``rank``.
     """
     samples = range(len(dataset))
     firsts = range(rank * batch_size, len(dataset), world_size * batch_size)
-    return BatchLoader(
-        DataLoader(
-            _Guarded(dataset),
-            batch_sampler=[list(samples[first : first + batch_size]) for first in firsts],
-            pin_memory=pin_memory and torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator().manual_seed(0),
-            **_worker_arguments(num_workers, prefetch_factor, start_method),
-        )
-    )
+    batches = [list(samples[first : first + batch_size]) for first in firsts]
+
+    workers = _worker_options(num_workers, prefetch_factor, start_method) | {'persistent_workers': num_workers > 0}
+    return _build_loader(dataset, batches, 0, pin_memory, workers)
 
 
 class BatchLoader:
-    """A DataLoader that raises what went wrong in a worker as it was meant for the user.
+    """A DataLoader that raises a UserError of a worker as it is, without a worker's traceback around it.
 
     Iterating gives dicts of stacked tensors (N x ...) and lists of strings.
 
@@ -151,7 +138,7 @@ class BatchLoader:
     def _start(self) -> Iterator[Any]:
         if self.loader.num_workers == 0:
             return iter(self.loader)
-        # A forked process inherits OpenCV's threads as a fiction, and then waits for them for ever.
+        # A forked process does not have the threads that OpenCV believes to have, and would wait for them for ever.
         cv2.setNumThreads(1)
         context = self.loader.multiprocessing_context or multiprocessing.get_context()
         if context.get_start_method() != 'fork':
@@ -161,14 +148,14 @@ class BatchLoader:
 
 
 class _Failure:
-    """Stands in for a sample or a batch that could not be read, on its way out of a worker."""
+    """Stands in for a sample or a batch that could not be read; it carries the message out of the worker."""
 
     def __init__(self, message: str) -> None:
         self.message = message
 
 
 class _Guarded(Dataset[Any]):
-    """Hands out a :class:`_Failure` where the data set raises a UserError: torch would bury it in a traceback."""
+    """Returns a :class:`_Failure` where the data set raises a UserError, which torch would wrap in a traceback."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -190,16 +177,30 @@ def _collate(samples: list[Any]) -> Any:
     return failures[0] if failures else default_collate(samples)
 
 
-def _worker_arguments(num_workers: int, prefetch_factor: int, start_method: str | None) -> dict[str, Any]:
-    num_workers = min(num_workers, count_cpus())  # more would only slow each other down
-    arguments: dict[str, Any] = {'num_workers': num_workers, 'collate_fn': _collate}
-    if num_workers > 0:
-        arguments |= {
-            'worker_init_fn': _initialise_worker,
-            'prefetch_factor': prefetch_factor,
-            'multiprocessing_context': start_method,
-        }
-    return arguments
+def _worker_options(num_workers: int, prefetch_factor: int, start_method: str | None) -> dict[str, Any]:
+    """Return the arguments of a DataLoader about its workers."""
+    if num_workers == 0:
+        return {}
+    return {
+        'num_workers': min(num_workers, count_cpus()),  # more would only slow each other down
+        'worker_init_fn': _initialise_worker,
+        'prefetch_factor': prefetch_factor,
+        'multiprocessing_context': start_method,
+    }
+
+
+def _build_loader(dataset: Any, batches: Any, seed: int, pin_memory: bool, workers: dict[str, Any]) -> BatchLoader:
+    """Return a loader of ``batches``: lists of what ``dataset[...]`` takes."""
+    loader = DataLoader(
+        _Guarded(dataset),
+        batch_sampler=batches,
+        collate_fn=_collate,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        # Without a generator the loader would draw a number from torch's global one.
+        generator=torch.Generator().manual_seed(seed),
+        **workers,
+    )
+    return BatchLoader(loader)
 
 
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
@@ -207,7 +208,7 @@ _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM; processes and threads started meanwhile keep them blocked, this one gets them after."""
+    """Block Ctrl-C and SIGTERM; what is started in this block keeps them blocked, this process gets them afterwards."""
     if not hasattr(signal, 'pthread_sigmask'):
         yield
         return
@@ -219,16 +220,18 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _initialise_worker(worker: int) -> None:  # noqa: ARG001  (all are alike)
-    """One thread for OpenCV and torch each; Ctrl-C and SIGTERM are the main process's to handle.
+    """Use one thread for OpenCV and torch each, and leave Ctrl-C and SIGTERM to the main process.
 
     A terminal, ``timeout`` or a batch system signals the whole process group, and the main process still wants to
     finish its step and save.  So SIGTERM ends a worker only when the main process sends it.
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    # Leave like a forked process: taking the interpreter down while torch still sends a batch can abort the process,
-    # which the main process would report as a crash.
+
+    # Exit without finalising the interpreter: doing so while torch still sends a batch can abort the process, which
+    # the main process would report as a crash.
     atexit.register(os._exit, 0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

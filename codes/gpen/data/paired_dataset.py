@@ -1,4 +1,4 @@
-"""Pairs of a sharp and a blurry image, found by their file names."""
+"""Pairs of a GT and an LQ image, found by their file names."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from gpen.data.blocks import coarser
 from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.row_groups import coarser
 from gpen.data.scan import explain_sizes, scan_pairs, sizes_agree
 from gpen.data.storage import Storage, open_storage
 from gpen.errors import UserError
@@ -20,7 +20,7 @@ from gpen.utils.seeds import derive_generator
 
 @DATASET_REGISTRY.register
 class PairedImageDataset(Dataset[dict[str, Any]]):
-    """Sharp (GT) and blurry (LQ) images of the same name, in folders, LMDBs or tables; another suffix is fine.
+    """GT and LQ images of the same name, in folders, LMDBs or tables; the suffixes may differ.
 
     ``dataset[index]`` or ``dataset[epoch, index]`` gives a dict:
 
@@ -32,9 +32,9 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
     A sample depends on the arguments, the epoch and the index, and on nothing else.
 
     Args:
-        dataroot_gt: folder (or what ``io_backend`` reads) of sharp images; a relative path starts at the project's
+        dataroot_gt: folder (or what ``io_backend`` reads) of GT images; a relative path starts at the project's
             root.
-        dataroot_lq: the same of blurry images; tables should have the order of the sharp ones.
+        dataroot_lq: the same of LQ images; Parquet files should have the order of the GT ones.
         size: width and height that GT images are resized to.
         in_size: the same for LQ images; default: ``size``.
         io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}``.
@@ -63,12 +63,14 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         self.in_size = in_size or size
         if self.in_size > size:
             raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
+
         self.use_hflip = use_hflip
         self.manual_seed = manual_seed
         self.reduction = size // self.in_size
+
         self.gt, self.lq = _open_both(dataroot_gt, dataroot_lq, io_backend)
         self.keys = scan_pairs(self.gt, self.lq, self.reduction, check_files=scan)
-        self.blocks = coarser(self.gt.blocks(self.keys), self.lq.blocks(self.keys))
+        self.row_groups = coarser(self.gt.row_groups(self.keys), self.lq.row_groups(self.keys))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,13 +81,16 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         gt_path, lq_path = self.gt.describe(key), self.lq.describe(key)
         gt = read_image(self.gt.read(key), gt_path)  # H x W x 3
         lq = read_image(self.lq.read(key), lq_path)  # H x W x 3, or smaller by self.reduction
+
         gt_size, lq_size = _size_of(gt), _size_of(lq)
         if not sizes_agree(gt_size, lq_size, self.reduction):
             difference = explain_sizes(gt_path, gt_size, lq_path, lq_size)
             raise UserError(f'Sizes differ within a pair: {difference}. Replace or remove these files.')
+
         gt, lq = resize(gt, self.size), resize(lq, self.in_size)
         if self.use_hflip and derive_generator(self.manual_seed, 'augment', epoch, index).random() < 0.5:
             gt, lq = gt[:, ::-1], lq[:, ::-1]
+
         return {
             'lq': to_tensor(lq),  # 3 x in_size x in_size
             'gt': to_tensor(gt),  # 3 x size x size
@@ -96,7 +101,7 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
 
 
 def _open_both(dataroot_gt: str, dataroot_lq: str, io_backend: dict[str, Any] | None) -> tuple[Storage, Storage]:
-    """Open both sides; where both fail, both reasons are told."""
+    """Open both sides; where both fail, the error has both reasons."""
     storages: list[Storage] = []
     problems: list[str] = []
     for root in (dataroot_gt, dataroot_lq):

@@ -8,7 +8,7 @@ from itertools import count
 import numpy as np
 from torch.utils.data import Sampler
 
-from gpen.data.blocks import Blocks
+from gpen.data.row_groups import RowGroups
 from gpen.utils.seeds import derive_generator
 
 
@@ -16,20 +16,20 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields the batches of iterations ``start_iteration``, ``start_iteration + 1``, ... as lists of (epoch, index).
 
     Every epoch (counted from 0) is a permutation of its own.  Its last batch is topped up from a further permutation,
-    so that all batches are full, also where there are fewer samples than a batch takes.  With several processes,
-    ``batch_size`` is that of one of them, and each takes its slice of the common batch.
+    so that all batches are full, also where there are fewer samples than a batch takes.  Each rank takes its slice
+    of the common batch of ``batch_size * world_size`` samples.
 
     Args:
         length: number of samples in the data set, at least 1.
-        batch_size: samples per process and iteration.
+        batch_size: samples per rank and iteration.
         manual_seed: the run's seed.
         start_iteration: the first iteration to yield, counted from 0; any, without replaying those before it.
-        end_iteration: the first iteration not to yield; None: go on for ever.
+        end_iteration: the iteration to stop before; None: there is no end.
         shuffle: permute; otherwise every epoch has the order of the data set.
-        rank: number of this process, from 0.
-        world_size: number of processes.
-        blocks: which samples lie together where they are stored; the permutations then go through the blocks by
-            windows of a few. None: each sample may follow any other.
+        rank: this process's rank.
+        world_size: number of ranks.
+        row_groups: which samples are stored together; the permutations then go through the row groups by windows of
+            a few. None: each sample may follow any other.
     """
 
     def __init__(
@@ -42,10 +42,11 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
-        blocks: Blocks | None = None,
+        row_groups: RowGroups | None = None,
     ) -> None:
         if length < 1 or batch_size < 1 or not 0 <= rank < world_size or start_iteration < 0:
             raise ValueError(f'no batches from {length=}, {batch_size=}, {rank=}, {world_size=}, {start_iteration=}')
+
         self.length = length
         self.batch_size = batch_size
         self.manual_seed = manual_seed
@@ -54,16 +55,16 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
         self.shuffle = shuffle
         self.rank = rank
         self.world_size = world_size
-        self.blocks = blocks
+        self.row_groups = row_groups
         self._permutations: dict[tuple[int, ...], np.ndarray] = {}
 
     @property
     def iterations_per_epoch(self) -> int:
-        """Iterations in which every sample is seen at least once."""
+        """Number of iterations in which every sample is seen at least once."""
         return -(-self.length // (self.batch_size * self.world_size))
 
     def batch_of_iteration(self, iteration: int) -> list[tuple[int, int]]:
-        """Return this process's batch of one iteration (counted from 0): ``batch_size`` pairs (epoch, index)."""
+        """Return this rank's batch of one iteration (counted from 0): ``batch_size`` pairs (epoch, index)."""
         epoch, step = divmod(iteration, self.iterations_per_epoch)
         first = (step * self.world_size + self.rank) * self.batch_size
         return [(epoch, self._index_at(epoch, position)) for position in range(first, first + self.batch_size)]
@@ -86,10 +87,10 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
             return offset
         counters = (epoch, repeat) if repeat else (epoch,)
         if counters not in self._permutations:
-            # Only the current epoch's are kept.
+            # Keep those of the current epoch only.
             self._permutations = {key: value for key, value in self._permutations.items() if key[0] == epoch}
             generator = derive_generator(self.manual_seed, 'order', *counters)
             self._permutations[counters] = (
-                generator.permutation(self.length) if self.blocks is None else self.blocks.permute(generator)
+                generator.permutation(self.length) if self.row_groups is None else self.row_groups.permute(generator)
             )
         return int(self._permutations[counters][offset])

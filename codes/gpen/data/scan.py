@@ -1,7 +1,7 @@
-"""A quick look at all pairs before training starts, so that a bad file is found now and not in the night.
+"""Check all images before training starts, so that a bad file stops the run now and not after hours.
 
-Every file's header and end are read, not its pixels.  What was found good is remembered in the user's cache folder,
-by path, size and time of change, so that the next scan takes moments.
+Each file's header and end are read, not its pixels.  The sizes of good files are kept in the user's cache folder by
+path, file size and time of change, so that the next scan takes moments.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-
-import numpy as np
 
 from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
 from gpen.data.storage import DiskStorage, Storage
@@ -36,8 +34,8 @@ def scan_pairs(gt: Storage, lq: Storage, reduction: int = 1, check_files: bool =
     """Return the keys of all pairs, sorted, after checking the files.
 
     Args:
-        gt: the sharp images (ground truth).
-        lq: the blurry images (low quality).
+        gt: the GT images.
+        lq: the LQ images.
         reduction: an LQ image may also be smaller than its GT by this factor.
         check_files: read each file's header and end; otherwise only names are compared.
 
@@ -49,10 +47,12 @@ def scan_pairs(gt: Storage, lq: Storage, reduction: int = 1, check_files: bool =
     problems = [*_explain_empty(gt, gt_keys), *_explain_empty(lq, lq_keys)]
     if not problems:
         problems += _explain_missing(gt, gt_keys, lq, lq_keys) + _explain_missing(lq, lq_keys, gt, gt_keys)
-    problems += _shorten('two files with one name', gt.problems() + lq.problems())
+    problems += _shorten('two files with one name', gt.problems + lq.problems)
+
     pairs = sorted(set(gt_keys) & set(lq_keys))
     if check_files:
         problems += _check_files(gt, lq, pairs, reduction)
+
     if problems:
         lines = '\n'.join(f'  - {problem}' for problem in problems)
         raise UserError(
@@ -74,9 +74,10 @@ def scan_images(storage: Storage, check_files: bool = True) -> list[str]:
         UserError: no images, two files of one name, files that are cut off or no images; all in one message.
     """
     keys = storage.keys()
-    problems = [*_explain_empty(storage, keys), *_shorten('two files with one name', storage.problems())]
+    problems = [*_explain_empty(storage, keys), *_shorten('two files with one name', storage.problems)]
     if check_files:
         problems += _shorten('unreadable or damaged', scan_storage(storage, keys)[1])
+
     if problems:
         lines = '\n'.join(f'  - {problem}' for problem in problems)
         raise UserError(f'The images in {storage.root} cannot be used:\n{lines}\nAdd, replace or remove these files.')
@@ -108,7 +109,7 @@ def _check_files(gt: Storage, lq: Storage, pairs: list[str], reduction: int) -> 
 
 @contextmanager
 def writing_nothing() -> Iterator[None]:
-    """Use the cache in this block, but do not write it, for a dry run."""
+    """Read the cache of scans in this block but do not write it, for a dry run."""
     token = _writes_cache.set(False)
     try:
         yield
@@ -119,18 +120,18 @@ def writing_nothing() -> Iterator[None]:
 def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size], list[str]]:
     """Return the sizes (width, height) of the good images by key, and a clause for each damaged one.
 
-    Nothing is known of images that are fetched while training: each is looked at when it comes.
+    Streamed images are not scanned: each is checked when it is read.
     """
     if storage.is_streamed:
         return {}, []
-    blocks = storage.blocks(keys)
-    if blocks is not None:
-        keys = [keys[position] for position in np.argsort(blocks.of_sample, kind='stable')]  # read each block once
+
+    keys = storage.stored_order(keys)
     cache_file = _locate_cache(storage.root)
     known = _load_cache(cache_file)
     sizes: dict[str, Size] = {}
     damages: list[str] = []
     fresh: dict[str, list[int]] = {}
+
     with ThreadPoolExecutor(_THREADS) as pool:
         results = pool.map(lambda key: _inspect(storage, key, known), keys, chunksize=1)
         for key, (record, damage) in zip(keys, results, strict=True):
@@ -139,6 +140,7 @@ def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size]
             else:
                 sizes[key] = (record[2], record[3])
                 fresh[storage.describe(key)] = record
+
     storage.close()
     if _writes_cache.get() and any(known.get(name) != record for name, record in fresh.items()):
         _save_cache(cache_file, {**known, **fresh})

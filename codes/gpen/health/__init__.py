@@ -1,1 +1,1 @@
-"""Health of a training: what is measured, and the rules that judge it."""
+"""Health of a training: the numbers that validation measures for it, and the rules that judge the course of a run."""

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from gpen.options.schema import Options
 
 SMALLEST_WINDOW = 10
-"""Training records that a mean is taken of; fewer say little."""
+"""Training records that a mean is taken over; fewer are too noisy."""
 ABOUT = {'iter', 'epoch', 'phase', 'seconds_per_iter'}
-"""What a record has beside its numbers."""
+"""Keys of a record that are not judged."""
 
 
 class Curve:
@@ -47,7 +47,7 @@ class Curve:
         return float(self.last(count).mean())
 
     def means(self, count: int) -> NDArray[np.float64]:
-        """Return the means of all runs of ``count`` values that follow each other: len - count + 1 of them, or none."""
+        """Return the moving means over ``count`` values: len - count + 1 of them, or none."""
         if len(self) < count:
             return np.empty(0)
         sums = np.concatenate([[0.0], np.cumsum(self.values)])
@@ -64,7 +64,7 @@ class History:
     Args:
         options: of the run.
         total_iterations: its last iteration.
-        rate_at: the learning rates ``{'g': ..., 'd': ...}`` of an iteration.
+        rate_at: returns the learning rates ``{'g': ..., 'd': ...}`` of an iteration.
     """
 
     def __init__(self, options: Options, total_iterations: int, rate_at: Callable[[int], Mapping[str, float]]) -> None:
@@ -77,12 +77,12 @@ class History:
 
     @property
     def expected_records(self) -> int:
-        """How many training records the whole run makes."""
+        """The number of training records that the whole run makes."""
         return max(1, self.total_iterations // self.options.logger.print_freq)
 
     @property
     def window(self) -> int:
-        """Training records that a mean is taken of: a twentieth of the run, or 10."""
+        """Training records that a mean is taken over: a twentieth of the run, but at least 10."""
         return max(SMALLEST_WINDOW, self.expected_records // 20)
 
     @property
@@ -95,7 +95,7 @@ class History:
         return self._curves.get(name, NOTHING)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Take in a record of ``metrics.jsonl`` (or one that goes there); those of other phases are passed over."""
+        """Add a record of ``metrics.jsonl``; records of other phases than ``train`` and ``val`` are ignored."""
         if record['phase'] not in ('train', 'val'):
             return
         self.iteration = record['iter']

@@ -1,7 +1,7 @@
 """Rules on the course of a run: each looks at the records so far and returns plain advice, or None.
 
-A rule says what it saw, in numbers, and which option to change to what.  Thresholds are set so that runs that do well,
-noise and all, are left in peace; means are taken over windows of records, and a rule waits until it has enough of them.
+A rule says what it saw, in numbers, and which option to change to what.  Thresholds are set so that the noise of
+healthy runs triggers no rule; means are taken over windows of records, and a rule waits until it has enough of them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gpen.losses.gan import ALIASES
 from gpen.options.schema import Options
 
 VALIDATIONS = 3
-"""Validations that a mean is taken of."""
+"""Validations that a mean is taken over."""
 LAG = 0.75
-"""What the EMA may lose against the generator itself, in dB on one batch; some is the price of a fast rise."""
+"""PSNR in dB that the EMA may lose against the generator itself; some lag is normal while the generator improves."""
 HIGH_RATE = 5e-3
-"""A discriminator's learning rate that is not to be raised any more; StyleGAN2's is 2e-3."""
+"""The highest learning rate of a discriminator that is proposed; StyleGAN2 uses 2e-3."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Rule:
     """A rule.
 
     Attributes:
-        name: of what it finds.
+        name: of its finding.
         severity: ``warning`` where the run is being spoilt, ``note`` where it could do better.
         check: returns what was seen and what to do about it, or None.
     """
@@ -43,17 +43,20 @@ class Rule:
 
 
 def discriminator_too_strong(history: History) -> str | None:
-    """Nearly all images are judged rightly, and the generator's adversarial loss has risen."""
+    """The discriminator classifies nearly all images correctly, and the generator's adversarial loss has risen."""
     real, fake, adversarial = (history.curve(name) for name in ('D_acc_real', 'D_acc_fake', 'G_loss_adv'))
     count = history.window
     if min(len(real), len(fake), len(adversarial)) < count or _chance(history.options) is None:
         return None
+
+    # A rise of half the loss's weight is well above the noise of a healthy run.
     right = real.mean(count), fake.mean(count)
     first, now = float(adversarial.values[0]), adversarial.mean(count)
     train = history.options.train
     weight = float(train.gan_opt.arguments.get('loss_weight', 1.0)) if train.gan_opt is not None else 1.0
     if min(right) < 0.97 or now - first < weight / 2:
         return None
+
     r1 = train.r1_reg_weight * 4 or 10
     return (
         f'The discriminator is too strong: it judges {right[0]:.0%} of the sharp and {right[1]:.0%} of the restored '
@@ -63,26 +66,30 @@ def discriminator_too_strong(history: History) -> str | None:
 
 
 def discriminator_too_weak(history: History) -> str | None:
-    """The accuracies are those of guessing, and so are the losses; at first, they are so in healthy runs, too."""
+    """Accuracies and losses are those of guessing, beyond the first third of the run, where this is normal."""
     names = ('D_acc_real', 'D_acc_fake', 'D_loss_real', 'D_loss_fake')
     curves = [history.curve(name) for name in names]
     count = max(history.window, history.expected_records // 10)
     chance = _chance(history.options)
     if min(len(curve) for curve in curves) < count or history.done < 1 / 3 or chance is None:
         return None
+
+    # Both the window and its second half count: the discriminator may just have begun to learn.
     real, fake = (curve.mean(count) for curve in curves[:2])
     losses = curves[2].last(count) + curves[3].last(count)
     loss = float(losses.mean())
-    lowest = min(loss, float(losses[count // 2 :].mean()))  # it may have begun to learn
+    lowest = min(loss, float(losses[count // 2 :].mean()))
     if (real + fake) / 2 > 0.6 or lowest < 0.98 * chance or loss > 2 * chance:
         return None
+
+    # Propose a higher rate, or a lower one where the rate is so high that the discriminator has unlearned.
     train = history.options.train
     rate = train.optim_d.lr
     if rate < HIGH_RATE:
         change = (
             f'Raise train.optim_d.lr from {_number(rate)} to {_number(min(max(rate * 4, train.optim_g.lr), HIGH_RATE))}'
         )
-    else:  # it has unlearned
+    else:
         change = f'Its rate is very high: lower train.optim_d.lr from {_number(rate)} to {_number(rate / 5)}'
     r1 = f', or lower train.r1_reg_weight to {_number(train.r1_reg_weight / 10)}' if train.r1_reg_weight else ''
     return (
@@ -100,7 +107,7 @@ def discriminator_losses_rising(history: History) -> str | None:
         return None
     recent = real.last(SMALLEST_WINDOW) + fake.last(SMALLEST_WINDOW)
     now = float(recent.mean())
-    if now < 2 * chance or float(np.median(recent)) < 1.5 * chance:  # one jump alone is none
+    if now < 2 * chance or float(np.median(recent)) < 1.5 * chance:  # the median ignores a single jump
         return None
     rate = history.options.train.optim_d.lr
     return (
@@ -111,7 +118,7 @@ def discriminator_losses_rising(history: History) -> str | None:
 
 
 def _chance(options: Options) -> float | None:
-    """Return the discriminator's losses, real and restored together, when it guesses; None where there is none."""
+    """Return D_loss_real + D_loss_fake of a discriminator that guesses; None without one, or for other losses."""
     gan = options.train.gan_opt
     if gan is None:
         return None
@@ -125,16 +132,19 @@ def _chance(options: Options) -> float | None:
 
 
 def collapse(history: History) -> str | None:
-    """The outputs differ much less from each other than the sharp images do."""
+    """The restored images differ much less from each other than the GT images do."""
     variety = history.curve('val/variety')
     means = variety.means(VALIDATIONS)
     if len(means) < VALIDATIONS or history.done < 0.1:
         return None
+
+    # The variety fell far below its best, or it has been low from the start.
     best, now = float(means.max()), float(means[-1])
     fell = now < 0.5 and now < 0.4 * best
     stays_low = now < 0.2 and history.done > 0.25 and now < 1.2 * float(means[-VALIDATIONS])
     if not fell and not stays_low:
         return None
+
     before = f'; it was {best:.0%}' if best > 1.5 * now else ''
     train = history.options.train
     weight = train.gan_opt.arguments.get('loss_weight', 1.0) if train.gan_opt is not None else 0
@@ -147,7 +157,7 @@ def collapse(history: History) -> str | None:
 
 
 def generator_losses_rising(history: History) -> str | None:
-    """A loss on (restored, sharp) is well above its lowest, or above where it began."""
+    """A loss on (restored, GT) is well above its lowest value, or above where it began."""
     for name in _image_losses(history):
         risen = _risen(history.curve(name), history.window)
         if risen is not None:
@@ -161,12 +171,12 @@ def generator_losses_rising(history: History) -> str | None:
 
 
 def _image_losses(history: History) -> Iterator[str]:
-    """Return the names of the losses that the discriminator has no part in: those rise where it gets better."""
+    """Return the names of the losses without the discriminator; the others rise when the discriminator improves."""
     return (f'G_loss_{name}' for name in history.options.generator_losses)
 
 
 def _risen(curve: Curve, count: int) -> tuple[float, float] | None:
-    """Return the lowest and the present mean where the present one is far above, beyond what noise explains."""
+    """Return the lowest and the present mean if the present one is far above the lowest, beyond what noise explains."""
     means = curve.means(count)
     if len(means) < 2:
         return None
@@ -180,13 +190,15 @@ def _risen(curve: Curve, count: int) -> tuple[float, float] | None:
 
 
 def loss_flat(history: History) -> str | None:
-    """Neither a loss on (restored, sharp) nor the validation has improved for a quarter of the run."""
+    """Neither a loss on (restored, GT) nor the validation has improved for a quarter of the run."""
     count = max(2 * SMALLEST_WINDOW, history.expected_records // 4)
     rate = history.options.train.optim_g.lr
     for name in _image_losses(history):
         curve = history.curve(name)
         if len(curve) < count or not _is_flat(curve, count) or _validation_improved(history, curve.iterations[-count]):
             continue
+
+        # The loss never fell: the rate does not suit the recipe.
         first, now = float(curve.values[0]), curve.mean(count // 2)
         if 0.8 * first < now < 1.2 * first and history.options.path.pretrain_network_g is None:
             return (
@@ -194,6 +206,8 @@ def loss_flat(history: History) -> str | None:
                 f'suit: try train.optim_g.lr at {_number(rate * 4)} and at {_number(rate / 4)} instead of '
                 f'{_number(rate)}, and look whether the pairs of datasets.train belong together.'
             )
+
+        # The loss fell before: a lower rate, which the schedule does not bring by itself, may help.
         if history.done < 0.75 and not _rate_will_fall(history):
             return (
                 f'{name} has been flat at {now:.3g} for {curve.iterations[-1] - curve.iterations[-count]} iterations, '
@@ -205,7 +219,7 @@ def loss_flat(history: History) -> str | None:
 
 
 def _is_flat(curve: Curve, count: int) -> bool:
-    """Whether the last ``count`` values fall by less than 2 % from one half to the other, with what noise may hide."""
+    """Whether the last ``count`` values fall by less than 2 % from one half to the other, noise considered."""
     recent = curve.last(count)
     before, after = recent[: count // 2], recent[count // 2 :]
     noise = math.sqrt(before.var() / len(before) + after.var() / len(after))
@@ -225,13 +239,13 @@ def _rate_will_fall(history: History) -> bool:
 
 
 def _future_rate(history: History, choose: Callable[[Iterator[float]], float]) -> float:
-    """Return the lowest or highest of some rates from here to the end of the run."""
+    """Return the lowest or highest of 20 learning rates from here to the end of the run."""
     left = history.total_iterations - history.iteration
     return choose(history.rate_at(history.iteration + max(1, round(left * step / 20)))['g'] for step in range(1, 21))
 
 
 def _length(options: Options) -> int:
-    """Return the length of the run as it is given: in epochs or in iterations."""
+    """Return the length of the run in the unit that the options use: epochs or iterations."""
     return options.train.total_epochs or options.train.total_iter or 1
 
 
@@ -243,7 +257,8 @@ def gradients_always_clipped(history: History) -> str | None:
     train = history.options.train
     clip = train.grad_norm_clip if train.use_grad_norm else None
     count = max(2 * SMALLEST_WINDOW, history.expected_records // 2)  # at first, gradients are large
-    # A record holds the mean norm of many steps, and where R1 comes now and then, those few rule the discriminator's.
+
+    # A record holds the mean norm over many steps; with lazy R1, the few steps with R1 dominate the discriminator's.
     mixed = train.r1_reg_weight > 0 and train.net_d_reg_every > 1
     for letter, network in (('g', 'generator'), ('d', 'discriminator'))[: 1 if mixed else 2]:
         norms = history.curve(f'grad_norm_{letter}').last(count)
@@ -259,11 +274,13 @@ def gradients_always_clipped(history: History) -> str | None:
 
 
 def ema_behind(history: History) -> str | None:
-    """The averaged generator restores worse than the generator itself, validation after validation."""
+    """The EMA generator restores worse than the generator itself, validation after validation."""
     gain = history.curve('val/ema_gain')
     recent = gain.last(VALIDATIONS + 1)
     if len(gain) < 2 * VALIDATIONS or history.done < 0.1 or recent.max() > -LAG:
         return None
+
+    # Propose a quarter of the half-life, but at most a twentieth of the run.
     decay = history.options.train.ema_decay
     half_life = max(1, round(min(_half_life(decay) / 4, history.total_iterations / 20)))
     return (
@@ -284,16 +301,21 @@ def overfitting(history: History) -> str | None:
     means = psnr.means(VALIDATIONS)
     if len(means) < 2 * VALIDATIONS or len(pixel) < 2 * VALIDATIONS:
         return None
+
+    # Validation was best some time ago, and is clearly worse now.
     place = int(means.argmax())
     best, now = float(means[place]), float(means[-1])
     best_iteration = psnr.iterations[place + VALIDATIONS // 2]
     if len(means) - 1 - place < VALIDATIONS or best - now < 0.3:
         return None
+
+    # The training loss has kept falling since then.
     until_best = int(np.searchsorted(pixel.iterations, best_iteration, side='right'))
     before = pixel.values[max(0, until_best - VALIDATIONS) : until_best]
     after = pixel.mean(VALIDATIONS)
     if not len(before) or after > 0.97 * before.mean():
         return None
+
     early = history.options.train.early_stopping
     stop = '' if early.enabled else ' Set train.early_stopping.enabled to true, which stops such a run.'
     return (
@@ -305,7 +327,7 @@ def overfitting(history: History) -> str | None:
 
 
 def learning_rate_spent(history: History) -> str | None:
-    """The schedule has made the rate useless, with much of the run left."""
+    """The schedule has lowered the rate so far that the rest of the run hardly changes anything."""
     rate = history.curve('lr_g')
     if len(rate) < 2 or history.done > 0.75:
         return None

@@ -1,4 +1,4 @@
-"""Running checks on the health of a training, with plain advice; the rules are in :mod:`gpen.health.rules`."""
+"""Asks the rules of :mod:`gpen.health.rules` while a training runs, and decides when a finding is reported."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gpen.health.history import History
 from gpen.health.rules import RULES, Rule
 from gpen.options.schema import Options
 
-CHECKS = 400  # at most so many in a run: with a record per iteration, more would only cost time
-CALM_CHECKS = 5  # in a row without a word until a finding counts as gone
-REMINDERS = 4  # in a run, of a finding that stays
+CHECKS = 400  # at most, in a run: with a record per iteration, more would only cost time
+CALM_CHECKS = 5  # checks in a row in which a rule is silent, until its finding counts as gone
+REMINDERS = 4  # times in a run that a finding that stays is reported
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule has to say.
+    """What a rule says about a run.
 
     Attributes:
         name: of the rule.
@@ -32,22 +32,25 @@ class Finding:
 
 @dataclass
 class _State:
-    said_at: int | None = None
-    calm: int = 0
+    """When a rule was last reported (None: its finding is gone), and for how many checks it has been silent since."""
+
+    reported_at: int | None = None
+    silent_checks: int = 0
 
 
 class Health:
-    """Watches a run by its records and says each finding once when it begins.
+    """Watches a run by its records and reports each finding once when it begins.
 
-    It is said again after it had gone away for some checks, or after a quarter of the run.  The rules are asked after
-    training records, so that a run that is continued with the records so far finds the same as an unbroken one.
+    A finding is reported again if it comes back after some checks without it, or if it stays for a quarter of the run.
+    The rules are asked after training records only, so that a run that resumes from its records so far reports the same
+    findings as an uninterrupted one.
 
     Args:
         options: of the run.
         total_iterations: its last iteration.
-        rate_at: the learning rates ``{'g': ..., 'd': ...}`` of an iteration.
-        records: those of the run so far, when it is continued.
-        rules: what to ask.
+        rate_at: returns the learning rates ``{'g': ..., 'd': ...}`` of an iteration.
+        records: those of the run so far, when it resumes.
+        rules: the rules to ask.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Health:
             self.add(record)
 
     def add(self, record: Mapping[str, Any]) -> list[Finding]:
-        """Take in a record of ``metrics.jsonl``; return what is to be said now."""
+        """Add a record of ``metrics.jsonl``; return the findings to report now."""
         self._history.add(record)
         if record['phase'] != 'train' or self._history.train_records % self._interval:
             return []
@@ -76,15 +79,17 @@ class Health:
                 findings.append(Finding(rule.name, rule.severity, sentence))
         return findings
 
-    def _is_due(self, state: _State, holds: bool) -> bool:
-        if not holds:
-            state.calm += 1
-            if state.calm >= CALM_CHECKS:
-                state.said_at = None
+    def _is_due(self, state: _State, has_finding: bool) -> bool:
+        """Update the state of a rule after a check; return whether its finding is to be reported."""
+        if not has_finding:
+            state.silent_checks += 1
+            if state.silent_checks >= CALM_CHECKS:
+                state.reported_at = None
             return False
-        state.calm = 0
+
+        state.silent_checks = 0
         now = self._history.iteration
-        if state.said_at is not None and now - state.said_at < self._history.total_iterations / REMINDERS:
+        if state.reported_at is not None and now - state.reported_at < self._history.total_iterations / REMINDERS:
             return False
-        state.said_at = now
+        state.reported_at = now
         return True

@@ -1,1 +1,1 @@
-"""How much memory a training step needs: counted, forecast, planned."""
+"""How much memory a training step needs: counting live tensors, forecasting a step, planning what fits a GPU."""

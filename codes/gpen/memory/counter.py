@@ -1,4 +1,4 @@
-"""Counts the memory of live tensors, by what they are for."""
+"""Counts the memory of live tensors by category."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class MemoryUse:
     """Bytes that are alive at one moment.
 
     Attributes:
-        weights: of all networks: generator, discriminator, EMA, and the fixed ones of losses.
+        weights: of all networks: generator, discriminator, EMA, and the frozen ones of losses.
         gradients: of the weights.
         optimizer: state of the optimizers.
-        activations: all else: what the backward pass needs, temporaries, the batch.
+        activations: everything else: tensors kept for the backward pass, temporaries, the batch.
     """
 
     weights: int = 0
@@ -39,14 +39,14 @@ class MemoryUse:
 
 
 class StorageCounter(TorchDispatchMode):
-    """While it is entered, follows the storage of every tensor that an operation returns, until it is freed.
+    """While it is entered, follows the storage of every tensor that an operation returns, until the storage is freed.
 
-    New tensors count as activations until :meth:`assign` says otherwise.  What an operation takes and gives back within
-    itself, such as the workspace of a convolution, is not seen.  On fake tensors, questions for the value of a number
-    (``bool``, ``item``) are answered by true or 1: a step that asks whether its loss is finite goes on.
+    New tensors count as activations until :meth:`assign` says otherwise.  Memory that an operation allocates and frees
+    itself, such as the workspace of a convolution, is not counted.  On fake tensors, ``bool()`` and ``item()`` return
+    true or 1, so that a step which checks whether its loss is finite goes on.
 
     Attributes:
-        peak: what was alive at the moment when most was, since :meth:`restart`.
+        peak: the use at the moment with the largest total since :meth:`restart`.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class StorageCounter(TorchDispatchMode):
         self._highest = 0
         self._total = 0
         self._sizes: dict[Category, int] = {'weights': 0, 'gradients': 0, 'optimizer': 0, 'activations': 0}
-        # By address of the storage: a reference that tells when it is freed, its bytes, what it is for.
+        # By address of the storage: a weak reference that tells when it is freed, its bytes, its category.
         self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], int, Category]] = {}
 
     def __torch_dispatch__(
@@ -73,7 +73,7 @@ class StorageCounter(TorchDispatchMode):
         return result
 
     def assign(self, tensors: Iterable[Tensor], category: Category) -> None:
-        """Say what tensors are for."""
+        """Set the category of tensors."""
         for tensor in tensors:
             address = self._follow(tensor)
             reference, size, before = self._live[address]
@@ -82,7 +82,7 @@ class StorageCounter(TorchDispatchMode):
             self._live[address] = (reference, size, category)
 
     def restart(self) -> None:
-        """Forget the peak so far; what is alive now is the new one."""
+        """Forget the peak so far, and start from what is alive now."""
         self._highest = self._total
         self.peak = MemoryUse(**self._sizes)
 

@@ -1,4 +1,4 @@
-"""Rehearses a training step on tensors without memory, and counts what a real one would allocate."""
+"""Rehearses a training step on tensors without memory, and counts the memory that a real step would allocate."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FAKE_FAILURES = (DataDependentOutputException, DynamicOutputShapeException, Unsu
 
 
 class Rehearsal:
-    """A model on fake tensors: they have shapes, but no memory and no values.
+    """A model on fake tensors, which have shapes, but no memory and no values.
 
-    Its training steps run the operations of real ones on a CPU, in the state that training soon reaches: optimizers
-    have their state, and gradients of the step before are still there.  Weights that losses would load are not needed.
+    Its training steps run the operations of real steps on a CPU, in the state that training soon reaches: optimizers
+    have their state, and the gradients of the step before still exist.  Weights that losses would load are not needed.
 
     Args:
-        options: checked options; data and weight files need not be there.
+        options: checked options; data and weight files need not exist.
 
     Attributes:
         size: width and height of the restored images.
@@ -53,30 +53,33 @@ class Rehearsal:
         # Constants that networks make on the meta device, as facexlib's do, are not fake by themselves.
         self._mode = _OneFakeMode(allow_non_fake_inputs=True)
         self._counter = StorageCounter()
-        with self._pretending():
+        with self._faking():
             self._model = build_model(options, CPU)
             self._prepare()
 
     def measure(self, iteration: int, batch_size: int) -> MemoryUse:
-        """Return what is alive at the peak of a training step.
+        """Return the bytes that are alive at the peak of a training step.
 
         Raises:
             UserError: a part of the step needs values, which fake tensors do not have.
         """
-        with self._pretending():
+        with self._faking():
             batch = {
                 'lq': torch.empty(batch_size, 3, self._in_size, self._in_size),
                 'gt': torch.empty(batch_size, 3, self.size, self.size),
                 'gt_path': [f'{number}.png' for number in range(batch_size)],
             }
+
             self._counter.restart()
             self._model.train_step(batch, iteration)
             return self._counter.peak
 
     def _prepare(self) -> None:
-        """Say what is for what, and let the optimizers make their state."""
+        """Tell the counter what the tensors are for, and let the optimizers create their state."""
         for network in _find(self._model, nn.Module):
             self._counter.assign([*network.parameters(), *network.buffers()], 'weights')
+
+        # A step with zero gradients creates the state; a hook follows the gradients of later steps.
         for optimizer in _find(self._model, torch.optim.Optimizer):
             for parameter in _parameters_of(optimizer):
                 parameter.grad = torch.zeros_like(parameter)
@@ -91,17 +94,22 @@ class Rehearsal:
             self._counter.assign([parameter.grad], 'gradients')
 
     @contextmanager
-    def _pretending(self) -> Iterator[None]:
+    def _faking(self) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(warnings.catch_warnings())
+
             # Copying a module asks for the address of its tensors.
             warnings.filterwarnings('ignore', message='Accessing the data pointer of FakeTensor')
-            # Networks are made where they stay; moving fake parameters, even to where they are, is an error.
+
+            # Networks are created on their device; moving fake parameters, even to the same device, is an error.
             stack.enter_context(_replaced(nn.Module, 'to', lambda module, *_, **__: module))
+
+            # Losses get networks without weights.
             for losses in (perceptual, identity):
                 stack.enter_context(_replaced(losses, 'find_weights', lambda name, *_, **__: Path(name)))
                 stack.enter_context(_replaced(losses, 'load_weights', lambda _: {}))
                 stack.enter_context(_replaced(losses, 'load_frozen', _load_blank))
+
             stack.enter_context(self._mode)
             stack.enter_context(self._counter)
             try:
@@ -114,12 +122,14 @@ class Rehearsal:
 
 
 def choose_iterations(options: Options) -> tuple[int | None, int | None]:
-    """Return an iteration without R1 and one with it, the generator learning in both; None where there is none."""
+    """Return an iteration without R1 and one with R1, both with a generator step; None where there is no such one."""
     train = options.train
     first = (train.net_d_init_iters // train.net_d_iters + 1) * train.net_d_iters
     adversarial = train.gan_opt is not None and train.gan_opt.is_on
     if not (adversarial and train.r1_reg_weight > 0):
         return first, None
+
+    # The pattern of discriminator, generator and R1 steps repeats after this many iterations.
     last = first + math.lcm(train.net_d_iters, train.net_d_reg_every)
     iterations = range(first, last, train.net_d_iters)
     plain = next((iteration for iteration in iterations if iteration % train.net_d_reg_every), None)
@@ -129,7 +139,7 @@ def choose_iterations(options: Options) -> tuple[int | None, int | None]:
 
 class _OneFakeMode(FakeTensorMode):
     def __deepcopy__(self, memo: dict[int, Any]) -> _OneFakeMode:
-        """Stay the same: a copied tensor, as those of the EMA, belongs to the mode of its original."""
+        """Return the same mode: a copied tensor, such as those of the EMA, belongs to the mode of its original."""
         return self
 
 
@@ -142,7 +152,7 @@ def _find(model: Any, kind: type) -> list[Any]:
     """Return the model's networks, losses or optimizers: attributes, or values of attributes that are dicts."""
     found = []
     for value in vars(model).values():
-        found += [part for part in (value.values() if isinstance(value, dict) else [value]) if isinstance(part, kind)]
+        found += [item for item in (value.values() if isinstance(value, dict) else [value]) if isinstance(item, kind)]
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a training step of an option file needs, and what fits a GPU."""
+"""How much memory a training step of an option file needs, and which settings fit a GPU."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SHARE = 0.9
 RESERVED = 0.6
 LARGEST_BATCH = 1024
 
-# A forecast needs no files of weights, and runs the operations one by one.
+# A forecast needs no weight files, and runs the operations one by one.
 FILES = ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state')
 ALWAYS = (*(f'path:{name}=~' for name in FILES), 'train:compile=false')
-NO_FOLDERS = ('none',)  # no data set has this name, so that no folder of data need be there
+NO_FOLDERS = ('none',)  # no data set has this name, so that no folder of data has to exist
 CHECKPOINT = 'grad_checkpoint'
 
 
@@ -42,21 +42,21 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What decides how much memory a step of a recipe needs.
+class BatchSetting:
+    """The options that decide how much memory a step of a recipe needs.
 
     Attributes:
         batch: images in a batch.
-        parts: parts that the batch is computed in.
-        checkpoint: whether the networks that can do so compute activations again instead of keeping them.
+        micro_batches: number of micro-batches; less memory, slower, same result.
+        checkpoint: whether the networks that support it recompute activations instead of keeping them.
     """
 
     batch: int
-    parts: int
+    micro_batches: int
     checkpoint: bool
 
     @classmethod
-    def of(cls, options: Options) -> Setting:
+    def of(cls, options: Options) -> BatchSetting:
         """Return the setting of an option file."""
         train = _train_set(options)
         return cls(train.batch_size_per_gpu, train.accumulate, any(_checkpoints(options).values()))
@@ -67,8 +67,8 @@ class Setting:
         lines = []
         if self.batch != train.batch_size_per_gpu:
             lines.append(f'datasets:train:batch_size_per_gpu={self.batch}')
-        if self.parts != train.accumulate:
-            lines.append(f'datasets:train:accumulate={self.parts}')
+        if self.micro_batches != train.accumulate:
+            lines.append(f'datasets:train:accumulate={self.micro_batches}')
         for name, checkpoint in _checkpoints(options).items():
             if checkpoint != self.checkpoint:
                 lines.append(f'{name}:{CHECKPOINT}={str(self.checkpoint).lower()}')
@@ -82,18 +82,18 @@ class Forecast:
     Attributes:
         setting: that setting.
         size: width and height of the images.
-        without_r1: the step without R1; None where R1 is in every step in which the generator learns.
-        with_r1: the step with R1; None where it is off.
+        without_r1: the step without R1; None if R1 is part of every step in which the generator learns.
+        with_r1: the step with R1; None if R1 is off.
     """
 
-    setting: Setting
+    setting: BatchSetting
     size: int
     without_r1: MemoryUse | None
     with_r1: MemoryUse | None
 
     @property
     def peak(self) -> int:
-        """Bytes of the step that needs most."""
+        """Bytes of the step that needs the most."""
         return max(use.total for use in (self.without_r1, self.with_r1) if use is not None)
 
 
@@ -102,16 +102,16 @@ class Proposal:
     """A setting that fits, or the statement that none does.
 
     Attributes:
-        checkpoint: whether it is with ``grad_checkpoint``.
-        in_parts: whether it is the file's batch in parts, or the largest batch in one piece.
-        setting: the setting; None where none fits.
-        peak: bytes of the step that needs most.
-        changes: the ``--force_yml`` settings for it; none where the option file has them already.
+        checkpoint: whether it uses ``grad_checkpoint``.
+        in_micro_batches: whether it is the file's batch in micro-batches, or the largest batch in one piece.
+        setting: the setting; None if none fits.
+        peak: bytes of the step that needs the most.
+        changes: the ``--force_yml`` settings for it; empty if the option file has them already.
     """
 
     checkpoint: bool
-    in_parts: bool
-    setting: Setting | None = None
+    in_micro_batches: bool
+    setting: BatchSetting | None = None
     peak: int = 0
     changes: tuple[str, ...] = ()
 
@@ -131,7 +131,7 @@ def forecast(recipe: Recipe) -> Forecast:
         UserError: the options are wrong, or the step cannot be forecast.
     """
     options = recipe.read()
-    setting = Setting.of(options)
+    setting = BatchSetting.of(options)
     rehearsal = Rehearsal(options)
     without_r1, with_r1 = (
         None if iteration is None else rehearsal.measure(iteration, setting.batch)
@@ -143,8 +143,8 @@ def forecast(recipe: Recipe) -> Forecast:
 def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
     """Yield what fits a GPU of ``gpu_memory`` GiB, without and with ``grad_checkpoint``.
 
-    Each time that is the largest batch in one piece (a power of two) and, where the option file's batch is larger,
-    that batch in the fewest parts (a power of two, or one image each).
+    The proposals are the largest batch in one piece (a power of two) and, if the option file's batch is larger, that
+    batch in the fewest micro-batches (a power of two, or one image each).
 
     Raises:
         UserError: see :func:`forecast`.
@@ -153,20 +153,26 @@ def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
     limit = usable_bytes(gpu_memory)
     wanted = _train_set(options).batch_size_per_gpu
     for checkpoint in (False, True) if _checkpoints(options) else (False,):
-        peaks = _Peaks(recipe, Setting(wanted, 1, checkpoint))
+        # The largest batch in one piece; the file's own one if it fits, though it is no power of two.
+        whole = BatchSetting(wanted, 1, checkpoint)
+        peaks = _Peaks(recipe, whole)
         largest = _find_largest_batch(peaks, wanted, limit)
         if largest < wanted and peaks.at(wanted).total <= limit:
-            largest = wanted  # no power of two
-        yield _to_proposal(Setting(largest, 1, checkpoint), peaks.at(max(largest, 1)), options, in_parts=False)
+            largest = wanted
+        use = peaks.at(max(largest, 1))
+        yield _to_proposal(BatchSetting(largest, 1, checkpoint), use, options, in_micro_batches=False)
+
+        # The file's batch in micro-batches.
         if largest < wanted and wanted > 1:
-            parts, use = _find_parts(recipe, Setting(wanted, 1, checkpoint), largest, limit)
-            yield _to_proposal(Setting(wanted if parts else 0, parts, checkpoint), use, options, in_parts=True)
+            count, use = _find_micro_batches(recipe, whole, largest, limit)
+            setting = BatchSetting(wanted if count else 0, count, checkpoint)
+            yield _to_proposal(setting, use, options, in_micro_batches=True)
 
 
 class _Peaks:
-    """Peaks of the step that needs most, by batch size, all else being as in one setting."""
+    """Peaks of the step that needs the most, by batch size, with all else as in one setting."""
 
-    def __init__(self, recipe: Recipe, setting: Setting) -> None:
+    def __init__(self, recipe: Recipe, setting: BatchSetting) -> None:
         options = recipe.read(*setting.changes(recipe.read()))
         without_r1, with_r1 = choose_iterations(options)
         self._iteration = with_r1 or without_r1 or 1
@@ -180,12 +186,13 @@ class _Peaks:
 
 
 def _find_largest_batch(peaks: _Peaks, wanted: int, limit: float) -> int:
-    """Return the largest power of two that fits, 0 if none does."""
+    """Return the largest power of two that fits; 0 if none does."""
+    # Activations grow with the batch, the rest does not: this gives a good guess, which shortens the search.
     start = 2 ** int(math.log2(wanted))
     use = peaks.at(start)
-    # Activations grow with the batch, the rest does not: a good guess, from which the search needs few steps.
     images = (limit - (use.total - use.activations)) / use.activations * start
     batch = min(2 ** int(math.log2(max(images, 1))), LARGEST_BATCH)
+
     while batch and peaks.at(batch).total > limit:
         batch //= 2
     while 0 < batch < LARGEST_BATCH and peaks.at(2 * batch).total <= limit:
@@ -193,8 +200,8 @@ def _find_largest_batch(peaks: _Peaks, wanted: int, limit: float) -> int:
     return batch
 
 
-def _find_parts(recipe: Recipe, setting: Setting, largest: int, limit: float) -> tuple[int, MemoryUse]:
-    """Return the fewest parts that a batch fits in, 0 if none do, and the last peak that was looked at.
+def _find_micro_batches(recipe: Recipe, setting: BatchSetting, largest: int, limit: float) -> tuple[int, MemoryUse]:
+    """Return the fewest micro-batches that make a batch fit (0 if none do), and the last peak that was measured.
 
     Args:
         recipe: what to train.
@@ -202,31 +209,30 @@ def _find_parts(recipe: Recipe, setting: Setting, largest: int, limit: float) ->
         largest: the largest batch that fits in one piece.
         limit: bytes.
     """
-    # An image in a part needs less than one in a batch, but more than half of it.
-    parts = max(2, 2 ** (math.ceil(math.log2(setting.batch / max(largest, 1))) - 1))
+    # An image in a micro-batch needs less than one in a batch, but more than half of it.
+    count = max(2, 2 ** (math.ceil(math.log2(setting.batch / max(largest, 1))) - 1))
     while True:
-        parts = min(parts, setting.batch)
-        use = _Peaks(recipe, Setting(setting.batch, parts, setting.checkpoint)).at(setting.batch)
+        count = min(count, setting.batch)
+        use = _Peaks(recipe, BatchSetting(setting.batch, count, setting.checkpoint)).at(setting.batch)
         if use.total <= limit:
-            return parts, use
-        if parts == setting.batch:
-            return 0, use
+            return count, use
         rest = limit - (use.total - use.activations)
-        if rest <= 0:
+        if count == setting.batch or rest <= 0:
             return 0, use
-        # Activations shrink with the parts at best.
-        parts = max(2 * parts, 2 ** math.ceil(math.log2(use.activations * parts / rest)))
+
+        # Activations shrink in proportion at best, so fewer micro-batches than this cannot fit.
+        count = max(2 * count, 2 ** math.ceil(math.log2(use.activations * count / rest)))
 
 
-def _to_proposal(setting: Setting, use: MemoryUse, options: Options, in_parts: bool) -> Proposal:
+def _to_proposal(setting: BatchSetting, use: MemoryUse, options: Options, in_micro_batches: bool) -> Proposal:
     if not setting.batch:
-        return Proposal(setting.checkpoint, in_parts)
-    return Proposal(setting.checkpoint, in_parts, setting, use.total, setting.changes(options))
+        return Proposal(setting.checkpoint, in_micro_batches)
+    return Proposal(setting.checkpoint, in_micro_batches, setting, use.total, setting.changes(options))
 
 
 def _train_set(options: Options) -> Dataset:
     train = options.datasets.train
-    assert train is not None  # else the options of a training run are not valid
+    assert train is not None  # the options of a training run are not valid without it
     return train
 
 

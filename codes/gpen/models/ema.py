@@ -12,7 +12,7 @@ def ema_decay_at(iteration: int, decay: float, rampup_iter: int) -> float:
     The half-life, ln(0.5) / ln(decay) iterations, grows linearly from 0 to its full value over ``rampup_iter``
     iterations, so that the first, poor weights are soon forgotten (Karras et al. 2020, StyleGAN2-ADA, appendix D).
     """
-    if decay == 0 or iteration >= rampup_iter:
+    if iteration >= rampup_iter:
         return decay
     return float(decay ** (rampup_iter / max(iteration, 1)))
 

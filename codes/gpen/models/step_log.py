@@ -62,11 +62,17 @@ class FiniteGuard:
 
     The step itself is skipped on the device; this reports it, with the name of the loss and the files of the batch,
     and ends training after 10 such steps in a row.
+
+    Attributes:
+        in_a_row: number of such steps since the last good one.
+        last_finite_iteration: the last good step.
+        unreported: sentences on the steps before the tenth that the same review found.
     """
 
     def __init__(self) -> None:
         self.in_a_row = 0
         self.last_finite_iteration = 0
+        self.unreported: list[str] = []
         self._pending: list[tuple[int, list[str], torch.Tensor, list[str]]] = []
 
     def record(self, iteration: int, values: dict[str, torch.Tensor], files: list[str]) -> None:
@@ -99,7 +105,7 @@ class FiniteGuard:
                     f'Files of the batch: {", ".join(whole_batch)}.'
                 )
             if self.gave_up:
-                self._pending = []
+                self._pending, self.unreported = [], messages[:-1]
                 error = UserError(
                     f'{messages[-1]} That is {LIMIT} steps in a row; training stops here, the last good '
                     'checkpoint is kept. Lower train.optim_g.lr and train.optim_d.lr or '

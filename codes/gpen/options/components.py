@@ -66,7 +66,7 @@ def signature_model(definition: Definition) -> type[BaseModel]:
     fields: dict[str, Any] = {
         parameter.name: (
             _known_annotation(parameter.annotation),
-            Field() if parameter.required else Field(parameter.default),
+            Field(... if parameter.required else parameter.default, description=parameter.meaning or None),
         )
         for parameter in definition.parameters
     }

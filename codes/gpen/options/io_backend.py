@@ -19,31 +19,30 @@ _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+(::|://)')  # two letters at least: C
 class PlainBackend(BaseModel):
     """Image files in folders (``disk``), or a database in BasicSR's layout (``lmdb``)."""
 
-    model_config = ConfigDict(extra='forbid', strict=True)
+    model_config = ConfigDict(extra='forbid', strict=True, use_attribute_docstrings=True)
 
     type: Literal['disk', 'lmdb'] = 'disk'
+    """disk: folders of image files; lmdb: databases in BasicSR's layout."""
 
 
 class DatasetsBackend(BaseModel):
-    """Tables of Hugging Face ``datasets``: a folder of ``save_to_disk``, Parquet files, or URLs of these.
+    """Tables of Hugging Face ``datasets``: a folder of ``save_to_disk``, Parquet files, or URLs of these."""
 
-    Attributes:
-        image_column: the column of encoded images.
-        name_column: the column of names. Where it is not given: ``name`` if there is one, else the images' own
-            ``path``, else the number of the row. Where it is given as null: the number of the row.
-        split: which split, where the data set has several.
-        streaming: fetch the shards while training; ``dataroot_*`` may be a URL then.
-        buffer_size: how many images are shuffled together, where only whole blocks of rows can be read quickly.
-    """
-
-    model_config = ConfigDict(extra='forbid', strict=True)
+    model_config = ConfigDict(extra='forbid', strict=True, use_attribute_docstrings=True)
 
     type: Literal['datasets']
+    """Tables of Hugging Face datasets (Arrow or Parquet)."""
     image_column: str = Field('image', min_length=1)
+    """The column of encoded images."""
     name_column: str | None = Field('name', min_length=1)
+    """The column of names. Where it is not given: name if there is one, else the images' own path, else the number of
+    the row; null: the number of the row."""
     split: str | None = Field(None, min_length=1)
+    """Which split, where the data set has several."""
     streaming: bool = False
+    """Fetch the shards while training; dataroot_* may be a URL then."""
     buffer_size: PositiveInt = 256
+    """Images that are shuffled together, where only whole blocks of rows can be read quickly."""
 
 
 _BACKENDS: dict[str, type[PlainBackend] | type[DatasetsBackend]] = {

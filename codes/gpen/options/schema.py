@@ -78,19 +78,21 @@ class ParamGroup(Section):
     """Parameters with a learning rate of their own."""
 
     patterns: Annotated[list[Pattern], Field(min_length=1)]
-    """Names of parameters, such as ecd* or generator.to_rgb*; * stands for any characters."""
+    """Names of parameters, such as ecd* or generator.to_rgb* (* is any characters)."""
     lr: PositiveFloat
-    """Learning rate after the warm-up; warm-up and schedule scale it as they do the optimizer's."""
+    """Learning rate after the warm-up; warm-up and schedule scale it as they scale that of the optimizer."""
 
 
 class Optimizer(Component):
     """An optimizer; further keys are its arguments (``betas``, ``weight_decay``, ...)."""
 
     type: str = 'Adam'
+    """Name of a registered optimizer."""
     lr: PositiveFloat = 1e-4
     """Learning rate after the warm-up."""
     param_groups: Annotated[dict[Name, ParamGroup], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
-    """Parameters with another rate, by a name for the logs (lr_g_NAME); where two match, the first counts."""
+    """Groups of parameters with another learning rate, by a name for the logs (lr_g_NAME). Where two groups match a
+    parameter, the first counts."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -102,6 +104,7 @@ class Scheduler(Component):
     """A learning-rate schedule; further keys are its arguments (``milestones``, ``gamma``, ...)."""
 
     type: str = 'MultiStepLR'
+    """Name of a registered schedule."""
     unit: Literal['epoch', 'iter'] | None = None
     """What milestones count: epoch or iter. Default: epoch with total_epochs, iter with total_iter."""
 
@@ -110,77 +113,77 @@ class Dataset(Component):
     """A data set; further keys are its arguments (``dataroot_gt``, ``dataroot_lq``, ...)."""
 
     name: str | None = None
-    """A name for logs."""
+    """Name of the data set in logs."""
     batch_size_per_gpu: PositiveInt = 1
-    """Images in a batch."""
+    """Images in a batch of each rank (each GPU)."""
     accumulate: PositiveInt = 1
-    """Parts that a training batch is computed in, for less memory and more time; the result is that of the batch."""
+    """Number of micro-batches that a training batch is computed in; less memory, slower, same result."""
     num_worker_per_gpu: NonNegativeInt = 2
-    """Processes that read images; 0 reads in the main process. The samples do not depend on it."""
+    """Processes of each rank that read images; 0 reads in the main process. The samples do not depend on it."""
     prefetch_factor: PositiveInt = 2
     """Batches that each worker reads ahead."""
     pin_memory: bool = True
-    """Page-locked memory for faster copies to a GPU."""
+    """Copy batches to page-locked memory, from which a GPU reads faster."""
 
 
 class Metric(Component):
     """A metric; further keys are its arguments (``crop_border``, ``weights``, ...)."""
 
     optional: bool = False
-    """true: go on without it, and say so, where its weights or a package cannot be had; false: that is an error."""
+    """true: where the metric's weights or a package cannot be had, leave it out and say so; false: that is an error."""
 
 
 class Degradation(Component):
     """A step of a degradation; further keys are its arguments."""
 
     probability: Probability = 1.0
-    """How often the step is done at all."""
+    """Probability that the step is applied to a sample."""
 
 
 class Datasets(Section):
     """The data sets."""
 
     train: Dataset | None = None
-    """Pairs to train on."""
+    """Pairs (LQ, GT) to train on; GT alone for GPENPriorModel."""
     val: Dataset | None = None
-    """Held-out pairs to validate on; without them there is no validation, no best file, no early stopping."""
+    """Held-out pairs to validate on; without them there is no validation, no best checkpoint and no early stopping."""
 
 
 class EmaScheduler(Section):
     """Ramp-up of the EMA (exponential moving average of the generator's weights)."""
 
     total_iter: NonNegativeInt = 0
-    """The EMA's half-life grows linearly to its full value over these iterations; 0: full from the start."""
+    """Iterations over which the EMA's half-life grows linearly from 0 to its full value; 0: full from the start."""
 
 
 class EarlyStopping(Section):
     """Stop when validation no longer improves."""
 
     metric: str = 'psnr'
-    """One of val.metrics."""
+    """The metric that is watched, one of val.metrics."""
     patience: PositiveInt = 10
     """Validations without improvement before training stops."""
     min_delta: NonNegativeFloat = 0.0
-    """A change below this is no improvement."""
+    """Smallest change of the metric that counts as an improvement."""
     enabled: bool = True
-    """false: train to the end whatever validation says."""
+    """false: train to the end whatever the metric does."""
 
 
 class Train(Section):
-    """Optimization."""
+    """Length, losses and optimization."""
 
     num_gpu: NumGpu | None = None
     """The same as num_gpu at the top level."""
     manual_seed: Seed | None = None
     """The same as manual_seed at the top level."""
     total_epochs: PositiveInt | None = None
-    """Passes over the training set. Give this or total_iter."""
+    """Length of the training in epochs (passes over the training set). Give this or total_iter."""
     total_iter: PositiveInt | None = None
-    """Training steps. Give this or total_epochs."""
+    """Length of the training in iterations (training steps). Give this or total_epochs."""
     warmup_epochs: NonNegativeInt = 0
-    """Epochs in which the learning rates rise linearly from base_lr."""
+    """Length of the warm-up in epochs, in which the learning rates rise linearly from base_lr."""
     warmup_iter: Annotated[int, Field(ge=-1)] = 0
-    """Iterations in which the learning rates rise linearly from base_lr; 0 or -1: none."""
+    """Length of the warm-up in iterations; 0 or -1: no warm-up."""
     base_lr: NonNegativeFloat = 1e-5
     """Learning rate at the start of the warm-up."""
     optim_g: Optimizer = Field(default_factory=Optimizer)
@@ -188,60 +191,62 @@ class Train(Section):
     optim_d: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-4))
     """Optimizer of the discriminator."""
     freeze_g: list[Pattern] = Field(default_factory=list)
-    """Names of the generator's parameters that stay as they are, such as generator.style*; * stands for any characters.
-    """
+    """Names of the generator's parameters that are not trained, such as generator.style* (* is any characters)."""
     freeze_d: list[Pattern] = Field(default_factory=list)
-    """The same of the discriminator's."""
+    """Names of the discriminator's parameters that are not trained."""
     scheduler: Scheduler | None = None
-    """Learning-rate schedule after the warm-up; none: constant."""
+    """Learning-rate schedule after the warm-up. Default: constant rates."""
     ema_decay: Decay = DEFAULT_EMA_DECAY
-    """Decay of the EMA per iteration at full half-life."""
+    """Decay of the EMA per iteration, once its half-life is full. The default is StyleGAN2's."""
     ema_scheduler: EmaScheduler = Field(default_factory=EmaScheduler)
     """Ramp-up of the EMA."""
     amp: Literal['bf16', 'fp16'] | None = None
-    """Mixed precision: most of a step in bfloat16 or float16; R1, losses, weights and EMA stay in float32."""
+    """Mixed precision: most of a step runs in bfloat16 or float16 (with a loss scale, which is saved with the training
+    state); R1, losses, weights and EMA stay in float32. Default: float32 throughout."""
     channels_last: bool = False
-    """Keep images with their channels together in memory, which suits tensor cores."""
+    """Store images and weights in the channels-last memory format, which suits tensor cores."""
     compile: bool = False
-    """Compile the networks with torch.compile; R1 stays as it is."""
+    """Compile the networks with torch.compile; R1 is not compiled."""
     use_grad_norm: bool = False
     """Clip the gradient norm of each network to grad_norm_clip."""
     grad_norm_clip: PositiveFloat | None = None
-    """Largest gradient norm of each network."""
+    """Largest gradient norm of each network; needs use_grad_norm."""
     pixel_opt: Loss | None = None
     """Pixel loss, such as L1Loss."""
     perceptual_opt: Loss | None = None
-    """VGG perceptual loss."""
+    """VGG perceptual loss, such as PerceptualLoss."""
     gan_opt: Loss | None = None
-    """Adversarial loss; needs network_d."""
+    """Adversarial loss, such as GANLoss; needs network_d."""
     identity_opt: Loss | None = None
-    """ArcFace identity loss."""
+    """ArcFace identity loss, such as IdentityLoss."""
     feature_matching_opt: Loss | None = None
-    """Feature matching on the discriminator; needs gan_opt."""
+    """Feature matching on the discriminator, such as FeatureMatchingLoss; needs gan_opt."""
     losses: Annotated[dict[str, Loss], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
-    """Further losses on (restored, sharp), by name; each is logged as G_loss_NAME."""
+    """Further losses on (restored, GT), by name; each is logged as G_loss_NAME."""
     r1_reg_weight: NonNegativeFloat = 10.0
     """Weight of the discriminator's R1 gradient penalty; 0: off."""
     net_d_reg_every: PositiveInt = 16
-    """R1 is computed every so many iterations (lazy regularization) and scaled by as much."""
+    """Iterations from one R1 penalty to the next (lazy regularization); the penalty is multiplied by this number."""
     path_reg_weight: NonNegativeFloat = 2.0
-    """GPENPriorModel: weight of the generator's path-length penalty; 0: off."""
+    """Weight of the generator's path-length penalty; 0: off. GPENPriorModel only."""
     net_g_reg_every: PositiveInt = 4
-    """GPENPriorModel: path lengths are penalised every so many iterations, scaled by as much."""
+    """Iterations from one path-length penalty to the next; the penalty is multiplied by this number. GPENPriorModel
+    only."""
     path_batch_shrink: PositiveInt = 2
-    """GPENPriorModel: path lengths are taken of a batch that is so many times smaller, for less memory and time."""
+    """Path lengths are computed on a batch smaller by this factor; less memory, faster. GPENPriorModel only."""
     mixing_prob: Probability = 0.9
-    """GPENPriorModel: share of samples whose upper layers get another latent than the lower ones (style mixing)."""
+    """Probability of style mixing: the upper layers of a sample get another latent than the lower ones. GPENPriorModel
+    only."""
     net_d_iters: PositiveInt = 1
     """Discriminator steps per generator step."""
     net_d_init_iters: NonNegativeInt = 0
-    """Iterations at the start in which only the discriminator learns."""
+    """Iterations at the start in which only the discriminator is trained."""
     early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
     """Stop when validation no longer improves."""
 
 
 class Scoring(Section):
-    """What is measured on restored images, and shown of them."""
+    """Metrics and pictures of restored images."""
 
     metrics: Annotated[dict[str, Metric], BeforeValidator(_drop_empty)] = Field(
         default_factory=lambda: {
@@ -251,16 +256,16 @@ class Scoring(Section):
     )
     """Metrics by name."""
     num_pictures: NonNegativeInt = 3
-    """Rows (input, restored, sharp) of each picture sheet, spread from the best image to the worst."""
+    """Rows (LQ, restored, GT) of each picture sheet, spread from the best image to the worst."""
 
 
 class Val(Scoring):
     """Validation; each metric is logged as val/NAME."""
 
     val_freq: PositiveInt | None = None
-    """Iterations between validations; default: once per epoch."""
+    """Iterations between validations. Default: once per epoch."""
     num_pictures: NonNegativeInt = 4
-    """Validation pictures (input, restored, sharp) in TensorBoard; when scoring, rows of the picture sheet."""
+    """Validation pictures (LQ, restored, GT) in TensorBoard; when scoring, rows of the picture sheet."""
     save_img: bool = False
     """Also write these pictures to experiments/NAME/visualization."""
 
@@ -271,60 +276,62 @@ class Logger(Section):
     print_freq: PositiveInt = 100
     """Iterations between records in the log, metrics.jsonl and TensorBoard."""
     save_checkpoint_freq: PositiveInt | None = None
-    """Iterations between checkpoints; default: once per epoch."""
+    """Iterations between checkpoints. Default: once per epoch."""
     keep_last: PositiveInt = 3
     """Numbered checkpoints to keep, beside latest and best."""
     use_tb_logger: bool = True
-    """Write TensorBoard files."""
+    """Also write the records as TensorBoard files."""
     health: bool = True
-    """Watch the records for what goes wrong in adversarial training, and say what to change."""
+    """Check the records for what goes wrong in adversarial training; a finding says what to change."""
 
 
 class ResultsPath(Section):
     """Where results go."""
 
     experiments_root: str = 'experiments'
-    """Folder that experiments/NAME is made in; a relative path starts at the project's root."""
+    """Folder of all runs; results go to experiments_root/NAME. A relative path starts at the project's root."""
 
 
 class PathOptions(ResultsPath):
     """Files to start from, and where results go."""
 
     pretrain_network_g: str | None = None
-    """Weights the generator starts from: published, self-trained, BasicSR, safetensors or our own."""
+    """File of weights that the generator starts from: published, self-trained, BasicSR, safetensors or our own."""
     param_key_g: str | None = None
-    """The key in that file that holds the weights; default: found by itself, EMA first."""
+    """Key in that file that holds the weights. Default: found by itself, EMA first."""
     strict_load_g: bool = True
-    """false: take over the weights that fit and leave the rest as initialised."""
+    """false: load the weights whose shapes fit and leave the rest as initialised; true: all must fit."""
     pretrain_network_d: str | None = None
-    """Weights the discriminator starts from."""
+    """File of weights that the discriminator starts from."""
     param_key_d: str | None = None
-    """The key in that file that holds the weights; default: found by itself."""
+    """Key in that file that holds the weights. Default: found by itself."""
     strict_load_d: bool = True
-    """false: take over the weights that fit; where that is not most of them, the discriminator starts anew."""
+    """false: load the weights whose shapes fit, if those are most of them; else the discriminator starts anew."""
     pretrain_prior: str | None = None
-    """Weights of a GAN prior that the generator's decoder starts from, and the discriminator where they fit: those of a
-    GPENPriorModel, or a StyleGAN2 checkpoint in rosinality's layout."""
+    """File of a GAN prior (of a GPENPriorModel, or a StyleGAN2 checkpoint in rosinality's layout) that the generator's
+    decoder starts from, and the discriminator where its weights fit."""
     resume_state: str | None = None
-    """A .state file to continue from, instead of the newest one (--auto_resume)."""
+    """Training state (a .state file) to continue from, instead of the newest one (--auto_resume)."""
 
 
 class DistParams(Section):
-    """Known from BasicSR; torchrun says how processes find each other instead."""
+    """Known from BasicSR, without effect here: torchrun says how ranks find each other."""
 
     backend: Literal['nccl', 'gloo'] = 'nccl'
+    """No effect."""
     port: Annotated[int, Field(ge=1024, le=65535)] = 29500
+    """No effect."""
 
 
 class Run(Section):
-    """What every run has."""
+    """Options of every run."""
 
     name: Name
     """Name of the run; its results go to experiments/NAME."""
     num_gpu: NumGpu | None = None
-    """auto (a GPU for each process, if there is one), 0 (the CPU) or the GPUs of all processes. Default: auto."""
+    """auto (a GPU for each rank, if there is one), 0 (the CPU) or the number of GPUs of all ranks. Default: auto."""
     manual_seed: Seed | None = None
-    """Seed of everything that is random. Default: 0."""
+    """Seed of every random number. Default: 0."""
     path: ResultsPath = Field(default_factory=ResultsPath)
     """Where results go."""
 
@@ -343,7 +350,7 @@ class Options(Run):
     """All options of a training run."""
 
     model_type: str = 'GPENModel'
-    """Networks and how one step trains them."""
+    """What a training step does: GPENModel trains a generator to restore, GPENPriorModel trains a GAN prior."""
     datasets: Datasets
     """Training and validation data."""
     network_g: Component
@@ -353,13 +360,13 @@ class Options(Run):
     path: PathOptions = Field(default_factory=PathOptions)
     """Files to start from, and where results go."""
     train: Train
-    """Optimization."""
+    """Length, losses and optimization."""
     val: Val = Field(default_factory=Val)
     """Validation."""
     logger: Logger = Field(default_factory=Logger)
     """Logs and checkpoints."""
     dist_params: DistParams = Field(default_factory=DistParams)
-    """Known from BasicSR, without effect here."""
+    """Known from BasicSR, without effect here: torchrun says how ranks find each other."""
 
     @property
     def dataset_blocks(self) -> dict[str, Dataset]:
@@ -368,7 +375,7 @@ class Options(Run):
 
     @property
     def generator_losses(self) -> dict[str, Loss]:
-        """The losses on (restored, sharp) that are switched on, by the NAME in their tag ``G_loss_NAME``."""
+        """The losses on (restored, GT) that are switched on, by the NAME in their tag ``G_loss_NAME``."""
         train = self.train
         known = {'pixel': train.pixel_opt, 'perceptual': train.perceptual_opt, 'identity': train.identity_opt}
         return {name: loss for name, loss in {**known, **train.losses}.items() if loss is not None and loss.is_on}
@@ -378,13 +385,13 @@ class ScoringOptions(Run):
     """All options of a scoring run, such as options/test/gpen_512.yml."""
 
     models: Annotated[dict[Name, str], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
-    """Files of weights to score, by the name that the tables call them; --model FILE takes their place."""
+    """Files of weights to score, by the name that the tables use; --model FILE takes their place."""
     network_g: Component | None = None
-    """The network that the files belong to; default: a GPEN, whose size and width are read off each file."""
+    """The network that the files belong to. Default: a GPEN whose size and width are read from each file."""
     datasets: Annotated[dict[Name, Dataset], BeforeValidator(_drop_empty)]
-    """Sets of pairs to score on, by the name that the tables call them."""
+    """Data sets of pairs to score on, by the name that the tables use."""
     val: Scoring = Field(default_factory=Scoring)
-    """What is measured and shown."""
+    """Metrics and pictures."""
 
     @property
     def dataset_blocks(self) -> dict[str, Dataset]:

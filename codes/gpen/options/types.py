@@ -46,7 +46,9 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-ImageSize = Annotated[int, Field(ge=8, le=4096), AfterValidator(_check_power_of_two)]
+ImageSize = Annotated[
+    int, Field(ge=8, le=4096, json_schema_extra={'format': 'power of two'}), AfterValidator(_check_power_of_two)
+]
 KernelShapes = Annotated[
     Sequence[
         Literal[
@@ -55,7 +57,7 @@ KernelShapes = Annotated[
     ],
     Field(min_length=1),
 ]
-OddInt = Annotated[int, Field(gt=0), AfterValidator(_check_odd)]
+OddInt = Annotated[int, Field(gt=0, json_schema_extra={'format': 'odd'}), AfterValidator(_check_odd)]
 Range = Annotated[Sequence[NonNegativeFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
 SignedRange = Annotated[Sequence[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
 QualityRange = Annotated[

@@ -1,1 +1,4 @@
-"""From photographs, or faces that are aligned already, to a paired data set: :func:`gpen.preparation.run.prepare`."""
+"""From photographs, or aligned faces, to a paired data set: :func:`gpen.preparation.prepare.prepare`.
+
+Commands and scripts import this room; it imports data, metrics, faces, options and the rooms below them.
+"""

@@ -1,4 +1,4 @@
-"""A picture to look a data set over: pairs of both splits, and what was left out and why."""
+"""The contact sheet: some pairs of both splits, and some of the faces that were left out and why."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ _WHITE, _BLACK = 255, (0, 0, 0)
 
 
 def write_contact_sheet(path: Path, entries: Sequence[Entry], pairs: dict[str, PairTask]) -> None:
-    """Write the sheet: some pairs of each split, sharp beside blurry, then some of the faces that are not kept."""
+    """Write the sheet: some pairs of each split, GT beside LQ, then some of the faces that are not kept."""
     strips = []
     for split in SPLITS:
         kept = [entry for entry in entries if entry.split == split]
         shown = _choose(kept, _ROWS[split] * _COLUMNS // 2)
         strips.append(_write_line(f'{split}: {len(shown)} of {len(kept)} pairs, sharp | blurry', 0.6))
         strips += _tile([_draw_pair(pairs[entry.name], entry.name) for entry in shown])
+
     rejected = [entry for entry in entries if entry.reason is not None and entry.image is not None]
     if rejected:
         rejected.sort(key=lambda entry: (entry.reason or '', entry.name))
         shown = _choose(rejected, _ROWS['rejected'] * _COLUMNS)
         strips.append(_write_line(f'not kept: {len(shown)} of {len(rejected)} faces', 0.6))
         strips += _tile([_draw_rejected(entry) for entry in shown])
+
     width = _COLUMNS * (_CELL + _GAP) + _GAP
     sheet = np.concatenate([_fit_width(strip, width) for strip in strips])  # H x width x 3, uint8
     write_image(path, sheet.astype(np.float32) / 127.5 - 1)
@@ -49,7 +51,7 @@ def _choose(entries: Sequence[Entry], limit: int) -> list[Entry]:
 
 
 def _draw_pair(pair: PairTask, name: str) -> np.ndarray:
-    images = np.concatenate([_draw_face(pair.sharp), _draw_face(pair.blurry)], axis=1)
+    images = np.concatenate([_draw_face(pair.gt), _draw_face(pair.lq)], axis=1)
     return _add_caption(images, [name])
 
 

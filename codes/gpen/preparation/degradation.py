@@ -1,4 +1,4 @@
-"""The argument that says how the blurry images are made: a name, steps as in an option file, or a file of them."""
+"""The ``--degradation`` argument: a name, steps as in an option file, or a YAML file of them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ def parse_degradation(text: str) -> Any:
     """
     if text.lower().endswith(('.yml', '.yaml')):
         return _read_file(Path(text).expanduser())
+
     if not text.strip() or Path(text).expanduser().is_dir():
         what = f'{text} is a folder' if text.strip() else 'it is empty'
         raise UserError(f"--degradation names no degradation: {what}. Give a name, '{{type: NAME}}' or a YAML file.")
+
     value = parse_value(text, '--degradation')
     options = {'type': value} if isinstance(value, str) else value
     problems = check_degradations(options, ('--degradation',))

@@ -1,4 +1,4 @@
-"""Pairs of a sharp face and its blurry copy."""
+"""Pairs of a GT face and its degraded copy, LQ."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from gpen.utils.files import link_or_copy
 from gpen.utils.seeds import derive_seed
 
 KINDS = ('sharp', 'blurry')
+"""The folders of GT and LQ images."""
 EQUAL = 100.0
 """The PSNR of two equal images, dB: a mean stays a number."""
 
@@ -28,24 +29,24 @@ class PairTask:
     Attributes:
         split: ``train`` or ``val``.
         image: the aligned face.
-        sharp: where it goes.
-        blurry: where its degraded copy goes.
+        gt: where it goes.
+        lq: where its degraded copy goes.
         degradation: as in an option file.
         seed: of the copy's generator.
     """
 
     split: str
     image: Path
-    sharp: Path
-    blurry: Path
+    gt: Path
+    lq: Path
     degradation: Any
     seed: int
 
 
 def degradation_seed(seed: int, entry: Entry) -> int:
-    """Return the seed of a face's degradation, which no other face has a part in.
+    """Return the seed of a face's degradation, which depends on no other face.
 
-    The blurry image is ``build_degradation(options)(sharp, np.random.Generator(np.random.PCG64(seed)))``.
+    The LQ image is ``build_degradation(options)(gt, np.random.Generator(np.random.PCG64(seed)))``.
     """
     return derive_seed(seed, 'degrade', stable_number(entry.key, entry.index))
 
@@ -56,31 +57,31 @@ def list_pairs(folder: Path, entries: Iterable[Entry], degradation: Any, seed: i
     for entry in entries:
         if entry.split is not None:
             assert entry.image is not None
-            sharp, blurry = (folder / entry.split / kind / f'{entry.name}.png' for kind in KINDS)
+            gt, lq = (folder / entry.split / kind / f'{entry.name}.png' for kind in KINDS)
             drawn_by = degradation_seed(seed, entry)
-            tasks[entry.name] = PairTask(entry.split, entry.image, sharp, blurry, degradation, drawn_by)
+            tasks[entry.name] = PairTask(entry.split, entry.image, gt, lq, degradation, drawn_by)
     return tasks
 
 
 def write_pair(task: PairTask) -> tuple[Path, float]:
-    """Write a pair, unless it is there, each image whole or not at all; return the blurry one's path and PSNR in dB.
+    """Write a pair, unless it is there, each image whole or not at all; return the path and PSNR (dB) of the LQ image.
 
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
-    if not is_whole(task.sharp):
-        link_or_copy(task.image, task.sharp)
+    if not is_whole(task.gt):
+        link_or_copy(task.image, task.gt)
     # The 8 bits that a reader has too, so that the copy can be made again from the file.
-    sharp = read_image(task.sharp)
-    if not is_whole(task.blurry):
+    gt = read_image(task.gt)
+    if not is_whole(task.lq):
         generator = np.random.Generator(np.random.PCG64(task.seed))
-        write_image(task.blurry, build_degradation(task.degradation)(sharp, generator))
-    return task.blurry, measure_psnr(read_image(task.blurry), sharp)
+        write_image(task.lq, build_degradation(task.degradation)(gt, generator))
+    return task.lq, measure_psnr(read_image(task.lq), gt)
 
 
-def measure_psnr(blurry: np.ndarray, sharp: np.ndarray) -> float:
+def measure_psnr(lq: np.ndarray, gt: np.ndarray) -> float:
     """Return the PSNR of two images (H x W x 3, [-1, 1]) in dB, at most :data:`EQUAL`."""
     from gpen.metrics.psnr_ssim import calculate_psnr
 
-    value = calculate_psnr(to_tensor(blurry)[None], to_tensor(sharp)[None]).item()
+    value = calculate_psnr(to_tensor(lq)[None], to_tensor(gt)[None]).item()
     return min(float(value), EQUAL)

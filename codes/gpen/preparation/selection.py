@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from gpen.faces.quality import hamming
-from gpen.preparation.settings import Settings
+from gpen.preparation.settings import PreparationSettings
 from gpen.preparation.work import NOT_LARGEST, TOO_SMALL, FoundFace, PhotoRecord
 
 LOW_SCORE = 'low score'
@@ -95,7 +95,7 @@ def name_faces(counts: dict[str, int]) -> dict[str, list[str]]:
     }
 
 
-def reject(entries: Sequence[Entry], settings: Settings) -> None:
+def reject(entries: Sequence[Entry], settings: PreparationSettings) -> None:
     """Say of each face that is not kept why: the first of :data:`REASONS` that applies."""
     for entry in entries:
         entry.reason = entry.face.problem or _find_fault(entry.face, settings)
@@ -110,13 +110,13 @@ def mark_duplicates(entries: Sequence[Entry], bits: int) -> None:
     """
     if bits < 0:
         return
-    # Two fingerprints that differ in so few bits are equal in one of more parts than that (pigeonhole principle).
-    parts = _slice_bits(bits + 1)
+    # Two fingerprints that differ in so few bits are equal in one of more slices than that (pigeonhole principle).
+    slices = _slice_fingerprint(bits + 1)
     kept: dict[tuple[int, int], list[Entry]] = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: (-(entry.face.sharpness or 0.0), entry.name)):
         code = entry.face.fingerprint
         assert code is not None
-        places = [(start, code >> start & mask) for start, mask in parts]
+        places = [(start, code >> start & mask) for start, mask in slices]
         near = [
             (hamming(code, other.face.fingerprint or 0), other.name)
             for place in places
@@ -135,7 +135,7 @@ def stable_number(key: str, index: int) -> int:
     return int(_hash(f'{key}\0{index}')[:16], 16) >> 1
 
 
-def _find_fault(face: FoundFace, settings: Settings) -> str | None:
+def _find_fault(face: FoundFace, settings: PreparationSettings) -> str | None:
     if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) < settings.min_face:
         return TOO_SMALL
     if face.score is not None and face.score < settings.min_score:
@@ -149,8 +149,8 @@ def _find_fault(face: FoundFace, settings: Settings) -> str | None:
     return None
 
 
-def _slice_bits(count: int) -> list[tuple[int, int]]:
-    """Return (first bit, mask) of ``count`` parts of a fingerprint."""
+def _slice_fingerprint(count: int) -> list[tuple[int, int]]:
+    """Return (first bit, mask) of ``count`` slices of a fingerprint."""
     edges = [_FINGERPRINT_BITS * n // count for n in range(count + 1)]
     return [(start, (1 << (end - start)) - 1) for start, end in pairwise(edges)]
 

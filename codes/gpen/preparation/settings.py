@@ -14,7 +14,7 @@ _FREE = ('input', 'output', 'weights', 'workers', 'ray')
 
 
 @dataclass(frozen=True)
-class Settings:
+class PreparationSettings:
     """How to make a data set.
 
     Attributes:
@@ -33,7 +33,7 @@ class Settings:
         duplicates: two faces whose 64-bit fingerprints differ in at most so many bits are one; -1: keep all.
         val_share: share of the groups to validate on, 0 to 1.
         split_by: regular expression, searched in a photograph's path below ``input``; its groups name the person.
-        degradation: what makes the blurry image from the sharp one, as in an option file.
+        degradation: what makes the LQ image from the GT, as in an option file.
         seed: decides the split and the degradation.
         max_pixels: larger photographs are left out.
         workers: processes; with ``ray``, 0 means all of the cluster.
@@ -67,7 +67,7 @@ class Settings:
         return min(_DETECTABLE, self.min_face)
 
     def deciding(self) -> dict[str, Any]:
-        """Return the settings that the data set depends on, as JSON has them; paths of this machine are none."""
+        """Return the settings that the data set depends on, as JSON has them; no path of this machine is."""
         chosen = {name: value for name, value in vars(self).items() if name not in _FREE}
         return dict(json.loads(json.dumps(chosen)))
 

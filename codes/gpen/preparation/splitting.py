@@ -1,4 +1,4 @@
-"""Which people train and which validate: never one of them both."""
+"""Train and validation splits that share no person."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def group_photos(keys: Iterable[str], pattern: str | None) -> dict[str, Group]:
     """
     if pattern is None:
         return {key: (key,) for key in keys}
+
     try:
         regex = re.compile(pattern)
     except re.error as error:
         raise UserError(f'--split_by {pattern!r} is not a regular expression: {error}.') from error
     if regex.groups == 0:
         raise UserError(f"--split_by {pattern!r} has no group. Put what names the person in parentheses, as '^(\\d+)'.")
+
     people = {}
     for key in keys:
         match = regex.search(key)
@@ -60,6 +62,7 @@ def split_groups(entries: Sequence[Entry], share: float, seed: int, split_by: st
         raise UserError(
             f'All faces that are kept are of only one {what}, but training and validation need one each. {advice}.'
         )
+
     order = sorted(groups, key=lambda group: (derive_seed(seed, 'split', stable_number('\0'.join(group), 0)), group))
     count = min(max(1, floor(share * len(groups) + 0.5)), len(groups) - 1)
     chosen = set(order[:count])

@@ -1,16 +1,18 @@
-"""The work on one photograph: find its faces, align and measure them, and keep the result so that it is done once."""
+"""One photograph: find its faces, align and measure them; the results are kept, so that this is done once."""
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+import torch
 
 from gpen.data.file_check import DamagedFileError, check_complete
 from gpen.data.image_io import resize, write_image
@@ -18,8 +20,11 @@ from gpen.faces.alignment import align_face
 from gpen.faces.face import Detector, Face
 from gpen.faces.quality import estimate_pose, fingerprint, sharpness
 from gpen.preparation.photos import Photo, UnusablePhotoError, read_photo
-from gpen.preparation.settings import Settings, digest
+from gpen.preparation.settings import PreparationSettings, digest
 from gpen.utils.files import write_text
+
+Task = TypeVar('Task')
+Result = TypeVar('Result')
 
 TOO_SMALL = 'too small'
 NOT_LARGEST = 'not the largest'
@@ -28,7 +33,7 @@ _RECORD_VERSION = 1
 
 @dataclass(frozen=True)
 class DetectorSource:
-    """How a process gets its detector.
+    """How a worker process builds its detector.
 
     Attributes:
         build: a function of a module, called with the other attributes.
@@ -98,7 +103,7 @@ class PhotoTask:
 
     photo: Photo
     folder: Path
-    settings: Settings
+    settings: PreparationSettings
     detector: DetectorSource | None
 
     @property
@@ -121,16 +126,20 @@ def process_photo(task: PhotoTask) -> PhotoRecord:
     known = _load(task)
     if known is not None:
         return known
+
     try:
         image = read_photo(task.photo.path, task.settings.max_pixels)
         found = _take_whole(image, task.settings.size) if task.detector is None else _find_faces(image, task)
     except UnusablePhotoError as error:
         return PhotoRecord(task.photo.key, skipped=str(error))
+
+    # Images first: a record says that they are there.
     images = []
     for index, (_, aligned) in enumerate(found):
         images.append(_image_path(task, index) if aligned is not None else None)
         if aligned is not None:
             write_image(_image_path(task, index), aligned)
+
     faces = tuple(face for face, _ in found)
     write_text(_record_path(task), json.dumps({'key': task.photo.key, 'faces': [asdict(face) for face in faces]}))
     return PhotoRecord(task.photo.key, faces, tuple(images))
@@ -163,7 +172,9 @@ def _find_faces(image: np.ndarray, task: PhotoTask) -> list[tuple[FoundFace, np.
     return [_measure(image, face, index, task.settings) for index, face in enumerate(faces)]
 
 
-def _measure(image: np.ndarray, face: Face, index: int, settings: Settings) -> tuple[FoundFace, np.ndarray | None]:
+def _measure(
+    image: np.ndarray, face: Face, index: int, settings: PreparationSettings
+) -> tuple[FoundFace, np.ndarray | None]:
     left, top, right, bottom = (float(value) for value in face.box)
     pose = estimate_pose(face.landmarks)
     known: dict[str, Any] = {
@@ -188,8 +199,28 @@ def _measure(image: np.ndarray, face: Face, index: int, settings: Settings) -> t
     return measured, aligned.image
 
 
+def run_single_threaded(function: Callable[[Task], Result], task: Task) -> Result:
+    """Run a task with one thread, so that results do not depend on the number of cores.
+
+    What libraries print about damaged files is left out; the summary tells why files are skipped.
+    """
+    threads, torch_threads, level = cv2.getNumThreads(), torch.get_num_threads(), cv2.utils.logging.getLogLevel()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', module='PIL')
+            return function(task)
+    finally:
+        cv2.setNumThreads(threads)
+        torch.set_num_threads(torch_threads)
+        cv2.utils.logging.setLogLevel(level)
+
+
 def is_whole(path: Path) -> bool:
-    """Say whether an image of an earlier run is there and not cut off, as on a disk that lost power."""
+    """Return whether an image of an earlier run is there and not cut off, as it may be after a power failure."""
     try:
         with path.open('rb') as stream:
             check_complete(stream)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ class Parameter:
     annotation: str | None
     default: Any
     required: bool
+    meaning: str = ''
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Definition:
     open_ended: bool
     methods: frozenset[str] = frozenset()
     inputs: tuple[str, ...] = ()
+    summary: str = ''
 
 
 class Registry:
@@ -109,7 +112,13 @@ class Registry:
                 own, above = found[name], found[base]
                 methods, inputs = own.methods | above.methods, own.inputs or above.inputs
                 found[name] = replace(
-                    above, name=name, module=own.module, attribute=name, methods=methods, inputs=inputs
+                    above,
+                    name=name,
+                    module=own.module,
+                    attribute=name,
+                    methods=methods,
+                    inputs=inputs,
+                    summary=own.summary,
                 )
         return found
 
@@ -167,10 +176,16 @@ class Registry:
             function = node if isinstance(node, ast.FunctionDef) else methods.get('__init__')
             skip = self.given + isinstance(node, ast.ClassDef)
             elsewhere = _find_base_elsewhere(family, classes) if function is None else None
-            parameters, open_ended = _read_parameters(function, skip) if function else ((), elsewhere is not None)
+            meanings = {name: text for kin in (*reversed(family), node) for name, text in _read_meanings(kin).items()}
+            parameters, open_ended = (
+                _read_parameters(function, skip, meanings) if function else ((), elsewhere is not None)
+            )
             forward = methods.get('forward')
             inputs = tuple(argument.arg for argument in forward.args.args[1:]) if forward else ()
-            definition = Definition(node.name, module, node.name, parameters, open_ended, frozenset(methods), inputs)
+            summary = (ast.get_docstring(node) or '').partition('\n\n')[0]
+            definition = Definition(
+                node.name, module, node.name, parameters, open_ended, frozenset(methods), inputs, summary
+            )
             found.append((definition, elsewhere))
         return found
 
@@ -205,7 +220,21 @@ def _find_base_elsewhere(family: list[ast.ClassDef], classes: dict[str, ast.Clas
     return next((name.partition('[')[0] for name in names if name.partition('[')[0] not in plain), None)
 
 
-def _read_parameters(function: ast.FunctionDef, skip: int) -> tuple[tuple[Parameter, ...], bool]:
+def _read_meanings(node: ast.ClassDef | ast.FunctionDef) -> dict[str, str]:
+    """Return what the section ``Args:`` of a docstring says of each argument."""
+    lines = (ast.get_docstring(node) or '').partition('Args:\n')[2].splitlines()
+    entries: list[str] = []
+    for line in itertools.takewhile(lambda line: not line or line.startswith('    '), lines):
+        if line.startswith('        ') and entries:
+            entries[-1] += ' ' + line.strip()
+        else:
+            entries.append(line.strip())
+    return {name: text[1:2].upper() + text[2:] for name, _, text in (entry.partition(':') for entry in entries)}
+
+
+def _read_parameters(
+    function: ast.FunctionDef, skip: int, meanings: dict[str, str]
+) -> tuple[tuple[Parameter, ...], bool]:
     arguments = function.args
     positional = arguments.posonlyargs + arguments.args
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + [*arguments.defaults]
@@ -217,6 +246,7 @@ def _read_parameters(function: ast.FunctionDef, skip: int) -> tuple[tuple[Parame
             annotation=ast.unparse(argument.annotation) if argument.annotation else None,
             default=_literal(default),
             required=default is None,
+            meaning=meanings.get(argument.arg, ''),
         )
         for argument, default in pairs
     )

@@ -1,1 +1,1 @@
-"""Pages about training: curves, tables and pictures in one HTML file that needs nothing else."""
+"""Reports of runs: curves, tables and pictures in one HTML file that loads nothing else."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpen.reporting.curves import Series, draw_curves
 from gpen.reporting.points import format_number
-from gpen.reporting.run import MEASURES, SPEED, RunRecords
+from gpen.reporting.recorded_run import MEASURES, SPEED, RecordedRun
 
 # Numbers whose names begin alike share a drawing of one run.
 _FAMILIES = {
@@ -19,73 +19,62 @@ _FAMILIES = {
     'grad_norm': 'Gradient norm',
 }
 _ORDER = ('G_loss', 'G_', 'D_loss', 'D_acc', 'D_', 'lr', 'grad_norm', '')
-_SPREAD = 30  # from this ratio of large to small values, an axis is logarithmic
-_MAX_CONTINUED = 4
+_TITLES = dict(zip(MEASURES, ('Variety of the restored images', 'EMA, gain in dB'), strict=True))
+_LINEAR = ('lr', 'D_acc')
+_SPREAD = 30  # from this ratio of large to small values on, an axis is logarithmic
+_MAX_RESUMES = 4
+
+Marks = Sequence[tuple[float, str]]
 
 
-def draw_validation(runs: Sequence[RunRecords]) -> str:
+def draw_validation(runs: Sequence[RecordedRun]) -> str:
     """Return a drawing for each metric of validation."""
     drawings = []
     for key in _list_keys(runs, 'val'):
-        if key in MEASURES:
-            continue
-        marks = []
-        best = runs[0].best(key)
-        if len(runs) == 1 and best is not None:
-            marks.append((float(best.iteration), f'best {format_number(best.value)}'))
-        title = _title(key)
-        drawings.append(draw_curves(_collect(runs, 'val', [key], title), title, 'iteration', '', marks=marks))
-    return _hold(drawings)
+        best = runs[0].best(key) if len(runs) == 1 else None
+        marks = [(float(best.iteration), f'best {format_number(best.value)}')] if best else []
+        name = key.removeprefix('val/')
+        title = name.upper() if re.fullmatch(r'\w{1,6}', name) and key != name else name
+        if key not in MEASURES:
+            drawings.append(_draw(runs, 'val', [key], title, marks, can_be_log=False))
+    return _arrange(drawings)
 
 
-def draw_training(runs: Sequence[RunRecords]) -> str:
+def draw_training(runs: Sequence[RecordedRun]) -> str:
     """Return drawings of losses, accuracies, learning rates, gradient norms, what else was recorded, and speed."""
     keys = sorted((key for key in _list_keys(runs, 'train') if key != SPEED), key=_rank)
     groups: dict[str, list[str]] = {}
     for key in keys:
-        family = re.sub(r'_[^_]*$', '', key)
-        together = len(runs) == 1 and family in _FAMILIES
-        groups.setdefault(_FAMILIES[family] if together else key, []).append(key)
-    marks: list[tuple[float, str]] = []
-    if len(runs) == 1:
-        marks = [(float(n), 'continued') for n in sorted(set(runs[0].log.continued))[-_MAX_CONTINUED:] if n]
-    drawings = [_draw_group(runs, title, members, marks) for title, members in groups.items()]
-    if any(SPEED in run.keys('train') for run in runs):
-        drawings.append(_draw_group(runs, 'Seconds per iteration', [SPEED], marks))
-    return _hold(drawings)
+        family = _FAMILIES.get(re.sub(r'_[^_]*$', '', key), key) if len(runs) == 1 else key
+        groups.setdefault(family, []).append(key)
+    if SPEED in _list_keys(runs, 'train'):
+        groups['Seconds per iteration'] = [SPEED]
+
+    resumes = runs[0].resumed_at[-_MAX_RESUMES:] if len(runs) == 1 else []
+    marks = [(float(iteration), 'continued') for iteration in resumes if iteration]
+    return _arrange([_draw(runs, 'train', members, title, marks) for title, members in groups.items()])
 
 
-def draw_measures(runs: Sequence[RunRecords]) -> str:
-    """Return a drawing for each number that is measured for the health checks."""
-    titles = dict(zip(MEASURES, ('Variety of the restored images', 'EMA, gain in dB'), strict=True))
-    recorded = [key for key in _list_keys(runs, 'val') if key in MEASURES]
-    return _hold([_draw_group(runs, titles[key], [key], [], 'val') for key in recorded])
+def draw_measures(runs: Sequence[RecordedRun]) -> str:
+    """Return a drawing for each number that is measured for the health rules."""
+    return _arrange([_draw(runs, 'val', [key], _TITLES[key]) for key in _list_keys(runs, 'val') if key in MEASURES])
 
 
-def _draw_group(
-    runs: Sequence[RunRecords],
-    title: str,
-    keys: Sequence[str],
-    marks: Sequence[tuple[float, str]],
-    phase: str = 'train',
+def _draw(
+    runs: Sequence[RecordedRun], phase: str, keys: Sequence[str], title: str, marks: Marks = (), can_be_log: bool = True
 ) -> str:
-    series = _collect(runs, phase, keys, title)
-    log = not keys[0].startswith(('lr', 'D_acc')) and _is_spread(series)
+    """Draw numbers of one run, or a number of several runs, each in the colour of its run."""
+    series = []
+    for number, run in enumerate(runs):
+        for place, key in enumerate(keys):
+            if key in run.keys(phase):
+                name = run.label if len(runs) > 1 else title if len(keys) == 1 else key
+                series.append(Series(name, *run.curve(phase, key), number if len(runs) > 1 else place))
+    log = can_be_log and not keys[0].startswith(_LINEAR) and _is_spread(series)
     return draw_curves(series, title, 'iteration', 'logarithmic' if log else '', log_y=log, marks=marks)
 
 
-def _collect(runs: Sequence[RunRecords], phase: str, keys: Sequence[str], title: str) -> list[Series]:
-    """Return the curves of one run named after its numbers, or of several runs named after these."""
-    names = dict.fromkeys(keys, title) if len(keys) == 1 else {key: key for key in keys}
-    return [
-        Series(names[key] if len(runs) == 1 else run.label, *run.curve(phase, key), number if len(runs) > 1 else place)
-        for number, run in enumerate(runs)
-        for place, key in enumerate(keys)
-        if key in run.keys(phase)
-    ]
-
-
-def _list_keys(runs: Sequence[RunRecords], phase: str) -> list[str]:
+def _list_keys(runs: Sequence[RecordedRun], phase: str) -> list[str]:
     return list(dict.fromkeys(key for run in runs for key in run.keys(phase)))
 
 
@@ -93,12 +82,8 @@ def _rank(key: str) -> int:
     return next(place for place, start in enumerate(_ORDER) if key.startswith(start))
 
 
-def _title(key: str) -> str:
-    return key.removeprefix('val/').upper() if re.fullmatch(r'val/\w{1,6}', key) else key.removeprefix('val/')
-
-
 def _is_spread(series: Sequence[Series]) -> bool:
-    values = np.array([value for one in series for value in one.y if value is not None], np.float64)
+    values = np.array([value for one in series for value in one.y], np.float64)
     values = values[np.isfinite(values)]
     if not len(values) or values.min() <= 0:
         return False
@@ -106,5 +91,5 @@ def _is_spread(series: Sequence[Series]) -> bool:
     return bool(high > _SPREAD * low)
 
 
-def _hold(drawings: Sequence[str]) -> str:
+def _arrange(drawings: Sequence[str]) -> str:
     return f'<div class="charts">{"".join(f"<div>{drawing}</div>" for drawing in drawings)}</div>' if drawings else ''

@@ -1,4 +1,4 @@
-"""A page in one HTML file: nothing is fetched, nothing runs, and it fits wide and narrow, light and dark windows."""
+"""A page in one HTML file: it fetches nothing, runs nothing, and fits wide and narrow, light and dark windows."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-# Whatever a name or an option holds: a browser that obeys this fetches nothing, and runs no script.
+# With this policy, a browser fetches nothing and runs no script, whatever a name or an option contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SMALL = 160 * 160  # pixels; JPEG would blur such pictures for little gain
 
 
 class Html(str):
-    """Text that is HTML already, and stands in a table as it is."""
+    """Text that is HTML already; a table does not escape it."""
 
     __slots__ = ()
 
 
 def escape(text: object) -> str:
-    """Return text as HTML shows it, for elements and attributes; what UTF-8 cannot hold becomes ``?``."""
+    """Return text escaped for HTML elements and attributes; what UTF-8 cannot encode becomes ``?``."""
     return html.escape(str(text).encode('utf-8', 'replace').decode('utf-8'))
 
 
@@ -42,6 +42,7 @@ def render_page(title: str, sections: Sequence[tuple[str, str]]) -> str:
         f'<section id="{key}">{f"<h2>{escape(heading)}</h2>" if heading else ""}{body}</section>\n'
         for key, heading, body in shown
     ]
+
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -64,9 +65,9 @@ def render_page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 
 
 def table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table that scrolls sideways where it does not fit; cells are text, but for :class:`Html`.
+    """Return a table that scrolls sideways if it does not fit; cells are text, except :class:`Html`.
 
-    Columns of numbers stand to the right.
+    Columns of numbers are right-aligned.
     """
     right = [all(_is_number(row[column]) for row in rows) for column in range(len(header))] if rows else []
     heading = ''.join(_draw_cell(cell, 'th', is_right) for cell, is_right in zip(header, right, strict=False))

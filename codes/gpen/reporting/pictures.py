@@ -1,112 +1,65 @@
-"""Sample pictures of a run through time, from its picture files or from TensorBoard's."""
+"""Pictures through time, from the sheets that validation wrote to the folder of the run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from gpen.errors import UserError
+from gpen.reporting.page import embed_image, escape
+from gpen.runs.sheets import list_sheets
 
-PICTURE_FOLDER = 'visualization'
-THREE_COLUMNS = 'val/input_restored_sharp'
-OPTIONS_TAG = 'options/text_summary'
+_WIDTH = 256  # of a column, in pixels; a page with six of them stays below a megabyte or two
+_SMALL = 128  # narrower pictures are enlarged by whole pixels
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A sheet of validation pictures.
+def draw_pictures(folder: Path, last_iteration: int, count: int, has_columns: bool) -> str:
+    """Return up to ``count`` sheets side by side as HTML, spread over the run; nothing where there are none.
 
-    Attributes:
-        iteration: when it was made.
-        data: the bytes of an image file.
-        has_columns: it shows input, restored and sharp image side by side.
+    Args:
+        folder: of the run.
+        last_iteration: later sheets belong to a course that was given up.
+        count: how many sheets at most.
+        has_columns: a sheet has the columns LQ, restored, GT.  LQ and GT are shown once then, and the restored column
+            of each sheet between them.
     """
+    from gpen.data.image_io import read_image, to_uint8
 
-    iteration: int
-    data: bytes
-    has_columns: bool
+    paths = list_sheets(folder)
+    sheets: dict[str, np.ndarray] = {}
+    for iteration in choose_through_time([number for number in paths if number <= last_iteration], count):
+        try:
+            sheets[f'iteration {iteration:,}'] = to_uint8(read_image(paths[iteration]))
+        except UserError:  # damaged; the others are shown
+            continue
+
+    if not sheets:
+        return ''
+    if not has_columns or any(sheet.shape[1] % 3 for sheet in sheets.values()):
+        return _draw_figures(sheets, 3 * _WIDTH)
+    lq, _, gt = np.split(list(sheets.values())[-1], 3, axis=1)
+    restored = {words: np.split(sheet, 3, axis=1)[1] for words, sheet in sheets.items()}
+    return _draw_figures({'input': lq, **restored, 'sharp': gt}, _WIDTH, 'through-time')
 
 
 def choose_through_time(iterations: Sequence[int], count: int) -> list[int]:
     """Return ``count`` of the iterations with the first and the last, closer at the start, where most happens."""
     ordered = sorted(set(iterations))
-    if count < 2:
+    if count >= len(ordered) or count < 2:
         return ordered[-count:] if count else []
     last = len(ordered) - 1
-    places = {round(last * (n / (count - 1)) ** 2) for n in range(count)} if ordered else set()
-    for place in range(len(ordered)):  # few pictures: those that fell together make room for others
-        if len(places) >= min(count, len(ordered)):
-            break
-        places.add(place)
+    places = {round(last * (n / (count - 1)) ** 2) for n in range(count)}
+    missing = [place for place in range(last) if place not in places]  # where several fell on one place
+    places.update(missing[: count - len(places)])
     return [ordered[place] for place in sorted(places)]
 
 
-def find_samples(folder: Path, last_iteration: int, count: int, has_columns: bool = True) -> list[Sample]:
-    """Return up to ``count`` sheets spread through a run, in order.
-
-    Args:
-        folder: of the run.
-        last_iteration: later sheets are of a course that was given up.
-        count: how many at most.
-        has_columns: whether the run's picture files have columns, which they do not tell; TensorBoard's tags do.
-
-    Raises:
-        UserError: TensorBoard's files cannot be read, and there are no others.
-    """
-    files = {int(path.stem): path for path in (folder / PICTURE_FOLDER).glob('*.png') if path.stem.isdecimal()}
-    files = {number: path for number, path in files.items() if number <= last_iteration}
-    if files:
-        return [Sample(n, files[n].read_bytes(), has_columns) for n in choose_through_time(list(files), count)]
-    events = _list_event_files(folder)
-    tags: dict[str, set[int]] = {}
-    for value, step in _read_events(events):
-        if value.HasField('image') and value.tag.startswith('val/') and step <= last_iteration:
-            tags.setdefault(value.tag, set()).add(step)
-    if not tags:
-        return []
-    tag = THREE_COLUMNS if THREE_COLUMNS in tags else min(tags)
-    chosen = choose_through_time(list(tags[tag]), count)
-    found = {
-        step: bytes(value.image.encoded_image_string)
-        for value, step in _read_events(events)
-        if value.tag == tag and step in chosen
-    }
-    return [Sample(step, found[step], tag == THREE_COLUMNS) for step in sorted(found)]
-
-
-def read_options_text(folder: Path) -> str | None:
-    """Return the option file as TensorBoard keeps it; None where it is not there.
-
-    Raises:
-        UserError: TensorBoard's files cannot be read.
-    """
-    for value, _ in _read_events(_list_event_files(folder)):
-        if value.tag == OPTIONS_TAG and value.tensor.string_val:
-            text = value.tensor.string_val[0].decode('utf-8', 'replace')
-            return '\n'.join(line.removeprefix('    ') for line in text.splitlines())
-    return None
-
-
-def _list_event_files(folder: Path) -> list[Path]:
-    from gpen.runs.recorder import TENSORBOARD_FOLDER
-
-    return sorted((folder / TENSORBOARD_FOLDER).glob('events.out.tfevents.*'))
-
-
-def _read_events(files: Sequence[Path]) -> Iterator[tuple[Any, int]]:
-    """Yield each value in TensorBoard's files with its iteration."""
-    if not files:
-        return
-    try:
-        from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-    except ImportError as error:
-        raise UserError('TensorBoard is not installed, so its files cannot be read: pip install tensorboard') from error
-    for path in files:
-        try:
-            for event in LegacyEventFileLoader(str(path)).Load():
-                for value in event.summary.value:
-                    yield value, event.step
-        except Exception as error:  # damaged bytes end in almost any exception
-            raise UserError(f'{path} is damaged ({type(error).__name__}). Remove it.') from error
+def _draw_figures(pictures: dict[str, np.ndarray], width: int, kind: str = '') -> str:
+    figures = []
+    for words, picture in pictures.items():
+        look = ' class="pixels"' if picture.shape[1] < _SMALL else ''
+        image = f'<img src="{embed_image(np.ascontiguousarray(picture), width)}" alt="{escape(words)}"{look}>'
+        figures.append(f'<figure><figcaption>{escape(words)}</figcaption>{image}</figure>')
+    return f'<div class="pictures {kind}">{"".join(figures)}</div>'

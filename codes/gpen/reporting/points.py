@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
-MIN_NOISY = 30  # shorter curves are shown as they are
-MAX_SCIENTIFIC, MIN_PLAIN = 1e6, 1e-3  # from, and below which a number is written with an exponent
+MIN_NOISY = 30  # shorter curves are never smoothed
+MAX_PLAIN = 1e6  # from here on, a number is written with an exponent
 
 
 def clean(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Return both as float64, in the order of ``x``; what is no number in ``y`` is NaN, in ``x`` it is left out."""
-    xs, ys = (np.array([math.nan if v is None else v for v in values], np.float64) for values in (x, y))
+    """Return both as float64, sorted by ``x``; what is not finite is NaN in ``y``, and dropped in ``x``."""
+    xs, ys = np.array(x, np.float64), np.array(y, np.float64)  # None becomes NaN
     ys[~np.isfinite(ys)] = math.nan
     known = np.isfinite(xs)
     xs, ys = xs[known], ys[known]
@@ -23,7 +24,7 @@ def clean(x: Sequence[float | None], y: Sequence[float | None]) -> tuple[np.ndar
 
 
 def is_noisy(y: np.ndarray) -> bool:
-    """Return whether a curve goes up and down so much that a smoothed line helps to read it."""
+    """Whether a curve goes up and down so much that a smoothed line helps to read it."""
     finite = y[np.isfinite(y)]
     if len(finite) < MIN_NOISY:
         return False
@@ -33,7 +34,7 @@ def is_noisy(y: np.ndarray) -> bool:
 
 
 def smooth(y: np.ndarray) -> np.ndarray:
-    """Return a moving mean with triangular weights over about a twelfth of the curve; NaN stays where it is."""
+    """Return a moving mean with triangular weights over about a twelfth of the curve; NaNs stay where they are."""
     reach = max(2, len(y) // 25)
     weights = reach + 1 - np.abs(np.arange(-reach, reach + 1))
     known = np.isfinite(y)
@@ -46,6 +47,8 @@ def thin(y: np.ndarray, limit: int) -> np.ndarray:
     """Return the indices of about ``limit`` points that keep the extremes, the ends and the gaps of a curve."""
     if len(y) <= limit:
         return np.arange(len(y))
+
+    # The lowest and the highest point of each bucket, and its first gap.
     kept = {0, len(y) - 1}
     edges = np.linspace(0, len(y), max(limit // (3 if np.isnan(y).any() else 2), 1) + 1).astype(int)
     for start, end in pairwise(edges.tolist()):
@@ -72,27 +75,21 @@ def choose_ticks(low: float, high: float, log: bool, count: int = 5) -> list[flo
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return powers of ten, some left out where there are many, or more numbers where there are few."""
+    """Return powers of ten; only some of them if there are many, and numbers between them if there are few."""
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    every = math.ceil(len(exponents) / (count + 1))
     ticks: list[float] = []
-    for step, factors in ((every, (1,)), (1, (1,)), (1, (1, 3)), (1, (1, 2, 5))):
-        ticks = [factor * 10.0**exponent for exponent in exponents[::step] for factor in factors]
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [factor * 10.0**exponent for exponent in exponents for factor in factors]
         ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
         if len(ticks) >= 3:
             break
-    return ticks
+    return ticks[:: math.ceil(len(ticks) / (count + 1)) or 1]
 
 
 def format_number(value: float, digits: int = 4) -> str:
     """Return a number for people: ``1,600``, ``0.0743``, ``2.9e-5``."""
     if not math.isfinite(value):
         return 'not finite'
-    if value and not MIN_PLAIN <= abs(value) < MAX_SCIENTIFIC:
-        mantissa, _, exponent = f'{value:.{digits - 1}e}'.partition('e')
-        return f'{mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa}e{int(exponent)}'
-    if value == int(value):
-        return f'{int(value):,}'
-    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
-    text = f'{value:,.{places}f}'
-    return text.rstrip('0').rstrip('.') if '.' in text else text
+    if abs(value) < MAX_PLAIN and (value == int(value) or abs(value) >= 10**digits):
+        return f'{value:,.0f}'
+    return re.sub(r'e\+?(-?)0*', r'e\1', f'{value:,.{digits}g}')

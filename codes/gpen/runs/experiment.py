@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from gpen.errors import UserError
+from gpen.utils.locks import hold_lock, is_held
 
 LOGGER = logging.getLogger('gpen')
 LOCK_PATIENCE = 6  # seconds; torch's workers look for their parent every 5
@@ -21,43 +21,25 @@ def lock_experiment(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another run holds it.
     """
-    from filelock import FileLock, Timeout
 
-    path = _lock_path(folder)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            # The reading processes of a run that was killed hold it until they notice, some seconds later.
-            LOGGER.info('%s is in use; waiting up to %d s for it ...', folder, LOCK_PATIENCE)
-            lock.acquire(timeout=LOCK_PATIENCE)
-    except Timeout as error:
-        raise UserError(
-            f'Another run is using {folder}. Wait for it, stop it, or give this run another name in the option file.'
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise UserError(f'Cannot write in or lock {folder.parent}: {error}. Set path.experiments_root.') from error
-    try:
+    def say_waiting() -> None:
+        # The reading processes of a run that was killed hold it until they notice, some seconds later.
+        LOGGER.info('%s is in use; waiting up to %d s for it ...', folder, LOCK_PATIENCE)
+
+    with hold_lock(
+        _lock_path(folder),
+        in_use=f'Another run is using {folder}. Wait for it, stop it, or give this run another name in the option '
+        'file.',
+        unusable=lambda error: f'Cannot write in or lock {folder.parent}: {error}. Set path.experiments_root.',
+        patience=LOCK_PATIENCE,
+        say_waiting=say_waiting,
+    ):
         yield
-    finally:
-        lock.release()
 
 
 def is_in_use(folder: Path) -> bool:
     """Return whether a run on this machine holds the folder; where locks cannot be had, it seems that none does."""
-    from filelock import FileLock, Timeout
-
-    if not _lock_path(folder).is_file():
-        return False
-    try:
-        with FileLock(_lock_path(folder), timeout=0):
-            return False
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):
-        return False
+    return is_held(_lock_path(folder))
 
 
 def _lock_path(folder: Path) -> Path:

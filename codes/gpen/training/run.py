@@ -178,8 +178,8 @@ def _write_start(
 ) -> None:
     """Write ``options.yml`` and ``run.json``, and record that the run starts or resumes."""
     write_options(recorder.folder, parsed)
-    before = read_run_file(recorder.folder) if checkpoint is not None else None
-    if before is not None:
+    if checkpoint is not None:
+        before = read_run_file(recorder.folder) or RunFile(started=run_file.started)  # none: of an earlier version
         run_file.started, run_file.seconds, run_file.resumes = before.started, before.seconds, before.resumes + 1
     for record in recorder.read():
         for name, summary in run_file.metrics.items():
@@ -233,6 +233,8 @@ def _report_failure(run: TrainingRun, error: UserError | OSError) -> None:
         return
 
     if run.setup.model.guard.gave_up:
+        for skipped in run.setup.model.guard.unreported:
+            run.recorder.event(run.iteration, run.epoch, 'skipped_step', 'warning', skipped)
         _go_back_to_good_checkpoint(run)
     _record_end(run, run.recorder, Ending('failed', sentence), 'error')
 

@@ -83,27 +83,6 @@ class CosineAnnealingRestartLR:
         return self.cycles[-1].eta_min
 
 
-@SCHEDULER_REGISTRY.register
-class ExponentialRise:
-    """From the learning rate up to ``factor`` times it, by the same share each time: a learning-rate range test.
-
-    Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3, with an exponential instead of a
-    linear rise, so that all orders of magnitude get the same time.
-
-    Args:
-        steps: epochs or iterations (``unit``) of the rise; the last of them has the highest rate, which stays.
-        factor: highest rate divided by the lowest.
-    """
-
-    def __init__(self, steps: PositiveInt, factor: PositiveFloat = 1000.0) -> None:
-        self.last = max(steps - 1, 1)
-        self.factor = factor
-
-    def rate(self, lr: float, position: int) -> float:
-        """Return the rate after ``position`` whole epochs or iterations."""
-        return float(lr * self.factor ** min(position / self.last, 1.0))
-
-
 class LearningRates:
     """Warm-up and schedule of both optimizers.
 

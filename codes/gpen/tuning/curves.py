@@ -1,16 +1,15 @@
-"""The curves of a trial, from the records that training writes."""
+"""The curves of a trial, from its ``metrics.jsonl``."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 AGAINST_DISCRIMINATOR = {'G_loss_adv', 'G_loss_feature_matching'}
-SKIPPED = re.compile(r'Iteration \d+: .* not finite; this step of ')  # as gpen.models.step_log words it
+SKIPPED = 'skipped_step'  # the event of a step whose losses or gradients were not finite
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,15 @@ class Curves:
     """What a trial recorded.
 
     Attributes:
-        generator: sum of the generator's losses, those against the discriminator left out: they rise when the
+        generator: sum of the generator's losses without those against the discriminator, which rise when the
             discriminator learns, whatever the rate.
-        discriminator: sum of the discriminator's losses on sharp and restored images; empty without one.
+        discriminator: sum of the discriminator's losses on GT and restored images; empty without one.
         accuracy: share of the images that the discriminator judges rightly.
         psnr: validation PSNR, dB; empty where it is not measured.
         rates: the generator's learning rate.
         is_adversarial: the generator has no other losses, so ``generator`` is the sum of those against the
             discriminator.
-        skipped: steps that were left out because something was not finite.
+        skipped: number of steps that were skipped because a loss or gradient was not finite.
     """
 
     generator: Line = field(default_factory=Line)
@@ -52,7 +51,7 @@ class Curves:
 
 
 def read_curves(folder: Path, psnr: str | None) -> Curves:
-    """Return the curves of a run, as far as it is; empty ones where it has not begun.
+    """Return the curves of a run so far; empty ones if it has not begun.
 
     Args:
         folder: the experiment folder.
@@ -60,33 +59,31 @@ def read_curves(folder: Path, psnr: str | None) -> Curves:
     """
     from gpen.runs.recorder import METRICS_FILE, read_metrics
 
-    path, log = folder / METRICS_FILE, folder / 'train.log'
-    records = read_metrics(path) if path.is_file() else []
-    text = log.read_text(encoding='utf-8', errors='replace') if log.is_file() else ''
-    return to_curves(records, psnr, len(SKIPPED.findall(text)))
+    path = folder / METRICS_FILE
+    return to_curves(read_metrics(path) if path.is_file() else [], psnr)
 
 
-def to_curves(records: Iterable[Mapping[str, Any]], psnr: str | None = None, skipped: int = 0) -> Curves:
+def to_curves(records: Sequence[Mapping[str, Any]], psnr: str | None = None) -> Curves:
     """Return the curves of the records of ``metrics.jsonl``.
 
     A loss that was in an earlier record and is missing, or null, in a later one was not finite all the while.
     """
-    records = list(records)
     names = {name for record in records for name in record}
     content = {name for name in names if name.startswith('G_loss_')}
     is_adversarial = content <= AGAINST_DISCRIMINATOR
     if not is_adversarial:
         content -= AGAINST_DISCRIMINATOR
+    skipped = sum(record.get('phase') == 'event' and record.get('name') == SKIPPED for record in records)
     curves = Curves(is_adversarial=is_adversarial, skipped=skipped)
+
     known: set[str] = set()
     for record in records:
-        iteration = record['iter']
-        if record.get('phase') == 'val':
-            value = record.get(f'val/{psnr}')
-            if value is not None:
-                curves.psnr.add(iteration, value)
-        if record.get('phase') != 'train':
+        iteration, phase = record['iter'], record.get('phase')
+        if phase == 'val' and record.get(f'val/{psnr}') is not None:
+            curves.psnr.add(iteration, record[f'val/{psnr}'])
+        if phase != 'train':
             continue
+
         known |= {name for name in record if name.startswith(('G_loss_', 'D_loss_'))}
         for line, chosen in ((curves.generator, content), (curves.discriminator, {'D_loss_real', 'D_loss_fake'})):
             if chosen & known:

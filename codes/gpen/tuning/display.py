@@ -1,4 +1,4 @@
-"""A table of the trials that keeps itself up to date on a terminal; a line for each event where there is none."""
+"""The progress of the trials: a table that is redrawn on a terminal, and a line for each event elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TextIO
 
 from gpen.tuning.curves import Curves
 from gpen.tuning.judge import Judgement
-from gpen.tuning.trial import Job
+from gpen.tuning.trial_run import TrialRun
 
 PULSE = 1.0  # seconds
 WIDTHS = 26, 12, 9, 9, 9, 0
@@ -20,17 +20,17 @@ HEADER = 'trial', 'iterations', 'G loss', 'D loss', 'PSNR', 'verdict'
 
 @dataclass
 class _Row:
-    job: Job
+    run: TrialRun
     curves: Curves
     judgement: Judgement | None = None
-    validations: int = -1  # that were told; -1: not even the start
+    validations: int = -1  # number of those reported; -1: the start is not reported yet
 
 
 class Display:
     """Shows trials (a context manager), read from the files that they write.
 
     Args:
-        stream: where to.
+        stream: standard output, or a file.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -40,7 +40,7 @@ class Display:
         self._height = 0
         self._lock = threading.RLock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep_up, daemon=True)
+        self._thread = threading.Thread(target=self._refresh_regularly, daemon=True)
 
     def __enter__(self) -> Display:
         self._thread.start()
@@ -60,38 +60,38 @@ class Display:
             self._stream.write(f'{text}\n')
             self._draw()
 
-    def show(self, job: Job, judgement: Judgement | None = None) -> None:
+    def show(self, run: TrialRun, judgement: Judgement | None = None) -> None:
         """Show a trial: one to do, or one that is judged."""
         with self._lock:
-            row = self._rows.setdefault(job.label, _Row(job, Curves()))
+            row = self._rows.setdefault(run.label, _Row(run, Curves()))
             row.judgement = judgement
             if judgement is not None:
-                row.curves = job.read_curves()
+                row.curves = run.read_curves()
                 if not self._is_terminal:
-                    self._stream.write(f'{job.label}: {judgement.sentence}\n')
+                    self._stream.write(f'{run.label}: {judgement.sentence}\n')
             self._refresh()
 
-    def _keep_up(self) -> None:
+    def _refresh_regularly(self) -> None:
         while not self._ended.wait(PULSE):
             with self._lock:
                 for row in self._rows.values():
-                    if row.judgement is None and row.job.output.exists():
-                        row.curves = row.job.read_curves()
-                        self._tell(row)
+                    if row.judgement is None and row.run.output.exists():
+                        row.curves = row.run.read_curves()
+                        self._report(row)
                 self._refresh()
 
-    def _tell(self, row: _Row) -> None:
-        """Where there is no terminal, tell of the start and of each validation."""
+    def _report(self, row: _Row) -> None:
+        """Without a terminal, report the start and each validation."""
         if self._is_terminal or len(row.curves.psnr.x) == row.validations:
             return
         is_start = row.validations < 0
         row.validations = len(row.curves.psnr.x)
         if is_start and not row.validations:
-            self._stream.write(f'{row.job.label}: started\n')
+            self._stream.write(f'{row.run.label}: started\n')
         else:
             cells = dict(zip(HEADER, _list_cells(row), strict=True))
             numbers = ', '.join(f'{name} {cells[name]}' for name in HEADER[1:5] if cells[name])
-            self._stream.write(f'{row.job.label}: {numbers}\n')
+            self._stream.write(f'{row.run.label}: {numbers}\n')
         self._stream.flush()
 
     def _refresh(self) -> None:
@@ -119,12 +119,13 @@ def _list_cells(row: _Row) -> tuple[str, ...]:
     """Return a trial as the cells of the table."""
     curves = row.curves
     done = max(curves.rates.x[-1:] + curves.psnr.x[-1:], default=0)
-    state = 'running' if row.job.output.exists() else 'waiting'
+    state = 'running' if row.run.output.exists() else 'waiting'
     if row.judgement is not None:
         state = row.judgement.sentence
+
     return (
-        row.job.label,
-        f'{done}/{row.job.iterations}',
+        row.run.label,
+        f'{done}/{row.run.iterations}',
         _show_last(curves.generator.y, 4),
         _show_last(curves.discriminator.y, 3),
         _show_last(curves.psnr.y, 2),

@@ -1,4 +1,4 @@
-"""What the curves of a trial say about its learning rate: pure functions."""
+"""Verdicts on learning rates from the curves of trials: pure functions."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ PSNR_STEP = 0.05  # dB; less is chance in a short trial
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said about a trial.
+    """The verdict on a trial.
 
     Attributes:
-        verdict: in two words.
-        reason: in a sentence.
+        verdict: whether the rate is good.
+        reason: why, in a sentence.
         ratio: smoothed G loss at the end divided by that at the start; not a number without records.
         slope: change of the logarithm of the smoothed G loss per 100 iterations in the second half; below 0: it falls.
         psnr: the last validation's, dB; None without one.
-        note: what else there is to say, in a sentence.
+        note: a further sentence for the user, or nothing.
     """
 
     verdict: Verdict
@@ -51,7 +51,7 @@ class Judgement:
 
     @property
     def sentence(self) -> str:
-        """All of it in words and numbers."""
+        """Verdict, reason, numbers and note."""
         numbers = '' if self.is_too_high else _describe(self.ratio, self.slope, self.psnr)
         return ' '.join(filter(None, [f'{self.verdict}. {self.reason}', numbers, self.note]))
 
@@ -76,10 +76,12 @@ def find_too_high(curves: Curves) -> str | None:
     if curves.skipped:
         steps = 'a step was' if curves.skipped == 1 else f'{curves.skipped} steps were'
         return f'a loss or gradient was not finite: {steps} skipped'
+
     for name, line in (('G', curves.generator), ('D', curves.discriminator)):
         for iteration, value in zip(line.x, line.y, strict=True):
             if not math.isfinite(value):
                 return f'{name} loss was not finite up to iteration {iteration}'
+
     if curves.is_adversarial:
         return _find_rise('G', curves.generator, RISE_ADVERSARIAL, from_start=True) or _find_rise_of_d(curves)
     return _find_rise('G', curves.generator, RISE, from_start=False) or _find_rise_of_d(curves)
@@ -151,6 +153,7 @@ def compare(judgements: Mapping[Tried, Judgement]) -> dict[Tried, Judgement]:
             for other, its in judgements.items()
             if other.ratio == trial.ratio and not its.is_too_high
         }
+
         lower = [rate for rate, ratio in others.items() if rate < trial.rate and ratio * BEHIND < judgement.ratio]
         higher = [rate for rate, ratio in others.items() if rate > trial.rate and ratio * FAR_BEHIND < judgement.ratio]
         if judgement.verdict == 'could be higher' and lower:

@@ -68,6 +68,7 @@ def next_trials(
     missing = [trial for trial in dict.fromkeys(coarse) if trial not in found]
     if missing:
         return missing
+
     grid = sorted({trial.rate for trial in coarse})
     best = _best(coarse, found)
     beyond = _step_beyond(grid, best)
@@ -79,6 +80,7 @@ def next_trials(
         coarse += further
         grid = sorted({*grid, beyond})
         best = _best(coarse, found)
+
     return [] if best is None else _walk(grid, best, found, width)
 
 
@@ -130,6 +132,7 @@ def _continue(steps: Sequence[Trial], found: Mapping[Trial, Judgement], rising: 
     best = _best(list(found), found)
     misses = 0
     pending: list[Trial] = []
+
     for trial in steps:
         if trial not in found:
             pending.append(trial)

@@ -1,4 +1,4 @@
-"""What makes a sharp face a poor one: small functions joined in YAML, and the recipes of published papers."""
+"""Degradations, which make LQ images out of GT images: steps joined in YAML, and the recipes of published papers."""
 
 from gpen.data.degradations.compose import Degrade, build_degradation, try_degradation
 

@@ -31,7 +31,7 @@ def blur(
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws the kernel.
         kernel_list: shapes to choose from.
-        kernel_prob: how often each is taken; all alike by default.
+        kernel_prob: how often each is taken; default: equally often.
         kernel_size: height and width of the kernel, pixels.
         sigma: standard deviation along each axis, pixels.
         betag_range: exponents of generalised Gaussians.

@@ -1,7 +1,7 @@
 """Steps that change colours.
 
-In a data set's ``degradation`` they change the blurry image alone, and the network learns to undo them; in its
-``augment`` they change the sharp image too.
+In a data set's ``degradation`` they change the LQ image alone, and the network learns to undo them; in its ``augment``
+they change the GT image too.
 """
 
 from __future__ import annotations
@@ -60,17 +60,23 @@ def color_jitter(
         saturation: factor of the distance from grey; 0 makes grey.
         hue: turns of the colour circle; 0 changes nothing.
     """
-    changes = ((_scale_brightness, brightness), (_scale_contrast, contrast), (_scale_saturation, saturation))
+    changes = (
+        (_scale_brightness, brightness),
+        (_scale_contrast, contrast),
+        (_scale_saturation, saturation),
+        (_turn_hue, hue),
+    )
+
     result = image.copy()
     for index in generator.permutation(4):
-        change, limits = (*changes, (_turn_hue, hue))[index]
+        change, limits = changes[index]
         if limits is not None:
             result = change(result, draw_between(generator, limits))
             np.clip(result, -1, 1, out=result)
     return result
 
 
-# These may use the memory of the image they are given.
+# These functions may overwrite the image they are given.
 
 
 def _scale_brightness(image: np.ndarray, factor: float) -> np.ndarray:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 
 from gpen.data.degradations.draws import draw_index
+from gpen.data.degradations.resampling import resample
 from gpen.errors import UserError
 from gpen.options.types import Degradations, NonNegativeFloat
 from gpen.registry import DEGRADATION_REGISTRY
@@ -23,8 +23,7 @@ _TRIAL_SIZE = 16  # pixels
 def build_degradation(options: Degradations) -> Degrade:
     """Return the function that an option such as ``{type: gfpgan}`` or a list of such steps describes.
 
-    What it returns has the size of what it is given and is clipped to [-1, 1]; it depends on the image and the
-    generator alone.
+    Its result has the size of its input and is clipped to [-1, 1]; it depends on the image and the generator alone.
 
     Args:
         options: one step or a list of them.  A step is ``type``, the name of a registered degradation, its arguments,
@@ -37,16 +36,18 @@ def build_degradation(options: Degradations) -> Degrade:
 
 
 def try_degradation(options: Degradations) -> None:
-    """Do each step once, also those within others: a seldom one would otherwise fail in the middle of a run.
+    """Do each step once, also those within others; otherwise a rare one would fail in the middle of a run.
 
     Raises:
         UserError: no degradation has this name, or the arguments of one do not fit together.
     """
-    for step in options if isinstance(options, list) else [options]:
+    for step in _list_steps(options):
+        # The steps that this one holds.
         definition = DEGRADATION_REGISTRY.find(step['type'])
         for parameter in definition.parameters if definition is not None else ():
             if 'Degradations' in (parameter.annotation or '') and step.get(parameter.name) is not None:
                 try_degradation(step[parameter.name])
+
         image = np.zeros((_TRIAL_SIZE, _TRIAL_SIZE, 3), np.float32)
         try:
             build_steps({**step, 'probability': 1.0})(image, np.random.Generator(np.random.PCG64(0)))
@@ -56,10 +57,14 @@ def try_degradation(options: Degradations) -> None:
 
 def build_steps(options: Degradations) -> Degrade:
     """Return the steps as one function; what it gives may have another size and reach beyond [-1, 1]."""
-    return _Chain([_Step.from_options(step) for step in (options if isinstance(options, list) else [options])])
+    return _Chain([_Step.from_options(step) for step in _list_steps(options)])
 
 
-# Classes and not closures, so that a data set travels to workers that are started afresh.
+def _list_steps(options: Degradations) -> list[dict[str, Any]]:
+    return options if isinstance(options, list) else [options]
+
+
+# These are classes and not closures, so that a data set can be pickled for spawned workers.
 @dataclass(frozen=True)
 class _Step:
     function: Callable[..., np.ndarray]
@@ -95,10 +100,7 @@ class _SameSize:
     degrade: Degrade
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        result = self.degrade(image, generator)
-        if result.shape != image.shape:
-            result = cv2.resize(result, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        result = result.astype(np.float32, copy=False)
+        result = resample(self.degrade(image, generator), *image.shape[:2], 'bilinear').astype(np.float32, copy=False)
         # Fresh memory for a large image costs more than the clipping.
         own = result.flags.writeable and not np.may_share_memory(result, image)
         return np.clip(result, -1, 1, out=result if own else None)
@@ -107,7 +109,7 @@ class _SameSize:
 @DEGRADATION_REGISTRY.register
 def in_any_order(image: np.ndarray, generator: np.random.Generator, steps: Degradations) -> np.ndarray:
     """Do all ``steps`` in an order drawn anew for each image."""
-    listed = steps if isinstance(steps, list) else [steps]
+    listed = _list_steps(steps)
     for index in generator.permutation(len(listed)):
         image = build_steps(listed[index])(image, generator)
     return image
@@ -120,11 +122,11 @@ def one_of(
     steps: Degradations,
     weights: list[NonNegativeFloat] | None = None,
 ) -> np.ndarray:
-    """Do one of ``steps``, chosen with ``weights`` (all alike by default).
+    """Do one of ``steps``, chosen with ``weights`` (default: equally often).
 
     Raises:
         UserError: there are not as many weights as steps, or they are all 0.
     """
-    listed = steps if isinstance(steps, list) else [steps]
+    listed = _list_steps(steps)
     index = draw_index(generator, weights if weights is not None else [1.0] * len(listed), len(listed), 'weights')
     return build_steps(listed[index])(image, generator)

@@ -45,7 +45,7 @@ def _to_pixels(image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def _from_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Return [-1, 1]; the memory is used."""
+    """Turn 0 to 255 into [-1, 1], in place."""
     pixels /= 127.5
     pixels -= 1
     return pixels

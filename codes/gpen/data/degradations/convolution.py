@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 
 import cv2
 import numpy as np
 
+from gpen.data.degradations.resampling import resample
+
 BORDER = cv2.BORDER_REFLECT_101
-"""What lies beyond an image's border; BasicSR's users and OpenCV's ``filter2D`` mirror it without the edge itself."""
+"""Beyond its border an image is mirrored without the edge itself, as in OpenCV's ``filter2D`` and BasicSR."""
 
 _TRIM_LIMIT = 1e-4
 _SEPARATION_LIMIT = 7e-4
@@ -45,6 +48,8 @@ def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     kernel = _trim(kernel)
     if kernel.size == 1:
         return image
+
+    # A sum of separable filters, where it is cheaper than the filter itself.
     terms = _separate(kernel, _count_affordable_terms(kernel, share=1))
     if terms is None:
         return convolve_plain(image, kernel)
@@ -55,7 +60,7 @@ def convolve(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def convolve_and_resize_plain(image: np.ndarray, kernel: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return ``image`` filtered by ``kernel`` and resampled bilinearly, without antialiasing, to height x width x 3."""
-    return _resize(convolve_plain(image, kernel), height, width)
+    return resample(convolve_plain(image, kernel), height, width, 'bilinear')
 
 
 def convolve_and_resize(image: np.ndarray, kernel: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -69,18 +74,14 @@ def convolve_and_resize(image: np.ndarray, kernel: np.ndarray, height: int, widt
     """
     kernel = _trim(kernel)
     share = height / image.shape[0]
+
+    # Where the image gets smaller, only the rows that the resampling looks at are filtered.
     terms = None
     if share < 1 and kernel.size > 1:
         terms = _separate(kernel, _count_affordable_terms(kernel, share))
     if terms is None:
-        return _resize(convolve(image, kernel), height, width)
-    return _resize(_filter_needed_rows(image, *terms, height), height, width)
-
-
-def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return resample(convolve(image, kernel), height, width, 'bilinear')
+    return resample(_filter_needed_rows(image, *terms, height), height, width, 'bilinear')
 
 
 def _trim(kernel: np.ndarray) -> np.ndarray:
@@ -121,12 +122,8 @@ def _separate(kernel: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray] | 
 
 
 def _sum(images: Iterable[np.ndarray]) -> np.ndarray:
-    """Add up images that nothing else uses."""
-    iterator = iter(images)
-    total = next(iterator)
-    for image in iterator:
-        cv2.add(total, image, dst=total)
-    return total
+    """Return the sum of images, in the memory of the first one."""
+    return reduce(lambda total, image: cv2.add(total, image, dst=total), images)
 
 
 def _filter_needed_rows(image: np.ndarray, columns: np.ndarray, rows: np.ndarray, height: int) -> np.ndarray:
@@ -137,20 +134,24 @@ def _filter_needed_rows(image: np.ndarray, columns: np.ndarray, rows: np.ndarray
     """
     import torch
 
+    # The padded image as a matrix, and the weights that make each resampled row out of its rows.
     count, size = columns.shape
     first, weights = _resampled_columns(columns, image.shape[0], height)
     border = size // 2
     padded = cv2.copyMakeBorder(image, border, border + 1, 0, 0, BORDER)
     source = torch.from_numpy(padded.reshape(len(padded), -1))  # (H + K) x 3W
     result = np.empty((height, *image.shape[1:]), np.float32)
+
     step = max(8, round(0.6 * size * height / image.shape[0]))
     buffer = torch.empty((step * count, source.shape[1]))
     for start in range(0, height, step):
+        # The block of the banded matrix for these rows: rows x N x padded rows.
         stop = min(start + step, height)
         low, high = first[start], first[stop - 1] + size + 1
         band = np.zeros((stop - start, count, high - low), np.float32)
         for line in range(start, stop):
             band[line - start, :, first[line] - low :][:, : size + 1] = weights[line]
+
         product = buffer[: (stop - start) * count]
         with _one_thread():
             torch.mm(torch.from_numpy(band.reshape(-1, high - low)), source[low:high], out=product)

@@ -10,22 +10,22 @@ from gpen.errors import UserError
 
 
 def draw_between(generator: np.random.Generator, limits: Sequence[float]) -> float:
-    """Return a number between two, all alike."""
+    """Return a number from the uniform distribution between two limits."""
     return generator.uniform(limits[0], limits[1])
 
 
 def draw_integer(generator: np.random.Generator, limits: Sequence[float]) -> int:
-    """Return a whole number between two, rounded, ends included."""
+    """Return a whole number between two limits, which are rounded and included; all are equally likely."""
     return int(generator.integers(round(limits[0]), round(limits[1]) + 1))
 
 
 def draw_chance(generator: np.random.Generator, probability: float | None) -> bool:
-    """Return True that often; nothing is drawn for 0 or None."""
+    """Return True with this probability; nothing is drawn from the generator for 0 or None."""
     return probability is not None and probability > 0 and generator.random() < probability
 
 
 def draw_index(generator: np.random.Generator, shares: Sequence[float], count: int, option: str) -> int:
-    """Return an index below ``count``, each as often as its share says.
+    """Return an index below ``count``, with probabilities in proportion to ``shares``.
 
     Raises:
         UserError: there are not ``count`` shares, or they add up to nothing; ``option`` is their name.
@@ -36,10 +36,10 @@ def draw_index(generator: np.random.Generator, shares: Sequence[float], count: i
 
 
 def check_above_zero(limits: Sequence[float], option: str) -> None:
-    """Make sure that one can divide by what is drawn between two numbers.
+    """Check that a number drawn between two limits can be divided by.
 
     Raises:
-        UserError: the lower one is 0; ``option`` is the name of both.
+        UserError: the lower limit is 0; ``option`` is the name of the limits.
     """
     if limits[0] <= 0:
         raise UserError(f'{option} is {list(limits)}; its numbers must be above 0.')

@@ -1,6 +1,6 @@
 """The step that moves the face within its image.
 
-It belongs to a data set's ``augment``, where both images move; in ``degradation`` the blurry one alone would.
+It belongs to a data set's ``augment``, where both images move; in ``degradation`` it would move the LQ image alone.
 """
 
 from __future__ import annotations

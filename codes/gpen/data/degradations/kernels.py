@@ -8,7 +8,7 @@ kernels are the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -93,9 +93,8 @@ def draw_kernel(
     blur_sigma: Sequence[float],
     betag_range: Sequence[float] = (0.5, 8),
     betap_range: Sequence[float] = (0.5, 8),
-    noise_range: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Return a kernel of a random shape, as BasicSR's ``random_mixed_kernels`` does.
+    """Return a kernel of a random shape, as BasicSR's ``random_mixed_kernels`` does without its noise.
 
     Args:
         generator: draws everything.
@@ -105,7 +104,6 @@ def draw_kernel(
         blur_sigma: range of both standard deviations, pixels.
         betag_range: exponents of generalised Gaussians; half of them are below 1, half above.
         betap_range: the same for plateaus.
-        noise_range: factors that each element of a Gaussian is multiplied by; None: no noise.
 
     Raises:
         UserError: the two lists do not fit together.
@@ -115,18 +113,16 @@ def draw_kernel(
         return draw_sinc(generator, kernel_size)
     if shape == 'motion':
         return motion(kernel_size, generator.uniform(1, kernel_size), generator.uniform(0, math.pi))
+
+    # Gaussians and plateaus share the deviations and, where they are not isotropic, the angle.
     sigma_x, sigma_y, angle = draw_between(generator, blur_sigma), None, 0.0
     if shape.endswith('aniso'):
         sigma_y, angle = draw_between(generator, blur_sigma), generator.uniform(-math.pi, math.pi)
     if shape in ('iso', 'aniso'):
-        kernel = gaussian(kernel_size, sigma_x, sigma_y, angle)
-    else:
-        function: Callable[..., np.ndarray] = plateau if shape.startswith('plateau') else generalized_gaussian
-        beta = _draw_beta(generator, betap_range if shape.startswith('plateau') else betag_range)
-        kernel = function(kernel_size, sigma_x, sigma_y, angle, beta)
-    if noise_range is not None and not shape.startswith('plateau'):
-        kernel = _normalize(kernel * generator.uniform(noise_range[0], noise_range[1], kernel.shape))
-    return kernel
+        return gaussian(kernel_size, sigma_x, sigma_y, angle)
+    if shape.startswith('plateau'):
+        return plateau(kernel_size, sigma_x, sigma_y, angle, _draw_beta(generator, betap_range))
+    return generalized_gaussian(kernel_size, sigma_x, sigma_y, angle, _draw_beta(generator, betag_range))
 
 
 def draw_sinc(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -42,37 +43,28 @@ def mask(
         stroke_width: of a stroke, as a share of the image's shorter side.
         rectangle_side: height and width of a rectangle, as shares of the image's.
     """
-    painted = draw_mask(generator, image.shape[0], image.shape[1], shape, share, stroke_width, rectangle_side)
-    result = image.copy()
-    result[painted] = 1
-    return result
-
-
-def draw_mask(
-    generator: np.random.Generator,
-    height: int,
-    width: int,
-    shape: str,
-    share: Sequence[float],
-    stroke_width: Sequence[float],
-    rectangle_side: Sequence[float],
-) -> np.ndarray:
-    """Return what :func:`mask` paints over: height x width, True where it does."""
+    height, width = image.shape[:2]
     wanted = min(1.0, draw_between(generator, share)) * height * width
+
+    # One mark after the other, until enough is painted; the last one is shortened.
     canvas = np.zeros((height, width), np.uint8)
-    marks = _Marks(generator, height, width, stroke_width, rectangle_side)
-    for mark in marks.draw(shape):
+    for mark in _Marks(generator, height, width, stroke_width, rectangle_side).draw(shape):
         before = canvas.copy()
         mark(canvas, 1.0)
         if cv2.countNonZero(canvas) >= wanted:
-            return _shorten(mark, before, wanted)
-    raise AssertionError  # there is always another mark
+            break
+
+    result = image.copy()
+    result[_shorten(mark, before, wanted)] = 1
+    return result
 
 
 def _shorten(mark: _Draw, before: np.ndarray, wanted: float) -> np.ndarray:
     """Return the canvas with as much of the mark as comes nearest to the number of pixels wanted."""
     canvases = [before]
     part, step = 1.0, 0.5
+
+    # Halve the interval; the whole mark comes first, and the best of all that was tried is taken.
     for _ in range(_HALVINGS + 1):
         canvas = before.copy()
         mark(canvas, part)
@@ -82,22 +74,15 @@ def _shorten(mark: _Draw, before: np.ndarray, wanted: float) -> np.ndarray:
     return min(canvases, key=lambda canvas: abs(cv2.countNonZero(canvas) - wanted)) > 0
 
 
+@dataclass(frozen=True)
 class _Marks:
     """An endless supply of random marks for an image of this size."""
 
-    def __init__(
-        self,
-        generator: np.random.Generator,
-        height: int,
-        width: int,
-        stroke_width: Sequence[float],
-        rectangle_side: Sequence[float],
-    ) -> None:
-        self.generator = generator
-        self.height = height
-        self.width = width
-        self.stroke_width = stroke_width
-        self.rectangle_side = rectangle_side
+    generator: np.random.Generator
+    height: int
+    width: int
+    stroke_width: Sequence[float]
+    rectangle_side: Sequence[float]
 
     def draw(self, shape: str) -> Iterator[_Draw]:
         """Yield one mark after the other: a rectangle, or the next line of a stroke."""
@@ -124,16 +109,19 @@ class _Marks:
         return paint
 
     def _draw_stroke(self) -> Iterator[_Draw]:
+        """Yield the lines of a stroke, which zigzags over the image to the left or to the right."""
         generator, diagonal = self.generator, math.hypot(self.height, self.width)
         thickness = max(1, round(min(self.height, self.width) * draw_between(generator, self.stroke_width)))
         low, high = (0.4 * math.pi + sign * generator.uniform(0, 2 * math.pi / 15) for sign in (-1, 1))
         onward = generator.choice([-1, 1])
         x, y = generator.uniform(0, self.width), generator.uniform(0, self.height)
+
         for n in range(int(generator.integers(8, 28))):
             angle = generator.uniform(low, high) * (1 if n % 2 else -1)
             length = min(max(generator.normal(diagonal / 8, diagonal / 16), 0), diagonal / 4)
             new_x = x + onward * length * math.cos(angle)
             new_y = min(max(y + length * math.sin(angle), 0), self.height - 1)
+
             yield _line(x, y, new_x, new_y, thickness)
             if not 0 <= new_x < self.width:
                 return

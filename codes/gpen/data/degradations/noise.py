@@ -66,7 +66,8 @@ def add_correlated_gaussian(image: np.ndarray, generator: np.random.Generator, s
     shares = generator.random(3)
     rotation = np.linalg.svd(generator.random((3, 3)))[0]
     values, vectors = np.linalg.eigh(np.abs(rotation.T @ np.diag(shares) @ rotation))
-    mixing = (vectors * np.sqrt(np.maximum(values, 0))).T * (sigma / 127.5)  # absolute values may lose positivity
+    # Absolute values may make the matrix indefinite, so negative eigenvalues count as 0.
+    mixing = (vectors * np.sqrt(np.maximum(values, 0))).T * (sigma / 127.5)
     noise = generator.standard_normal(image.shape, dtype=np.float32)
     return _add(image, cv2.transform(noise, mixing.T.astype(np.float32)))
 
@@ -85,7 +86,7 @@ def add_poisson(image: np.ndarray, generator: np.random.Generator, scale: float,
 
 
 def _add(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return the image with noise (H x W x 3, or H x W for grey noise), clipped; the memory of the noise is used."""
+    """Return the image with noise (H x W x 3, or H x W for grey noise), clipped; ``noise`` may be overwritten."""
     if noise.ndim == 2:
         noise = cv2.cvtColor(noise, cv2.COLOR_GRAY2RGB)
     noise += image

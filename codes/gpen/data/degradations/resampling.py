@@ -1,4 +1,4 @@
-"""Steps that change the size; the result of all steps is brought back to the size of what came in."""
+"""Steps that change the size; after the last step the image gets its first size back."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def resize(
     up_down_keep: Sequence[NonNegativeFloat] = (0.2, 0.7, 0.1),
     interpolations: Sequence[Literal['nearest', 'bilinear', 'bicubic', 'area']] = ('area', 'bilinear', 'bicubic'),
 ) -> np.ndarray:
-    """Make the image larger, smaller, or neither, as Real-ESRGAN does.
+    """Make the image larger, make it smaller, or keep its size, as Real-ESRGAN does.
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
         generator: draws the factor and the interpolation.
         factor: the smallest and the largest.
-        up_down_keep: how often it gets larger, smaller, or stays as it is.
-        interpolations: one of them is drawn, all alike.
+        up_down_keep: how often it gets larger, gets smaller, or keeps its size.
+        interpolations: one of them is drawn, each as often as the others.
 
     Raises:
-        UserError: ``up_down_keep`` are not three numbers, or ``interpolations`` are none.
+        UserError: ``up_down_keep`` does not hold three numbers, or ``interpolations`` is empty.
     """
     scale = draw_factor(generator, factor, up_down_keep, 'up_down_keep')
     height, width = (max(1, int(length * scale)) for length in image.shape[:2])

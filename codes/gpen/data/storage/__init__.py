@@ -1,4 +1,4 @@
-"""Where the encoded images lie: a folder of files, an LMDB in BasicSR's layout, or tables of ``datasets``."""
+"""How the encoded images are stored: a folder of files, an LMDB in BasicSR's layout, or tables of ``datasets``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpen.data.storage.basicsr_lmdb import LmdbStorage
 from gpen.data.storage.disk import DiskStorage
 from gpen.data.storage.shards import is_data_set
 from gpen.data.storage.tables import DatasetsStorage
-from gpen.data.storage.writing import new_folder, write_arrow, write_files, write_lmdb, write_parquet
+from gpen.data.storage.writing import new_folder, write_files, write_lmdb, write_tables
 from gpen.errors import UserError
 from gpen.options.io_backend import DatasetsBackend, check_io_backend, is_url, read_io_backend
 from gpen.utils.files import resolve_path
@@ -23,10 +23,9 @@ __all__ = [
     'find_backend',
     'new_folder',
     'open_storage',
-    'write_arrow',
     'write_files',
     'write_lmdb',
-    'write_parquet',
+    'write_tables',
 ]
 
 
@@ -44,9 +43,10 @@ def open_storage(root: str | Path, io_backend: dict[str, Any] | None = None) -> 
     problems = check_io_backend(options)
     if problems:
         raise UserError('\n'.join(f'{".".join(map(str, problem.key))}: {problem.message}' for problem in problems))
+
     backend = read_io_backend(options)
     place = root if isinstance(root, str) and is_url(root) else resolve_path(root)
-    if isinstance(backend, DatasetsBackend):
+    if isinstance(backend, DatasetsBackend) and (backend.streaming or isinstance(place, Path)):
         return DatasetsStorage(place, backend)
     if isinstance(place, str):
         raise UserError(f'{place} is a URL, which takes io_backend: {{type: datasets, streaming: true}}.')

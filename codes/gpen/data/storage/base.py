@@ -6,57 +6,66 @@ import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from gpen.data.blocks import Blocks
 from gpen.data.file_check import SUFFIXES
+from gpen.data.row_groups import RowGroups
 from gpen.errors import UserError
 
 _DRIVE = re.compile(r'[A-Za-z]:')
 
 
 class Storage(ABC):
-    """The encoded images of one side.
+    """The encoded images of one side of the data: GT or LQ.
 
     A key is an image's path below the root, with ``/`` and without its suffix; the two sides of a pair have the same
-    key.  Storages are small and can be pickled, so that they travel to workers that are started afresh.
+    key.  Storages are small and can be pickled, so that workers that are spawned get a copy.
+
+    Args:
+        root: folder, file or URL.
+        names: the path of each image below the root by key, with its suffix as far as that is known.
+        problems: what was found wrong while listing the images, a clause each.
 
     Attributes:
-        root: folder, file or URL.
-        is_streamed: the images are fetched while training, so looking at all of them beforehand is no option.
+        is_streamed: the images are fetched while training, so they cannot all be checked beforehand.
     """
 
-    root: Path | str
     is_streamed = False
 
-    @abstractmethod
+    def __init__(self, root: Path | str, names: dict[str, str], problems: Sequence[str] = ()) -> None:
+        self.root = root
+        self.problems = list(problems)
+        self._names = names
+
     def keys(self) -> list[str]:
         """Return the keys of all images, sorted."""
+        return sorted(self._names)
 
-    @abstractmethod
-    def problems(self) -> list[str]:
-        """Return what was found wrong while listing the images, a clause each."""
-
-    @abstractmethod
     def file_name(self, key: str) -> str:
         """Return the image's path below the root with its suffix, as far as the suffix is known."""
+        return self._names[key]
+
+    def stored_order(self, keys: Sequence[str]) -> list[str]:
+        """Return ``keys`` in the order that is quickest to read."""
+        return list(keys)
+
+    def row_groups(self, keys: Sequence[str]) -> RowGroups | None:  # noqa: ARG002  (for storages that have some)
+        """Return which of the images lie together; None where each can be read alone."""
+        return None
 
     @abstractmethod
-    def open(self, key: str) -> BinaryIO:
-        """Return a stream of one encoded image, for a look at its header; OSError where it cannot be opened."""
+    def file_of(self, key: str) -> str:
+        """Return the path of the file that holds the image."""
 
     @abstractmethod
     def load(self, key: str) -> bytes:
         """Return one encoded image; OSError where it cannot be read."""
 
-    @abstractmethod
-    def describe(self, key: str) -> str:
-        """Return how messages name the image."""
-
-    @abstractmethod
-    def stat(self, key: str) -> tuple[int, int]:
-        """Return (size in bytes, time of the last change in ns) of the file that holds the image."""
+    def open(self, key: str) -> BinaryIO:
+        """Return a stream of one encoded image, to read its header; OSError where it cannot be opened."""
+        return BytesIO(self.load(key))
 
     def read(self, key: str) -> bytes:
         """Return one encoded image; UserError where it cannot be read."""
@@ -65,12 +74,17 @@ class Storage(ABC):
         except OSError as error:
             raise UserError(f'{self.describe(key)} cannot be read: {error.strerror or error}.') from error
 
-    def blocks(self, keys: Sequence[str]) -> Blocks | None:  # noqa: ARG002  (for those that have blocks)
-        """Return which of the images lie together; None where each can be read alone."""
-        return None
+    def describe(self, key: str) -> str:
+        """Return how messages name the image."""
+        return f'{key} in {self.file_of(key)}'
 
-    def close(self) -> None:  # noqa: B027  (most have nothing open)
-        """Let go of what this process has open or keeps in memory; it is opened again when it is needed."""
+    def stat(self, key: str) -> tuple[int, int]:
+        """Return (size in bytes, time of the last change in ns) of the file that holds the image."""
+        status = Path(self.file_of(key)).stat()
+        return status.st_size, status.st_mtime_ns
+
+    def close(self) -> None:  # noqa: B027  (most keep nothing open)
+        """Release open files and memory of this process; they are opened again when needed."""
 
 
 def key_of(name: str) -> str:
@@ -84,31 +98,27 @@ def key_of(name: str) -> str:
 
 def explain_unsafe(name: str) -> str:
     """Return what is wrong with a name that came out of a data set as the path of a file below a folder, or ''."""
-    parts = name.split('/')
+    folders = name.split('/')
     if not name or '\0' in name:
         return 'is empty or has a NUL in it'
-    if '' in parts or '\\' in name or _DRIVE.match(name):
+    if '' in folders or '\\' in name or _DRIVE.match(name):
         return 'is no plain relative path'
-    if any(part.startswith('.') for part in parts):
+    if any(folder.startswith('.') for folder in folders):
         return 'leads elsewhere or would be hidden'
     return ''
 
 
-def find_problems(names: Sequence[str], keys: Sequence[str], describe: Callable[[int], str]) -> list[str]:
-    """Return a clause for each name that cannot be used, and for each that is there twice.
+def find_unsafe(names: Sequence[str], describe: Callable[[int], str]) -> list[str]:
+    """Return a clause for each name that cannot be used; ``describe`` names the image of a position."""
+    reasons = enumerate(map(explain_unsafe, names))
+    return [f'the name {names[n]!r} of {describe(n)} {reason}' for n, reason in reasons if reason]
 
-    Args:
-        names: as they are stored.
-        keys: the keys of these.
-        describe: returns how messages name the image of a position.
-    """
+
+def find_duplicates(keys: Sequence[str], describe: Callable[[int], str]) -> list[str]:
+    """Return a clause for each key that is there twice; ``describe`` names the image of a position."""
     problems = []
-    seen: dict[str, int] = {}
-    for position, (name, key) in enumerate(zip(names, keys, strict=True)):
-        reason = explain_unsafe(name)
-        if reason:
-            problems.append(f'the name {name!r} of {describe(position)} {reason}')
-        elif key in seen:
-            problems.append(f'{describe(seen[key])} and {describe(position)} have the same name')
-        seen.setdefault(key, position)
+    first: dict[str, int] = {}
+    for position, key in enumerate(keys):
+        if first.setdefault(key, position) != position:
+            problems.append(f'{describe(first[key])} and {describe(position)} have the same name')
     return problems

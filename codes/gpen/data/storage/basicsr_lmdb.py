@@ -6,11 +6,10 @@ import os
 import posixpath
 import threading
 import unicodedata
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from gpen.data.storage.base import Storage, find_problems
+from gpen.data.storage.base import Storage, find_duplicates, find_unsafe
 from gpen.errors import UserError
 
 META_FILE = 'meta_info.txt'
@@ -29,29 +28,24 @@ class LmdbStorage(Storage):
 
     def __init__(self, root: Path) -> None:
         import_lmdb()
-        self.root = root
         missing = [name for name in ('data.mdb', META_FILE) if not (root / name).is_file()]
         if root.suffix != '.lmdb' or missing:
             reason = f'without {" and ".join(missing)}' if root.is_dir() and missing else 'not a folder NAME.lmdb'
             raise UserError(
                 f'{root} is no LMDB of images: it is {reason}. Point to one, or set io_backend.type to disk.'
             )
+
         names = _read_names(root / META_FILE)
         keys = [unicodedata.normalize('NFC', _database_key(name)) for name in names]
-        self._names = dict(zip(keys, names, strict=True))
-        self._problems = find_problems(names, keys, lambda position: f'{names[position]} in {root}')
 
-    def keys(self) -> list[str]:
-        return sorted(self._names)
+        def describe(position: int) -> str:
+            return f'{names[position]} in {root}'
 
-    def problems(self) -> list[str]:
-        return list(self._problems)
+        problems = find_unsafe(names, describe) + find_duplicates(keys, describe)
+        super().__init__(root, dict(zip(keys, names, strict=True)), problems)
 
-    def file_name(self, key: str) -> str:
-        return self._names[key]
-
-    def open(self, key: str) -> BinaryIO:
-        return BytesIO(self.load(key))
+    def file_of(self, key: str) -> str:  # noqa: ARG002  (one file holds all images)
+        return str(self.root / 'data.mdb')
 
     def load(self, key: str) -> bytes:
         lmdb = import_lmdb()
@@ -67,10 +61,6 @@ class LmdbStorage(Storage):
     def describe(self, key: str) -> str:
         return f'{key} in {self.root}'
 
-    def stat(self, key: str) -> tuple[int, int]:  # noqa: ARG002  (one file holds all images)
-        status = (self.root / 'data.mdb').stat()
-        return status.st_size, status.st_mtime_ns
-
 
 def _read_names(meta: Path) -> list[str]:
     try:
@@ -85,7 +75,7 @@ def _database_key(name: str) -> str:
 
 
 def import_lmdb() -> Any:
-    """Return the module lmdb; UserError where it is not installed."""
+    """Return the module ``lmdb``; UserError where it is not installed."""
     try:
         import lmdb
     except ImportError as error:
@@ -102,11 +92,13 @@ def _open_environment(root: Path) -> Any:
     """Return the process's environment for ``root``: LMDB allows one per process, and none inherited by a fork."""
     global _environments_process
     with _environments_lock:
+        # Close what the parent process had open.
         if _environments_process != os.getpid():
             for inherited in _environments.values():
                 inherited.close()
             _environments.clear()
             _environments_process = os.getpid()
+
         path = root.resolve()
         if path not in _environments:
             _environments[path] = import_lmdb().open(

@@ -55,19 +55,21 @@ def bsrgan(
     result, rest = image, scale
     if scale == 4 and draw_chance(generator, halve_prob):
         result, rest = _halve(image, generator), 2
-    target = _divide(result, rest)
+
+    final_size = _divide(result, rest)
     for step in _draw_order(generator):
         if step == 'blur':
             result = convolve(result, _draw_kernel(generator, rest))
         elif step == 'shrink':
-            target = _divide(result, rest)
+            final_size = _divide(result, rest)
             result = _shrink(result, generator, rest, resize_prob)
         elif step == 'shrink to size':
-            result = resample(result, *target, draw_interpolation(generator, _INTERPOLATIONS))
+            result = resample(result, *final_size, draw_interpolation(generator, _INTERPOLATIONS))
         elif step == 'noise':
             result = _add_noise(result, generator, noise_range)
         elif draw_chance(generator, jpeg_prob):
             result = through_jpeg(result, draw_integer(generator, jpeg_range))
+
     result = through_jpeg(result, draw_integer(generator, jpeg_range))
     return resample(result, height, width, 'bilinear')
 

@@ -67,6 +67,8 @@ def gfpgan(
         UserError: the lists do not fit together, or ``downsample_range`` reaches down to 0.
     """
     height, width = image.shape[:2]
+
+    # Blur, make smaller, add noise, compress, enlarge.
     kernel = draw_kernel(generator, kernel_list, kernel_prob, blur_kernel_size, blur_sigma)
     result = convolve_and_resize(image, kernel, *draw_smaller_size(image, generator, downsample_range))
     if noise_range is not None:
@@ -74,10 +76,13 @@ def gfpgan(
     if jpeg_range is not None:
         result = through_jpeg(result, draw_integer(generator, jpeg_range))
     result = resample(result, height, width, 'bilinear')
+
+    # Colours are changed at full size.
     if draw_chance(generator, color_jitter_prob):
         result = color_shift(result, generator, color_jitter_shift)
     if draw_chance(generator, gray_prob):
         result = grayscale(result, generator)
     if draw_chance(generator, color_jitter_pt_prob):
         result = color_jitter(result, generator, brightness, contrast, saturation, hue)
+
     return round_to_8_bits(result, out=None if result is image else result)

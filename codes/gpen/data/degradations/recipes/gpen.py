@@ -22,6 +22,12 @@ PAPER_SIZE = 1024
 
 _SMALLEST_SIDE = 4  # pixels; a face of fewer is only a colour
 
+# kernel_list, downsample_range, noise_range, jpeg_range and gray_prob, where they are None.
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    'code': (('iso', 'aniso'), (0.8, 8), (0, 20), (60, 100), 0.2),
+    'paper': (('iso', 'motion'), (10, 200), (0, 25), (5, 50), 0.0),
+}
+
 
 @DEGRADATION_REGISTRY.register
 def gpen(
@@ -42,9 +48,9 @@ def gpen(
     Source: Yang et al. 2021, "GAN Prior Embedded Network for Blind Face Restoration in the Wild".
 
     ``version: code`` is the published training code (``training/data_loader/dataset_face.py``): nearly GFPGAN's, with
-    one image in five made grey first.  There both images of a pair are grey; here the blurry one, so that the network
-    learns to add colours.  For grey pairs set ``gray_prob`` to 0 and put ``{type: grayscale, probability: 0.2}`` into
-    ``augment``.
+    one image in five made grey first.  There both images of a pair are grey; here the LQ image alone, so that the
+    network learns to add colours.  For grey pairs set ``gray_prob`` to 0 and put
+    ``{type: grayscale, probability: 0.2}`` into ``augment``.
 
     ``version: paper`` is section 4.1 of the paper, for heavily damaged faces of 1024 x 1024.  For other sizes all
     lengths (kernel, deviation, factor) are multiplied by size / 1024, so that as much of a face is left: at the
@@ -70,43 +76,25 @@ def gpen(
         UserError: the lists do not fit together, or ``downsample_range`` reaches down to 0.
     """
     height, width = image.shape[:2]
-    paper = version == 'paper'
-    if draw_chance(generator, _default(gray_prob, 0.0 if paper else 0.2)):
-        image = grayscale(image, generator)
-    if paper:
-        shapes, factors = _default(kernel_list, ('iso', 'motion')), _default(downsample_range, (10, 200))
-        result = _shrink_by_paper(image, generator, shapes, kernel_prob, blur_kernel_size, blur_sigma, factors)
-    else:
-        kernel = draw_kernel(
-            generator, _default(kernel_list, ('iso', 'aniso')), kernel_prob, blur_kernel_size, blur_sigma
-        )
-        size = draw_smaller_size(image, generator, _default(downsample_range, (0.8, 8)))
-        result = convolve_and_resize(image, kernel, *size)
-    result = gaussian_noise(result, generator, _default(noise_range, (0, 25) if paper else (0, 20)))
-    result = through_jpeg(result, draw_integer(generator, _default(jpeg_range, (5, 50) if paper else (60, 100))))
-    return resample(result, height, width, 'bilinear')
-
-
-def _shrink_by_paper(
-    image: np.ndarray,
-    generator: np.random.Generator,
-    kernel_list: Sequence[str],
-    kernel_prob: Sequence[float],
-    blur_kernel_size: int,
-    blur_sigma: Sequence[float],
-    downsample_range: Sequence[float],
-) -> np.ndarray:
-    """Blur and make smaller; all lengths are those for 1024 pixels."""
-    height, width = image.shape[:2]
-    scale = min(height, width) / PAPER_SIZE
-    size = draw_size(generator, 3, 2 * round(blur_kernel_size * scale / 2) + 1)
-    kernel = draw_kernel(generator, kernel_list, kernel_prob, size, [sigma * scale for sigma in blur_sigma])
-    small = draw_smaller_size(image, generator, [max(1.0, factor * scale) for factor in downsample_range])
-    small_height, small_width = (
-        max(side, min(_SMALLEST_SIDE, whole)) for side, whole in zip(small, (height, width), strict=True)
+    given = (kernel_list, downsample_range, noise_range, jpeg_range, gray_prob)
+    shapes, factors, noise, quality, gray = (
+        default if value is None else value for value, default in zip(given, _DEFAULTS[version], strict=True)
     )
-    return resample(convolve(image, kernel), small_height, small_width, 'area')
+    if draw_chance(generator, gray):
+        image = grayscale(image, generator)
 
+    if version == 'code':
+        kernel = draw_kernel(generator, shapes, kernel_prob, blur_kernel_size, blur_sigma)
+        result = convolve_and_resize(image, kernel, *draw_smaller_size(image, generator, factors))
+    else:
+        # All lengths of the paper are those for 1024 pixels.
+        scale = min(height, width) / PAPER_SIZE
+        size = draw_size(generator, 3, 2 * round(blur_kernel_size * scale / 2) + 1)
+        kernel = draw_kernel(generator, shapes, kernel_prob, size, [sigma * scale for sigma in blur_sigma])
+        small = draw_smaller_size(image, generator, [max(1.0, factor * scale) for factor in factors])
+        sides = (max(side, min(_SMALLEST_SIDE, whole)) for side, whole in zip(small, (height, width), strict=True))
+        result = resample(convolve(image, kernel), *sides, 'area')
 
-def _default(value: Any, default: Any) -> Any:
-    return default if value is None else value
+    result = gaussian_noise(result, generator, noise)
+    result = through_jpeg(result, draw_integer(generator, quality))
+    return resample(result, height, width, 'bilinear')

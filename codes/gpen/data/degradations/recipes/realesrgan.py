@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -65,8 +64,7 @@ def realesrgan(
     Source: Wang et al. 2021, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data",
     section 3 and figure 2; the option names and numbers are those of its ``train_realesrgan_x4plus.yml``.  Its result
     is ``scale`` times smaller than the image; here it is enlarged again, bilinearly.  Options that end in 2 belong to
-    the second round; the kernels' shapes and sizes are the same in both.  Its sharpening of the sharp image is left
-    out.
+    the second round; the kernels' shapes and sizes are the same in both.  Its sharpening of the GT image is left out.
 
     Args:
         image: H x W x 3, float32, RGB, [-1, 1].
@@ -104,75 +102,47 @@ def realesrgan(
         UserError: lists do not fit together.
     """
     height, width = image.shape[:2]
-    shapes = _Shapes(kernel_list, kernel_prob, blur_kernel_size)
-    noise = _Noise(gaussian_noise_prob, noise_range, poisson_scale_range, gray_noise_prob)
-    noise2 = _Noise(gaussian_noise_prob2, noise_range2, poisson_scale_range2, gray_noise_prob2)
 
-    result = convolve(image, shapes.draw(generator, sinc_prob, blur_sigma, betag_range, betap_range))
-    result = _resize(result, generator, height, width, draw_factor(generator, resize_range, resize_prob, 'resize_prob'))
-    result = through_jpeg(noise.add(result, generator), draw_integer(generator, jpeg_range))
+    def draw_blur(sinc_prob: float, sigma: Range, betag: Range, betap: Range) -> np.ndarray:
+        size = draw_size(generator, _SMALLEST_KERNEL, blur_kernel_size)
+        if draw_chance(generator, sinc_prob):
+            return draw_sinc(generator, size)
+        return draw_kernel(generator, kernel_list, kernel_prob, size, sigma, betag, betap)
 
+    def resize(image: np.ndarray, factor: float) -> np.ndarray:
+        """Return the image at ``factor`` times the size of the original, by a random interpolation."""
+        size = max(1, int(height * factor)), max(1, int(width * factor))
+        return resample(image, *size, draw_interpolation(generator))
+
+    def add_noise(image: np.ndarray, gaussian: float, sigma: Range, poisson_scale: Range, gray: float) -> np.ndarray:
+        if draw_chance(generator, gaussian):
+            return gaussian_noise(image, generator, sigma, gray)
+        return poisson_noise(image, generator, poisson_scale, gray)
+
+    # First round.
+    result = convolve(image, draw_blur(sinc_prob, blur_sigma, betag_range, betap_range))
+    result = resize(result, draw_factor(generator, resize_range, resize_prob, 'resize_prob'))
+    result = add_noise(result, gaussian_noise_prob, noise_range, poisson_scale_range, gray_noise_prob)
+    result = through_jpeg(result, draw_integer(generator, jpeg_range))
+
+    # Second round, without its JPEG.
     if draw_chance(generator, second_blur_prob):
-        result = convolve(result, shapes.draw(generator, sinc_prob2, blur_sigma2, betag_range2, betap_range2))
-    factor = draw_factor(generator, resize_range2, resize_prob2, 'resize_prob2') / scale
-    result = noise2.add(_resize(result, generator, height, width, factor), generator)
+        result = convolve(result, draw_blur(sinc_prob2, blur_sigma2, betag_range2, betap_range2))
+    result = resize(result, draw_factor(generator, resize_range2, resize_prob2, 'resize_prob2') / scale)
+    result = add_noise(result, gaussian_noise_prob2, noise_range2, poisson_scale_range2, gray_noise_prob2)
 
-    # Other orders of these three leave twisted lines, says the published code.
-    if generator.random() < 0.5:
-        result = _resize(result, generator, height, width, 1 / scale)
-        result = _filter_last(result, generator, final_sinc_prob, blur_kernel_size)
+    # JPEG comes first or last; between resizing and filtering it leaves twisted lines, says the published code.
+    jpeg_is_last = generator.random() < 0.5
+    if not jpeg_is_last:
         result = through_jpeg(result, draw_integer(generator, jpeg_range2))
-    else:
+    result = _filter_last(resize(result, 1 / scale), generator, final_sinc_prob, blur_kernel_size)
+    if jpeg_is_last:
         result = through_jpeg(result, draw_integer(generator, jpeg_range2))
-        result = _resize(result, generator, height, width, 1 / scale)
-        result = _filter_last(result, generator, final_sinc_prob, blur_kernel_size)
     return resample(round_to_8_bits(result), height, width, 'bilinear')
 
 
-@dataclass(frozen=True)
-class _Shapes:
-    """The kernels of both rounds."""
-
-    kernel_list: Sequence[str]
-    kernel_prob: Sequence[float]
-    largest: int
-
-    def draw(
-        self,
-        generator: np.random.Generator,
-        sinc_prob: float,
-        blur_sigma: Sequence[float],
-        betag_range: Sequence[float],
-        betap_range: Sequence[float],
-    ) -> np.ndarray:
-        size = draw_size(generator, _SMALLEST_KERNEL, self.largest)
-        if draw_chance(generator, sinc_prob):
-            return draw_sinc(generator, size)
-        return draw_kernel(generator, self.kernel_list, self.kernel_prob, size, blur_sigma, betag_range, betap_range)
-
-
-@dataclass(frozen=True)
-class _Noise:
-    """The noise of one round."""
-
-    gaussian_prob: float
-    noise_range: Sequence[float]
-    poisson_scale_range: Sequence[float]
-    gray_prob: float
-
-    def add(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        if draw_chance(generator, self.gaussian_prob):
-            return gaussian_noise(image, generator, self.noise_range, self.gray_prob)
-        return poisson_noise(image, generator, self.poisson_scale_range, self.gray_prob)
-
-
-def _resize(image: np.ndarray, generator: np.random.Generator, height: int, width: int, factor: float) -> np.ndarray:
-    """Return the image as ``factor`` times height x width, resampled in a way drawn."""
-    size = max(1, int(height * factor)), max(1, int(width * factor))
-    return resample(image, *size, draw_interpolation(generator))
-
-
 def _filter_last(image: np.ndarray, generator: np.random.Generator, probability: float, largest: int) -> np.ndarray:
+    """Return the image, with this probability after a sinc filter of an odd size up to ``largest`` pixels."""
     if not draw_chance(generator, probability):
         return image
     size = draw_size(generator, _SMALLEST_KERNEL, largest)

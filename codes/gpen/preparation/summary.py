@@ -1,4 +1,4 @@
-"""What a finished data set says of itself: a table of all faces, the record of how it was made, and a summary."""
+"""The records of a data set: a table of all faces, how it was made, and a summary for the screen."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _LISTED = 20  # photographs that the screen shows
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was made of what.
+class Summary:
+    """What a run found and kept.
 
     Attributes:
         entries: all faces.
@@ -72,7 +72,7 @@ def write_manifest(path: Path, entries: Sequence[Entry], seed: int) -> None:
     A file name that is not UTF-8 is written as the bytes it has; Python reads the table back with
     ``open(path, newline='', encoding='utf-8', errors='surrogateescape')``.
     """
-    rows = [_describe(entry, seed) for entry in entries]
+    rows = [_to_row(entry, seed) for entry in entries]
     with (
         atomic_path(path) as temporary,
         temporary.open('w', encoding='utf-8', errors='surrogateescape', newline='') as stream,
@@ -82,10 +82,11 @@ def write_manifest(path: Path, entries: Sequence[Entry], seed: int) -> None:
         table.writerows(rows)
 
 
-def _describe(entry: Entry, seed: int) -> dict[str, Any]:
+def _to_row(entry: Entry, seed: int) -> dict[str, Any]:
     """Return one line of the manifest; what does not apply is empty."""
     face = entry.face
     points = [value for point in face.landmarks or [(None, None)] * len(_POINTS) for value in point]
+
     return {
         'name': entry.name,
         'split': entry.split,
@@ -106,45 +107,47 @@ def _describe(entry: Entry, seed: int) -> dict[str, Any]:
     }
 
 
-def write_dataset_file(path: Path, report: Report, psnr: Mapping[str, float], identity: Mapping[str, Any]) -> None:
+def write_dataset_file(path: Path, summary: Summary, psnr: Mapping[str, float], identity: Mapping[str, Any]) -> None:
     """Write the settings (``identity``), counts, mean PSNR of each split in dB, and versions as JSON."""
+    photographs = {'read': summary.read, 'skipped': len(summary.skipped), 'without_faces': len(summary.faceless)}
+    faces = {'found': len(summary.entries), 'rejected': summary.rejected, 'enlarged': summary.enlarged}
+
     content = {
         **identity,
-        'detector': report.detector,
+        'detector': summary.detector,
         'counts': {
-            'photographs': {
-                'read': report.read,
-                'skipped': len(report.skipped),
-                'without_faces': len(report.faceless),
-            },
-            'faces': {'found': len(report.entries), 'rejected': report.rejected, 'enlarged': report.enlarged},
-            'pairs': report.pairs,
-            'groups': report.groups,
+            'photographs': photographs,
+            'faces': faces,
+            'pairs': summary.pairs,
+            'groups': summary.groups,
         },
         'psnr': dict(psnr),
-        'skipped': [{'source': key, 'reason': reason} for key, reason in sorted(report.skipped.items())],
-        'without_faces': sorted(report.faceless),
+        'skipped': [{'source': key, 'reason': reason} for key, reason in sorted(summary.skipped.items())],
+        'without_faces': sorted(summary.faceless),
         'versions': {'gpen': gpen.__version__, 'opencv': cv2.__version__, 'numpy': np.__version__},
     }
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
-def summarize(report: Report, psnr: Mapping[str, float], folder: Path, grouped: bool) -> str:
+def describe(summary: Summary, psnr: Mapping[str, float], folder: Path, grouped: bool) -> str:
     """Return the summary for the screen: what was read, found, left out and written, and how to train on it."""
-    lines = [f'Photographs: {report.read} read, {len(report.skipped)} skipped']
-    lines += _list('  skipped', [f'{printable(key)}: {reason}' for key, reason in sorted(report.skipped.items())])
-    lines += _list('  without a face', [printable(key) for key in sorted(report.faceless)])
-    kept = sum(report.pairs.values())
-    lines += [f'Faces: {len(report.entries)} found, {kept} kept']
-    lines += [f'  {reason}: {count} ({REASONS[reason]})' for reason, count in report.rejected.items()]
-    if report.enlarged:
-        lines.append(f'  enlarged: {report.enlarged} of those kept, whose sharp side is not quite sharp')
+    lines = [f'Photographs: {summary.read} read, {len(summary.skipped)} skipped']
+    lines += _list('  skipped', [f'{printable(key)}: {reason}' for key, reason in sorted(summary.skipped.items())])
+    lines += _list('  without a face', [printable(key) for key in sorted(summary.faceless)])
+
+    kept = sum(summary.pairs.values())
+    lines += [f'Faces: {len(summary.entries)} found, {kept} kept']
+    lines += [f'  {reason}: {count} ({REASONS[reason]})' for reason, count in summary.rejected.items()]
+
+    if summary.enlarged:
+        lines.append(f'  enlarged: {summary.enlarged} of those kept, whose sharp side is not quite sharp')
     unit = ('person', 'people') if grouped else ('photograph', 'photographs')
     for split in SPLITS:
         lines.append(
-            f'{split}: {_count(report.pairs[split], "pair", "pairs")} of {_count(report.groups[split], *unit)}, '
+            f'{split}: {_count(summary.pairs[split], "pair", "pairs")} of {_count(summary.groups[split], *unit)}, '
             f'mean PSNR of the blurry ones {psnr[split]:.2f} dB'
         )
+
     lines += ['', f'Written to {folder}. For the option file:']
     for split in SPLITS:
         lines += [

@@ -1,33 +1,36 @@
-"""The whole way from photographs to a data set."""
+"""Making a data set from photographs, step by step."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from gpen.errors import UserError
 from gpen.preparation.contact_sheet import CONTACT_SHEET, write_contact_sheet
-from gpen.preparation.output import OutputFolder
+from gpen.preparation.output_folder import OutputFolder
 from gpen.preparation.pairs import list_pairs, write_pair
-from gpen.preparation.parallel import Workers
 from gpen.preparation.photos import explain, list_photos
-from gpen.preparation.report import DATASET, MANIFEST, Report, summarize, write_dataset_file, write_manifest
 from gpen.preparation.selection import REASONS, Entry, list_entries, reject
-from gpen.preparation.settings import Settings, digest
+from gpen.preparation.settings import PreparationSettings, digest
 from gpen.preparation.splitting import SPLITS, Group, group_photos, split_groups
-from gpen.preparation.work import DetectorSource, PhotoRecord, PhotoTask, process_photo
+from gpen.preparation.summary import DATASET, MANIFEST, Summary, describe, write_dataset_file, write_manifest
+from gpen.preparation.work import DetectorSource, PhotoRecord, PhotoTask, process_photo, run_single_threaded
+from gpen.utils.pool import Pool
+
+ADVICE = 'Run the command again with fewer --workers or a smaller --max_pixels; what is done is kept.'
 
 Say = Callable[[str], None]
 
 
-def prepare(settings: Settings, say: Say) -> None:
+def prepare(settings: PreparationSettings, say: Say) -> None:
     """Make the data set, or go on with it where an earlier run was stopped.
 
-    The result depends on the photographs and :meth:`Settings.deciding` alone.
+    The result depends on the photographs and :meth:`PreparationSettings.deciding` alone.
 
     Args:
         settings: what to make of which photographs.
@@ -40,65 +43,73 @@ def prepare(settings: Settings, say: Say) -> None:
     photos, skipped = list_photos(settings.input)
     _check_places(settings)
     groups = group_photos((photo.key for photo in photos), settings.split_by)
+
+    # What decides the data set: the same identity gives the same bytes.
     identity = {
         'settings': settings.deciding(),
         'photographs': {'count': len(photos), 'digest': digest([photo.identity for photo in photos])},
     }
     output = OutputFolder(settings.output, identity)
+
     with output.lock():
         if output.is_finished():
             say(f'The data set is already there: {settings.output}')
             return
+
         detector = None if settings.aligned else find_detector(settings, say)
-        with Workers(settings.workers, settings.ray) as workers:
+        with Pool(settings.workers, settings.ray, advice=ADVICE) as pool:
             tasks = [PhotoTask(photo, output.photos, settings, detector) for photo in photos]
-            with closing(workers.run(process_photo, tasks, 'photos')) as results:
+            with closing(pool.run(partial(run_single_threaded, process_photo), tasks, 'photos')) as results:
                 records = sorted(results, key=lambda record: record.key)
-            report = _choose(records, skipped, groups, settings, detector)
-            psnr = _make(output, report, settings, identity, workers)
-        say(summarize(report, psnr, settings.output, grouped=settings.split_by is not None))
+
+            summary = _choose(records, skipped, groups, settings, detector)
+            psnr = _make(output, summary, settings, identity, pool)
+        say(describe(summary, psnr, settings.output, grouped=settings.split_by is not None))
 
 
 def _choose(
     records: Sequence[PhotoRecord],
     skipped: dict[str, str],
     groups: dict[str, Group],
-    settings: Settings,
+    settings: PreparationSettings,
     detector: DetectorSource | None,
-) -> Report:
-    """Return all faces with what becomes of them."""
+) -> Summary:
+    """Decide which faces are kept and in which split they are; return the summary."""
     usable = [record for record in records if record.skipped is None]
     skipped = skipped | {record.key: record.skipped for record in records if record.skipped is not None}
     entries = list_entries(usable)
     reject(entries, settings)
     _check_any(settings, usable, entries, skipped)
+
     for entry in entries:
         entry.group = groups[entry.key]
     split_groups(entries, settings.val_share, settings.seed, settings.split_by)
+
     faceless = [record.key for record in usable if not record.faces]
-    return Report(entries, len(usable), skipped, faceless, None if detector is None else detector.name)
+    return Summary(entries, len(usable), skipped, faceless, None if detector is None else detector.name)
 
 
 def _make(
-    output: OutputFolder, report: Report, settings: Settings, identity: Mapping[str, Any], workers: Workers
+    output: OutputFolder, summary: Summary, settings: PreparationSettings, identity: Mapping[str, Any], pool: Pool
 ) -> dict[str, float]:
-    """Write the data set and all that tells about it; return the mean PSNR of each split, dB."""
-    stage = output.open_stage(report.detector, [[entry.name, entry.split] for entry in report.entries])
-    pairs = list_pairs(stage, report.entries, settings.degradation, settings.seed)
-    with closing(workers.run(write_pair, list(pairs.values()), 'pairs')) as results:
+    """Write pairs, manifest, contact sheet and record; return the mean PSNR of each split, dB."""
+    stage = output.open_stage(summary.detector, [[entry.name, entry.split] for entry in summary.entries])
+    pairs = list_pairs(stage, summary.entries, settings.degradation, settings.seed)
+    with closing(pool.run(partial(run_single_threaded, write_pair), list(pairs.values()), 'pairs')) as results:
         values = dict(results)
+
     psnr = {
-        split: float(np.mean([values[pair.blurry] for pair in pairs.values() if pair.split == split]))
-        for split in SPLITS
+        split: float(np.mean([values[pair.lq] for pair in pairs.values() if pair.split == split])) for split in SPLITS
     }
-    write_manifest(stage / MANIFEST, report.entries, settings.seed)
-    write_contact_sheet(stage / CONTACT_SHEET, report.entries, pairs)
-    write_dataset_file(stage / DATASET, report, psnr, identity)  # last: it says that the data set is whole
+
+    write_manifest(stage / MANIFEST, summary.entries, settings.seed)
+    write_contact_sheet(stage / CONTACT_SHEET, summary.entries, pairs)
+    write_dataset_file(stage / DATASET, summary, psnr, identity)  # last: it says that the data set is whole
     output.publish(stage)
     return psnr
 
 
-def find_detector(settings: Settings, say: Say) -> DetectorSource:
+def find_detector(settings: PreparationSettings, say: Say) -> DetectorSource:
     """Choose what finds the faces, and say why.
 
     Raises:
@@ -111,24 +122,26 @@ def find_detector(settings: Settings, say: Say) -> DetectorSource:
     return DetectorSource(build_detector, name, settings.weights, settings.detectable)
 
 
-def _check_places(settings: Settings) -> None:
-    """Raise UserError where the data set would lie among the photographs, and be taken for some later."""
+def _check_places(settings: PreparationSettings) -> None:
+    """Raise UserError if the data set would lie among the photographs, and be read as such by a later run."""
     if settings.output.resolve().is_relative_to(settings.input.resolve()):
         raise UserError(f'--output {settings.output} lies in --input {settings.input}. Choose a folder outside of it.')
 
 
 def _check_any(
-    settings: Settings, usable: Sequence[PhotoRecord], entries: Sequence[Entry], skipped: dict[str, str]
+    settings: PreparationSettings, usable: Sequence[PhotoRecord], entries: Sequence[Entry], skipped: dict[str, str]
 ) -> None:
-    """Raise UserError where nothing is left to make a data set of."""
+    """Raise UserError if there is nothing to make a data set of."""
     if not usable:
         hint = ' Align and crop them first, or leave --aligned away.' if settings.aligned else ''
         raise UserError(f'None of the photographs in {settings.input} can be used{explain(skipped)}.{hint}')
+
     if not entries:
         raise UserError(
             f'No face was found in the {len(usable)} photographs in {settings.input}. Try another --detector or a '
             'smaller --min_face; images of aligned faces need no detection: --aligned.'
         )
+
     if all(entry.reason is not None for entry in entries):
         counts = Counter(entry.reason for entry in entries)
         causes = ', '.join(f'{counts[reason]} {reason} ({REASONS[reason]})' for reason in REASONS if counts[reason])

@@ -7,25 +7,26 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gpen.errors import UserError
 from gpen.options import parse_options
 from gpen.options.checks import PRIOR_MODEL
 from gpen.options.schema import Options
 from gpen.options.yaml_reader import find_option_file
+from gpen.tuning.plan import Trial
 from gpen.tuning.rates import format_rate
-from gpen.tuning.trial import Job, build_command, build_overrides, build_rates, name_of_psnr
+from gpen.tuning.trial_run import TrialRun, build_command, build_overrides, build_rates, name_of_psnr
 from gpen.utils.files import write_text
 
 SETTINGS_FILE = 'settings.json'
+ENDING = 'lr_search'
 EPOCHS = 2
 LENGTHS = 200, 2000  # iterations of a trial at least, and at most, where none are given
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all trials share.
+class Study:
+    """What all trials of a search share.
 
     Attributes:
         option_file: the recipe.
@@ -51,35 +52,24 @@ class Setting:
         gan = self.options.train.gan_opt
         return gan is not None and gan.is_on
 
-    @property
-    def runs(self) -> Path:
-        """The folder of the trials' own folders."""
-        return self.folder / 'trials'
-
-    @property
-    def psnr(self) -> str | None:
-        """What the recipe calls the validation PSNR."""
-        return name_of_psnr(self.options)
-
-    def build_job(self, name: str, label: str, rate: float, rate_d: float | None, more: Sequence[str] = ()) -> Job:
-        """Return a run with these rates; ``more`` changes further options."""
-        rates = build_rates(self.options, rate, rate_d)
-        folder = self.runs / name
-        command = build_command(self.option_file, [*self.user_overrides, *self.overrides, *rates, *more], folder)
-        return Job(label, command, folder, self.iterations, self.psnr)
+    def build_run(self, trial: Trial) -> TrialRun:
+        """Return the training run of a trial."""
+        folder = self.folder / 'trials' / trial.name
+        changes = [*self.user_overrides, *self.overrides, *build_rates(self.options, trial.rate, trial.rate_d)]
+        command = build_command(self.option_file, changes, folder)
+        return TrialRun(trial.label, command, folder, self.iterations, name_of_psnr(self.options))
 
 
-def prepare(option_file: str, user_overrides: Sequence[str], iterations: int | None, ending: str) -> Setting:
-    """Read the recipe and its training data.
+def open_study(option_file: str, user_overrides: Sequence[str], iterations: int | None) -> Study:
+    """Read the recipe and count its training data.
 
     Args:
         option_file: the recipe.
         user_overrides: ``--force_yml`` settings.
         iterations: length of a trial; None: two epochs, from 200 to 2,000.
-        ending: of the folder's name, after that of the run.
 
     Raises:
-        UserError: what is wrong with the recipe, or too small a training set.
+        UserError: the recipe is wrong, or the training set too small.
     """
     options = parse_options(option_file, user_overrides).options
     if options.model_type == PRIOR_MODEL:
@@ -87,6 +77,7 @@ def prepare(option_file: str, user_overrides: Sequence[str], iterations: int | N
             f'{option_file} trains a {PRIOR_MODEL}, whose losses are those of a game: they do not tell which rate is '
             'better. Look at its sample sheets, and search for the rates of the stage that starts from it.'
         )
+
     from gpen.training.setup import build_data  # imports torch
 
     assert options.datasets.train is not None
@@ -97,42 +88,41 @@ def prepare(option_file: str, user_overrides: Sequence[str], iterations: int | N
             f'datasets.train has {pairs} pairs, which is less than a batch of {batch}: every step would see the same '
             'images, and tell nothing about a rate. Add images, or lower datasets.train.batch_size_per_gpu.'
         )
+
     epoch = math.ceil(pairs / batch)
     length = iterations or min(max(EPOCHS * epoch, LENGTHS[0]), LENGTHS[1])
-    return Setting(
+    return Study(
         option_file=find_option_file(option_file).resolve(),
         options=options,
         user_overrides=tuple(user_overrides),
         overrides=tuple(build_overrides(options, length)),
         iterations=length,
         iterations_per_epoch=epoch,
-        folder=options.experiment_folder.with_name(f'{options.name}_{ending}'),
+        folder=options.experiment_folder.with_name(f'{options.name}_{ENDING}'),
     )
 
 
-def claim_folder(setting: Setting, say: Callable[[str], None], **more: Any) -> None:
-    """Make the folder ready: keep it where it is of the same search, move it aside where it is not.
+def claim_folder(study: Study, say: Callable[[str], None]) -> None:
+    """Make the folder ready: keep it if it belongs to the same search, and move it aside if it does not.
 
     Args:
-        setting: of the search.
+        study: the search.
         say: prints a line.
-        more: what else must be the same for its trials to be used.
     """
     from gpen.runs.experiment import move_aside
 
-    file = setting.folder / SETTINGS_FILE
+    file = study.folder / SETTINGS_FILE
     content = {
-        'options': setting.options.model_dump(mode='json'),
-        'overrides': list(setting.overrides),
-        'iterations': setting.iterations,
-        **more,
+        'options': study.options.model_dump(mode='json'),
+        'overrides': list(study.overrides),
+        'iterations': study.iterations,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False)
     if file.is_file() and file.read_text(encoding='utf-8') == text:
         return
-    moved_to = move_aside(setting.folder)
+    moved_to = move_aside(study.folder)
     if moved_to is not None:
-        say(f'The options have changed since the search in {setting.folder}: that one is now {moved_to}.')
+        say(f'The options have changed since the search in {study.folder}: that one is now {moved_to}.')
     write_text(file, text)
 
 
@@ -151,6 +141,8 @@ def recommend(options: Options, rate: float, rate_d: float | None) -> str:
         for key, argument in block.items():
             text = yaml.safe_dump(argument, default_flow_style=True, width=1000).removesuffix('\n...\n').strip()
             words.append(f'{key}: {text}')
+
+        # Parameter groups keep their share of the optimizer's rate.
         groups = [
             f'{group}: {{patterns: {its.patterns}, lr: {format_rate(its.lr * value / optimizer.lr)}}}'
             for group, its in optimizer.param_groups.items()

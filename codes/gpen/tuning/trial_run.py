@@ -1,4 +1,4 @@
-"""One trial: the training command in a process of its own, watched while it runs."""
+"""The run of a trial: the training command in a process of its own, watched while it trains."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ TAIL = 12  # lines of a log that are shown
 OUTPUT_FILE = 'output.txt'
 PSNR = 'calculate_psnr'
 
+FindEnd = Callable[[Curves], 'str | None']
+"""Returns why a run with such curves need not go on, or None."""
+
 
 @dataclass(frozen=True)
-class Job:
-    """A run to do.
+class TrialRun:
+    """The training run of a trial.
 
     Attributes:
         label: what messages call it.
@@ -65,6 +68,7 @@ def name_of_psnr(options: Options) -> str | None:
 def build_overrides(options: Options, iterations: int) -> list[str]:
     """Return what every trial changes in the recipe, as ``--force_yml`` settings; the rest is the real training."""
     train = options.train
+    validate_every = max(1, iterations // VALIDATIONS)
     every = max(1, iterations // RECORDS)
     every = min(-(-every // train.net_d_iters) * train.net_d_iters, iterations)  # G's losses are in each record
     changes = [
@@ -74,11 +78,11 @@ def build_overrides(options: Options, iterations: int) -> list[str]:
         'train:warmup_epochs=0',
         f'train:warmup_iter={iterations // 10 if train.warmup_epochs or train.warmup_iter > 0 else 0}',
         'train:early_stopping:enabled=false',
-        f'val:val_freq={max(1, iterations // VALIDATIONS)}',
+        f'val:val_freq={validate_every}',
         'logger:health=false',
         'val:num_pictures=0',
         f'logger:print_freq={every}',
-        f'logger:save_checkpoint_freq={max(1, iterations // VALIDATIONS)}',
+        f'logger:save_checkpoint_freq={validate_every}',
         'logger:keep_last=1',
         'path:resume_state=~',
     ]
@@ -121,15 +125,12 @@ def build_command(option_file: Path, overrides: list[str], folder: Path) -> tupl
 
 
 def run_trial(
-    job: Job,
-    environment: Mapping[str, str],
-    should_stop: Callable[[], bool],
-    find_end: Callable[[Curves], str | None],
+    run: TrialRun, environment: Mapping[str, str], should_stop: Callable[[], bool], find_end: FindEnd
 ) -> bool:
-    """Run a trial to its end, or until its curves say enough; go on where it was stopped.
+    """Run a trial to its end, or until its curves say enough; continue where it was stopped.
 
     Args:
-        job: the run.
+        run: what to run.
         environment: variables to set, such as CUDA_VISIBLE_DEVICES; an empty value is set, too.
         should_stop: asked again and again; when true, the run is stopped so that it can go on later.
         find_end: returns why the run need not go on, or None.
@@ -141,40 +142,46 @@ def run_trial(
     Raises:
         UserError: the run failed for another reason than losses that were not finite; with the end of its output.
     """
-    if not any((job.folder / 'training_states').glob('*.state')) and job.folder.exists():
-        shutil.rmtree(job.folder)  # stopped before its first checkpoint
-    if find_end(job.read_curves()) is not None:
+    if not any((run.folder / 'training_states').glob('*.state')) and run.folder.exists():
+        shutil.rmtree(run.folder)  # stopped before its first checkpoint
+
+    if find_end(run.read_curves()) is not None:
         return True
-    job.output.parent.mkdir(parents=True, exist_ok=True)
-    with job.output.open('w', encoding='utf-8') as stream:
+
+    run.output.parent.mkdir(parents=True, exist_ok=True)
+    with run.output.open('w', encoding='utf-8') as stream:
         process = subprocess.Popen(
-            job.command,
+            run.command,
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
             env={**os.environ, 'PYTHONIOENCODING': 'utf-8', **environment},
         )
         try:
-            _watch(process, job, should_stop, find_end)
+            _watch(process, run, should_stop, find_end)
         finally:
             _end(process)
-    if process.returncode == 0 or find_end(job.read_curves()) is not None:
+
+    if process.returncode == 0 or find_end(run.read_curves()) is not None:
         return True
     if should_stop():
         return False
     time.sleep(PULSE)  # Ctrl-C reaches both at once
     if should_stop():
         return False
-    raise UserError(describe_failure(job, process.returncode))
+    raise UserError(describe_failure(run, process.returncode))
 
 
 def _watch(
-    process: subprocess.Popen[Any], job: Job, should_stop: Callable[[], bool], find_end: Callable[[Curves], str | None]
+    process: subprocess.Popen[Any],
+    run: TrialRun,
+    should_stop: Callable[[], bool],
+    find_end: Callable[[Curves], str | None],
 ) -> None:
     """Return when the process has ended, or should."""
-    length = -1
+    length = -1  # of the records when they were last judged
     while process.poll() is None and not should_stop():
-        curves = job.read_curves()
+        curves = run.read_curves()
         if len(curves.rates.x) + curves.skipped != length:
             length = len(curves.rates.x) + curves.skipped
             if find_end(curves) is not None:
@@ -194,15 +201,15 @@ def _end(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-def describe_failure(job: Job, status: int) -> str:
-    """Return what a run that failed said itself."""
-    text = job.output.read_text(encoding='utf-8', errors='replace').strip()
+def describe_failure(run: TrialRun, status: int) -> str:
+    """Return a message for the user with the end of the output of a run that failed."""
+    text = run.output.read_text(encoding='utf-8', errors='replace').strip()
     _, error, own = text.rpartition('\nError: ') if '\nError: ' in text else text.rpartition('Error: ')
     end = own if error and 'Traceback' not in own else '\n'.join(text.splitlines()[-TAIL:])
     reason = f'was ended by signal {-status}' if status < 0 else f'failed with status {status}'
     return (
-        f'The trial {job.label} {reason}, and not because of its rate. It said:\n{end}\n'
-        f'All of it is in {job.output}. Put it right and run the search again; finished trials are kept.'
+        f'The trial {run.label} {reason}, and not because of its rate. It said:\n{end}\n'
+        f'All of it is in {run.output}. Put it right and run the search again; finished trials are kept.'
     )
 
 

@@ -1,6 +1,6 @@
-"""The folder of a data set: empty, in the making, or finished; it changes from one to the next as a whole.
+"""The folder of a data set: empty, in progress, or finished; it changes from one state to the next as a whole.
 
-All work goes on in ``OUTPUT/.work``: the photographs' records in ``photos``, the data set itself in a folder whose name
+All work is done in ``OUTPUT/.work``: the photographs' records in ``photos``, the data set itself in a folder whose name
 depends on all that decides it.  When it is finished its parts are moved up, the record of its settings last, and
 ``.work`` is removed.
 """
@@ -17,9 +17,10 @@ from typing import Any
 from gpen.errors import UserError
 from gpen.preparation.contact_sheet import CONTACT_SHEET
 from gpen.preparation.pairs import KINDS
-from gpen.preparation.report import DATASET, MANIFEST
 from gpen.preparation.settings import digest
 from gpen.preparation.splitting import SPLITS
+from gpen.preparation.summary import DATASET, MANIFEST
+from gpen.utils.locks import hold_lock
 
 _PARTS = (*SPLITS, MANIFEST, CONTACT_SHEET, DATASET)
 _WORK = '.work'
@@ -28,7 +29,7 @@ _ADVICE = 'Choose another --output, or delete that folder.'
 
 
 class OutputFolder:
-    """Where a data set goes.
+    """The folder that a data set is made in.
 
     Args:
         folder: the folder; it need not exist.
@@ -47,29 +48,21 @@ class OutputFolder:
         Raises:
             UserError: another run holds it, or it cannot be made.
         """
-        from filelock import FileLock, Timeout
-
         path = self.folder / _LOCK
-        lock = FileLock(path)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise UserError(
-                f'Another run is using {self.folder}. Wait for it, stop it, or choose another --output.'
-            ) from error
-        except (OSError, NotImplementedError) as error:
-            raise UserError(f'Cannot write in or lock {self.folder}: {error}. Choose another --output.') from error
-        try:
-            yield
-        finally:
-            lock.release()
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-                self.folder.rmdir()  # only where it is empty: nothing was done
+        with hold_lock(
+            path,
+            in_use=f'Another run is using {self.folder}. Wait for it, stop it, or choose another --output.',
+            unusable=lambda error: f'Cannot write in or lock {self.folder}: {error}. Choose another --output.',
+        ):
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+                    self.folder.rmdir()  # only where it is empty: nothing was done
 
     def is_finished(self) -> bool:
-        """Say whether exactly this data set is there already; one that only has to be moved up is.
+        """Return whether exactly this data set is there already; one that only has to be moved up is moved now.
 
         Raises:
             UserError: the folder holds another data set or other files, or files of this one are gone.
@@ -77,6 +70,7 @@ class OutputFolder:
         for stage in (self.folder / _WORK).glob('set-*'):
             if self._find_difference(stage / DATASET) == '':
                 self.publish(stage)
+
         record = self.folder / DATASET
         if record.exists():
             difference = self._find_difference(record)
@@ -85,6 +79,7 @@ class OutputFolder:
             self._check_images(record)
             shutil.rmtree(self.folder / _WORK, ignore_errors=True)
             return True
+
         strangers = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith('.'))
         if strangers:
             raise UserError(
@@ -93,14 +88,14 @@ class OutputFolder:
         return False
 
     def open_stage(self, *parts: Any) -> Path:
-        """Return the folder to make the data set in; what is in it is whole and depends on ``parts`` as well."""
+        """Return the folder to make the data set in; its name depends on ``parts`` as well, and its files are whole."""
         stage = self.folder / _WORK / f'set-{digest(self._identity, *parts)}'
         for leftover in stage.rglob('.*.tmp'):  # of a run that was killed
             leftover.unlink(missing_ok=True)
         return stage
 
     def publish(self, stage: Path) -> None:
-        """Move a finished data set up and remove all else; stopped in between, it is called again.
+        """Move a finished data set up and remove all else; if it is stopped in between, the next run calls it again.
 
         Raises:
             UserError: a part cannot be moved.
@@ -120,12 +115,14 @@ class OutputFolder:
             settings, photographs = dict(content['settings']), content['photographs']
         except (OSError, ValueError, TypeError, KeyError):
             return 'by something else'
+
         wanted = self._identity['settings']
         other = [
             f'{name}: {json.dumps(settings.get(name))} there, {json.dumps(value)} here'
             for name, value in wanted.items()
             if settings.get(name) != value
         ]
+
         if other or settings.keys() != wanted.keys():
             return f'with other settings ({"; ".join(other)})'
         return '' if photographs == self._identity['photographs'] else 'from other photographs, or they have changed'
