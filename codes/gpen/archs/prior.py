@@ -12,7 +12,7 @@ from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
 
 
-@ARCH_REGISTRY.register
+@ARCH_REGISTRY.register(role='prior')
 class GPENPrior(nn.Module):
     """The decoder of GPEN as a generator of its own, trained before the encoder is put on it.
 

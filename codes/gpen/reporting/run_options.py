@@ -17,7 +17,7 @@ def fill_defaults(options: Any) -> Any:
     filled = {key: fill_defaults(value) for key, value in options.items()}
     kind = options.get('type')
     registries = [item for item in vars(registry).values() if isinstance(item, registry.Registry)]
-    definitions = [one.find(kind) for one in registries] if isinstance(kind, str) else []
+    definitions = [one.definitions.get(kind) for one in registries] if isinstance(kind, str) else []
     for definition in definitions:
         if definition is not None:
             defaults = {parameter.name: parameter.default for parameter in definition.parameters}
