@@ -16,12 +16,17 @@ import torch
 from gpen.errors import UserError
 from gpen.losses import build_loss
 from gpen.losses.gan import GANLoss
-from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, basicsr_bridge
-from gpen.registry.basicsr_bridge import find, names, parameters_of
+from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, Definition, basicsr_adapters
+from gpen.registry.basicsr import BasicSR
 
 CODES = Path(__file__).resolve().parents[1] / 'codes'
 
 needs_basicsr = pytest.mark.skipif(importlib.util.find_spec('basicsr') is None, reason='basicsr is not installed')
+
+
+def find(registry_name, name):
+    """BasicSR's item under our conventions."""
+    return BasicSR(registry_name).get(name)
 
 
 def noise(*shape, seed=0):
@@ -55,16 +60,16 @@ for package in (gpen.losses, gpen.utils):
         importlib.import_module(module.name)
 from gpen.registry import LOSS_REGISTRY
 gpen.losses.build_loss({'type': 'L1Loss'})
-print('gpen.registry.basicsr_bridge' in sys.modules, 'basicsr' in sys.modules, 'facexlib' in sys.modules)
+print('gpen.registry.basicsr_adapters' in sys.modules, 'basicsr' in sys.modules, 'facexlib' in sys.modules)
 """
-    assert run(code) == 'True False False'
+    assert run(code) == 'False False False'
 
 
 def test_without_basicsr_there_are_no_names_and_the_error_says_so(monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None if name == 'basicsr' else find_spec(name))
     assert find('LOSS_REGISTRY', 'MultiScaleGANLoss') is None
-    assert names('LOSS_REGISTRY') == []
+    assert BasicSR('LOSS_REGISTRY').names() == []
     with pytest.raises(UserError, match=r'no loss named .*Available: .*L1Loss.*basicsr is not installed'):
         LOSS_REGISTRY.get('MultiScaleGANLoss')
 
@@ -80,15 +85,15 @@ def test_basicsr_that_cannot_be_imported_is_an_error_with_the_reason_each_time(t
     package = tmp_path / 'basicsr'
     package.mkdir()
     (package / '__init__.py').write_text('import basicsr.half\nimport module_that_is_missing\n')
-    (package / 'half.py').write_text('')
+    (package / 'half.py').write_text('class AnyLoss: ...\n')
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
 from gpen.errors import UserError
-from gpen.registry import basicsr_bridge
+from gpen.registry.basicsr import BasicSR
 for attempt in range(2):
     try:
-        basicsr_bridge.find('LOSS_REGISTRY', 'AnyLoss')
+        BasicSR('LOSS_REGISTRY').find('AnyLoss')
     except UserError as error:
         print(error)
 """
@@ -126,7 +131,7 @@ def test_several_results_are_added_up_and_none_is_skipped():
         def forward(self, x, gt):
             return (x - gt).abs().mean(), None, gt.mean()
 
-    loss = basicsr_bridge.adapt_loss(Loss)
+    loss = basicsr_adapters.adapt_loss(Loss)
     assert loss(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)).item() == 0.5 + 1.0
 
 
@@ -192,7 +197,7 @@ def test_metric_without_a_second_image_judges_the_restored_one():
         return img[..., 0].mean()  # blue, in BGR order
 
     restored = torch.stack([torch.tensor([-1.0, 0.0, value]).view(3, 1, 1).expand(3, 4, 4) for value in (1.0, -1.0)])
-    values = basicsr_bridge.compute_metric(brightness, restored, torch.zeros_like(restored), crop_border=0)
+    values = basicsr_adapters.compute_metric(brightness, restored, torch.zeros_like(restored), crop_border=0)
     assert values.tolist() == [255.0, 0.0]
 
 
@@ -247,22 +252,30 @@ def test_network_is_returned_as_it_is_with_or_without_suffix():
     network = ARCH_REGISTRY.get('SRVGGNetCompact')(num_feat=4, num_conv=1, upscale=1)
     assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 3, 8, 8)
     assert find('ARCH_REGISTRY', 'SRVGGNetCompact_basicsr') is find('ARCH_REGISTRY', 'SRVGGNetCompact')
-    assert 'SRVGGNetCompact' in names('ARCH_REGISTRY')
+    assert 'SRVGGNetCompact' in BasicSR('ARCH_REGISTRY').names()
 
 
 @needs_basicsr
 def test_arguments_are_read_from_the_signature():
-    parameters, open_ended = parameters_of(LOSS_REGISTRY.get('MultiScaleGANLoss'))
-    assert [(item.name, item.required, item.default) for item in parameters] == [
+    def define(registry, name) -> Definition:
+        definition = registry.find(name)
+        assert definition is not None
+        return definition
+
+    loss = define(LOSS_REGISTRY, 'MultiScaleGANLoss')
+    assert [(item.name, item.required, item.default) for item in loss.parameters] == [
         ('gan_type', True, None),
         ('real_label_val', False, 1.0),
         ('fake_label_val', False, 0.0),
         ('loss_weight', False, 1.0),
     ]
-    assert not open_ended
-    parameters, open_ended = parameters_of(find('METRIC_REGISTRY', 'calculate_niqe'))
-    assert [item.name for item in parameters] == ['crop_border', 'input_order', 'convert_to']
-    assert open_ended
-    assert parameters_of(DATASET_REGISTRY.get('FFHQDataset')) == ((), True)
-    parameters, _ = parameters_of(ARCH_REGISTRY.get('RRDBNet'))
-    assert {'num_in_ch', 'num_out_ch'} == {item.name for item in parameters if item.required}
+    assert not loss.open_ended
+    assert loss.role == 'adversarial'
+    niqe = BasicSR('METRIC_REGISTRY').find('calculate_niqe')
+    assert niqe is not None
+    assert [item.name for item in niqe.parameters] == ['crop_border', 'input_order', 'convert_to']
+    assert niqe.open_ended
+    dataset = define(DATASET_REGISTRY, 'FFHQDataset')
+    assert (dataset.parameters, dataset.open_ended) == ((), True)
+    network = define(ARCH_REGISTRY, 'RRDBNet')
+    assert {'num_in_ch', 'num_out_ch'} == {item.name for item in network.parameters if item.required}

@@ -114,7 +114,7 @@ def test_a_loss_of_basicsr_is_named_in_the_option_file(option_file: Path, folder
     succeed(option_file, loss, 'train:total_epochs=1')
     assert read_records(folder, 'train')[3]['G_loss_smooth'] > 0
     printed = fail(option_file, loss.replace('loss_weight', 'los_weight'))
-    assert 'train.losses.smooth.los_weight: WeightedTVLoss takes no such argument' in printed
+    assert "train.losses.smooth.los_weight: there is no such option. Did you mean 'loss_weight'?" in printed
 
 
 # --- train: what goes wrong

@@ -30,9 +30,9 @@ THIN = [(10, 0.1, 0.3), (10, 0.3, math.pi / 4), (8, 0.6, -1.1), (0.1, 9, 0.7), (
 def theirs() -> ModuleType:
     if importlib.util.find_spec('basicsr') is None:
         pytest.skip('basicsr is not installed')
-    from gpen.registry.basicsr_bridge import names
+    from gpen.registry.basicsr_package import import_basicsr
 
-    names('ARCH_REGISTRY')  # imports basicsr in the way that works with today's torchvision
+    import_basicsr()
     return importlib.import_module('basicsr.data.degradations')
 
 

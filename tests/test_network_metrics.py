@@ -110,9 +110,9 @@ def test_a_weight_file_of_another_network_is_named(tmp_path: Path) -> None:
 def basicsr_niqe() -> ModuleType:
     if importlib.util.find_spec('basicsr') is None:
         pytest.skip('basicsr is not installed')
-    from gpen.registry.basicsr_bridge import find
+    from gpen.registry.basicsr_package import import_basicsr
 
-    find('METRIC_REGISTRY', 'calculate_niqe')
+    import_basicsr()
     return importlib.import_module('basicsr.metrics.niqe')
 
 

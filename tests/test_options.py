@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from conftest import ROOT, run_code, tiny_options, write_options
 from gpen.errors import UserError
-from gpen.options import Options, ParsedOptions, parse_options
+from gpen.options import Options, ParsedOptions, parse_options, parse_scoring_options
 from gpen.options.json_schema import dump_json_schema
 from gpen.options.yaml_reader import read_yaml
 from gpen.runs.options_file import write_options as keep_options
@@ -167,6 +168,42 @@ def test_a_wrong_value_is_explained(option_file: Path, override: str, message: s
 )
 def test_a_network_or_loss_in_the_wrong_place_is_refused(option_file: Path, override: str, message: str) -> None:
     assert any(message in line for line in errors_of(option_file, override))
+
+
+def test_a_size_that_the_generator_lacks_is_said_once(option_file: Path) -> None:
+    (line,) = errors_of(option_file, 'network_g={type: GPEN, size: ~}')[1:]
+    assert 'network_g.size: should be a whole number, not None' in line
+
+
+def test_a_size_that_is_missing_has_file_and_line(tiny_data: Path, tmp_path: Path) -> None:
+    options = tiny_options(tiny_data, tmp_path)
+    del options['network_g']['size'], options['network_d']['size']
+    path = write_options(tmp_path / 'no_size.yml', options)
+    lines = path.read_text().splitlines()
+    numbers = [1 + lines.index(f'{name}:') for name in ('network_g', 'network_d')]
+    assert errors_of(path)[1:] == [
+        f'  {path}:{numbers[0]}: network_g.size: is missing',
+        f'  {path}:{numbers[1]}: network_d.size: is missing',
+    ]
+
+
+@pytest.mark.skipif(importlib.util.find_spec('basicsr') is None, reason='basicsr is not installed')
+def test_with_a_network_for_any_size_the_data_sets_need_one(tiny_data: Path, tmp_path: Path) -> None:
+    options = tiny_options(tiny_data, tmp_path)
+    options['network_g'] = {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 1, 'upscale': 1}
+    path = write_options(tmp_path / 'any_size.yml', options)
+    assert [line.partition(': ')[2] for line in errors_of(path)[1:]] == [
+        'datasets.train.size: is missing',
+        'datasets.val.size: is missing',
+    ]
+    assert parse(path, 'datasets:train:size=16', 'datasets:val:size=16').datasets.train is not None
+
+
+def test_scoring_takes_a_size_that_is_missing_from_the_file_of_weights(tiny_data: Path, tmp_path: Path) -> None:
+    block = {'type': 'PairedImageDataset', 'dataroot_gt': str(tiny_data / 'val' / 'sharp')}
+    block['dataroot_lq'] = str(tiny_data / 'val' / 'blurry')
+    path = write_options(tmp_path / 'score.yml', {'name': 'score', 'datasets': {'val': block}})
+    assert 'size' not in parse_scoring_options(path, check_models=False).dataset_blocks['val'].arguments
 
 
 def test_a_new_type_keeps_the_options_that_do_not_depend_on_it(option_file: Path) -> None:

@@ -84,5 +84,5 @@ def test_an_unknown_name_lists_what_exists_and_the_nearest(things: Registry) -> 
 
 def test_our_networks_and_losses_are_found() -> None:
     assert {'GPEN', 'GPENDiscriminator'} <= set(ARCH_REGISTRY.definitions)
-    assert 'discriminator' in LOSS_REGISTRY.definitions['GANLoss'].methods
+    assert LOSS_REGISTRY.definitions['GANLoss'].role == 'adversarial'
     assert LOSS_REGISTRY.definitions['L1Loss'].inputs == ('restored', 'target')

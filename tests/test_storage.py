@@ -96,9 +96,9 @@ def test_names_that_other_systems_write_otherwise_are_the_same_key(tmp_path: Pat
 
 @pytest.mark.skipif(importlib.util.find_spec('basicsr') is None, reason='basicsr is not installed')
 def test_basicsr_reads_our_lmdb(stores: Path, tmp_path: Path) -> None:
-    from gpen.registry.basicsr_bridge import find
+    from gpen.registry.basicsr_package import import_basicsr
 
-    find('DATASET_REGISTRY', 'PairedImageDataset')  # imports basicsr with what it needs today
+    import_basicsr()
     client_class = sys.modules['basicsr.utils'].FileClient
     path = str(shutil.copytree(stores / 'sharp.lmdb', tmp_path / 'sharp.lmdb'))  # one may be open once in a process
     client = client_class('lmdb', db_paths=[path], client_keys=['gt'])

@@ -46,18 +46,22 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob('*.py'))}
 
 
-def find_imports(name: str) -> Iterator[str]:
-    """Yield the modules of the package that a module imports, at its top or inside functions."""
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding='utf-8'))):
+def find_imports(source: str) -> Iterator[str]:
+    """Yield the modules of the package that a source imports: at its top, inside functions, or by a string."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
             for alias in node.names:
                 inner = f'{node.module}.{alias.name}'
                 yield inner if inner in MODULES else node.module
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(('import_module', '__import__')):
+            yield from (
+                word.value for word in ast.walk(node) if isinstance(word, ast.Constant) and word.value in MODULES
+            )
 
 
-IMPORTS = {name: sorted(set(find_imports(name)) - {name}) for name in MODULES}
+IMPORTS = {name: sorted(set(find_imports(path.read_text(encoding='utf-8'))) - {name}) for name, path in MODULES.items()}
 
 
 def room_of(name: str) -> str:
@@ -76,6 +80,11 @@ def test_imports_run_downwards(name: str) -> None:
     floor = FLOORS.index(room_of(name))
     upward = [other for other in IMPORTS[name] if room_of(other) and FLOORS.index(room_of(other)) > floor]
     assert not upward
+
+
+def test_an_import_by_a_string_is_an_import() -> None:
+    source = "import importlib\n\ndef late():\n    return importlib.import_module('gpen.utils.text')\n"
+    assert list(find_imports(source)) == ['gpen.utils.text']
 
 
 def test_there_is_no_import_circle() -> None:

@@ -54,10 +54,11 @@ def find_plain() -> Plain | None:
     Raises:
         UserError: ``basicsr`` is installed but cannot be imported.
     """
-    from gpen.registry.basicsr_bridge import names
+    from gpen.registry.basicsr_package import import_basicsr, is_installed
 
-    if not names('DATASET_REGISTRY'):  # imports basicsr, with what it needs under today's torchvision
+    if not is_installed():
         return None
+    import_basicsr()
     functions = importlib.import_module('basicsr.data.degradations')
     faces, general = _FaceRecipes(functions), _GeneralRecipes(functions)
     recipes: dict[str, Recipe] = {

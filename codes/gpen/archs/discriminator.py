@@ -32,7 +32,7 @@ class ResBlock(nn.Module):
         return (residual + self.skip(x)) * math.sqrt(0.5)
 
 
-@ARCH_REGISTRY.register
+@ARCH_REGISTRY.register(role='discriminator')
 class GPENDiscriminator(nn.Module):
     """StyleGAN2's residual discriminator (Karras et al. 2020, figure 7c), as published with GPEN.
 

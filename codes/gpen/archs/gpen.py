@@ -17,7 +17,7 @@ from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
 from gpen.registry import ARCH_REGISTRY
 
 
-@ARCH_REGISTRY.register
+@ARCH_REGISTRY.register(role='generator')
 class GPEN(nn.Module):
     """The GAN Prior Embedded Network.
 

@@ -12,7 +12,7 @@ from gpen.registry import ARCH_REGISTRY
 from gpen.utils.text import format_shape
 
 
-@ARCH_REGISTRY.register
+@ARCH_REGISTRY.register(role='prior')
 class GPENPrior(nn.Module):
     """The decoder of GPEN as a generator of its own, which is trained before the encoder is added.
 

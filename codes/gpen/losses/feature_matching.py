@@ -12,7 +12,7 @@ from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
 
 
-@LOSS_REGISTRY.register
+@LOSS_REGISTRY.register(role='feature_matching')
 class FeatureMatchingLoss(nn.Module):
     """L1 distance of the discriminator's features, averaged over its layers (Wang et al., "pix2pixHD", 2018, eq. 4).
 

@@ -15,7 +15,7 @@ from gpen.registry import LOSS_REGISTRY
 ALIASES = {'wgan_softplus': 'logistic', 'vanilla': 'logistic', 'lsgan': 'least_squares'}
 
 
-@LOSS_REGISTRY.register
+@LOSS_REGISTRY.register(role='adversarial')
 class GANLoss(nn.Module):
     """The losses of generator and discriminator on the discriminator's logits.
 

@@ -44,7 +44,7 @@ def calculate_niqe(
     Raises:
         MetricNotAvailableError: BasicSR is not installed.
     """
-    from gpen.registry import basicsr_bridge
+    from gpen.registry.basicsr import BasicSR
 
     if importlib.util.find_spec('basicsr') is None:
         raise MetricNotAvailableError(
@@ -53,7 +53,7 @@ def calculate_niqe(
         )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)  # BasicSR imports SciPy's filters by their old name
-        niqe: Callable[..., Tensor] = basicsr_bridge.find('METRIC_REGISTRY', 'calculate_niqe')  # type: ignore[assignment]
+        niqe: Callable[..., Tensor] = BasicSR('METRIC_REGISTRY').get('calculate_niqe')
 
     def measure(restored: Tensor, gt: Tensor) -> Tensor:  # noqa: ARG001  (no reference)
         height, width = (max(0, side - 2 * crop_border) for side in restored.shape[-2:])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from gpen.options.components import parameter_names
+from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem, suggest
 from gpen.options.schema import Options, ScoringOptions
-from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY
+from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
 from gpen.utils.files import resolve_path
 
 TRAIN: tuple[str, ...] = ('train',)
@@ -32,13 +33,18 @@ def unify_run_options(options: Options) -> list[Problem]:
     return problems
 
 
-FILLED = ('size', 'in_size', 'manual_seed')
+SIZES = ('size', 'in_size')
 
 
 def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
-    """Give data sets the sizes of the generator, where it is given, and the run's seed, where they take them."""
+    """Give data sets the sizes of the generator, where it has one, and the run's seed, where they take them."""
     problems = []
-    generator = options.network_g.arguments if options.network_g is not None else {}
+    generator: dict[str, Any] = {}
+    if options.network_g is not None:
+        definition = find_definition(options.network_g, ARCH_REGISTRY)
+        defaults = {one.name: one.default for one in definition.parameters} if definition is not None else {}
+        generator = {**defaults, **options.network_g.arguments}
+
     from_network = {'size': generator.get('size'), 'in_size': generator.get('in_size') or generator.get('size')}
     for phase, dataset in options.dataset_blocks.items():
         if dataset.model_extra is None:
@@ -75,7 +81,7 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
     yield from _check_networks(options)
-    if not (training and options.model_type == PRIOR_MODEL):
+    if not training or (options.model_type != PRIOR_MODEL and options.model_type in MODEL_REGISTRY.definitions):
         yield from _check_pairs(options, phases)
     yield from _check_folders(options, phases)
     if training:
@@ -102,8 +108,9 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'gan_opt'), 'needs a discriminator: give network_d, or remove gan_opt')
     if matching and not adversarial:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
-    discriminator = ARCH_REGISTRY.find(options.network_d.type) if options.network_d is not None else None
-    if matching and (discriminator is None or 'return_features' not in discriminator.inputs):
+    discriminator = find_definition(options.network_d, ARCH_REGISTRY) if options.network_d is not None else None
+    inputs = discriminator.inputs if discriminator is not None else ()
+    if matching and inputs is not None and 'return_features' not in inputs:
         message = 'needs a discriminator whose forward takes return_features, such as GPENDiscriminator'
         yield Problem(('train', 'feature_matching_opt'), message)
     for name in train.losses:
@@ -115,14 +122,14 @@ def _check_losses(options: Options) -> Iterator[Problem]:
 
 def _check_model(options: Options) -> Iterator[Problem]:
     """Yield what a prior, which makes faces out of noise, cannot be trained with, and networks of the other stage."""
-    generator = ARCH_REGISTRY.find(options.network_g.type)
-    takes_noise = generator is not None and generator.inputs[:1] == ('z',)
+    generator = find_definition(options.network_g, ARCH_REGISTRY)
+    role = generator.role if generator is not None else None  # one that declares none is taken anywhere
     if options.model_type != PRIOR_MODEL:
-        if takes_noise:
+        if role == PRIOR and options.model_type in MODEL_REGISTRY.definitions:
             message = f'{options.network_g.type} makes faces out of noise; train it with model_type: {PRIOR_MODEL}'
             yield Problem(('network_g', 'type'), message)
         return
-    if not takes_noise:
+    if role not in (PRIOR, None):
         yield Problem(('network_g', 'type'), f'{PRIOR_MODEL} trains a network that starts from noise: GPENPrior')
     train = options.train
     if train.gan_opt is None or not train.gan_opt.is_on:
@@ -164,6 +171,8 @@ def _check_early_stopping(options: Options) -> Iterator[Problem]:
 def _check_networks(options: Options) -> Iterator[Problem]:
     generator = options.network_g.arguments
     size, in_size = generator.get('size'), generator.get('in_size')
+    if size is None and options.datasets.train is not None:  # a network for images of any size
+        size = options.datasets.train.arguments.get('size')
     if isinstance(size, int) and isinstance(in_size, int) and in_size > size:
         yield Problem(('network_g', 'in_size'), f'is {in_size}, larger than size {size}. Make it {size} or smaller.')
     if options.network_d is not None and 'size' in parameter_names(options.network_d, ARCH_REGISTRY):

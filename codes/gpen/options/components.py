@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import builtins
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from gpen.errors import UserError
 from gpen.options import types
 from gpen.options.problems import Problem, from_pydantic
 from gpen.options.schema import Component, Degradation, Options, ScoringOptions
@@ -25,7 +25,11 @@ from gpen.registry import (
     Definition,
     Registry,
 )
+from gpen.registry.definitions import BUILTINS
 
+ADVERSARIAL, MATCHING = 'adversarial', 'feature_matching'
+GENERATORS, DISCRIMINATOR, PRIOR = ('generator', 'prior'), 'discriminator', 'prior'
+KNOWN_TYPES = {*types.__all__, *BUILTINS}
 LOSS_KEYS = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'identity_opt', 'feature_matching_opt')
 
 
@@ -57,65 +61,96 @@ def _list_training_components(options: Options) -> Iterator[tuple[Key, Component
         yield ('train', 'losses', name), loss, LOSS_REGISTRY
 
 
+def look_up(key: Key, name: str, registry: Registry) -> tuple[Definition | None, list[Problem]]:
+    """Return what the name at an option stands for and takes, or None and what is wrong with the name."""
+    try:
+        definition = registry.find(name)
+        return definition, [] if definition is not None else [Problem(key, registry.explain_missing(name))]
+    except UserError as error:
+        return None, [Problem(key, str(error))]
+
+
+def find_definition(component: Component, registry: Registry) -> Definition | None:
+    """Return what a ``type`` block names and takes; None where that is not known, of which check_component speaks."""
+    return look_up((), component.type, registry)[0]
+
+
+def parameter_names(component: Component, registry: Registry) -> set[str]:
+    """Return the names of the arguments that a component is known to take."""
+    definition = find_definition(component, registry)
+    return {parameter.name for parameter in definition.parameters} if definition is not None else set()
+
+
 @cache
 def signature_model(definition: Definition) -> type[BaseModel]:
     """Return a pydantic model of a registered item's arguments, with their types, ranges and defaults.
 
-    Annotations are the names of :mod:`gpen.options.types` and builtins, resolved there.
+    Annotations are the names of :mod:`gpen.options.types` and builtins, resolved there.  Arguments are fields by their
+    alias, since BaseModel has attributes of its own.
     """
     fields: dict[str, Any] = {
-        parameter.name: (
+        f'argument_{number}': (
             _known_annotation(parameter.annotation),
-            Field(... if parameter.required else parameter.default, description=parameter.meaning or None),
+            Field(
+                ... if parameter.required else parameter.default,
+                alias=parameter.name,
+                description=parameter.meaning or None,
+            ),
         )
-        for parameter in definition.parameters
+        for number, parameter in enumerate(definition.parameters)
     }
     config = ConfigDict(extra='allow' if definition.open_ended else 'forbid', strict=True)
-    return create_model(definition.name, __config__=config, __module__='gpen.options.types', **fields)
+    return create_model(definition.attribute, __config__=config, __module__='gpen.options.types', **fields)
 
 
 def _known_annotation(annotation: str | None) -> str:
     """Return an annotation that can be resolved without importing its file; anything else allows any value."""
     if annotation is None:
         return 'Any'
-    nodes = list(ast.walk(ast.parse(annotation, mode='eval')))
-    names = {node.id for node in nodes if isinstance(node, ast.Name)}
-    known = {*vars(types), *vars(builtins)}
-    return annotation if names <= known and not any(isinstance(node, ast.Attribute) for node in nodes) else 'Any'
+    names = {node.id for node in ast.walk(ast.parse(annotation)) if isinstance(node, ast.Name)}
+    return annotation if names <= KNOWN_TYPES else 'Any'
 
 
 def check_role(key: Key, definition: Definition) -> str | None:
-    """Return what is wrong with using a network or a loss at an option, or None."""
-    if key == ('network_g',) and 'return_features' in definition.inputs:
-        return f'{definition.name} is a discriminator; it belongs to network_d'
-    if key == ('network_d',) and 'return_latents' in definition.inputs:
-        return f'{definition.name} is a generator; it belongs to network_g'
+    """Return what is wrong with using a network or a loss at an option, or None.
+
+    A network that declares no role is taken anywhere; a loss that declares none compares images.
+    """
+    role, name = definition.role, definition.name
+    if key in (('network_g',), ('network_d',)):
+        return _check_network_role(key[0] == 'network_d', name, role)
     if key[:1] != ('train',) or not (key[1] in LOSS_KEYS or key[1] == 'losses'):
         return None
-    adversarial = 'discriminator' in definition.methods
-    matching = definition.inputs[:1] == ('fake_features',)
     if key[1] == 'gan_opt':
-        return None if adversarial else f'{definition.name} is no adversarial loss; use one such as GANLoss here'
+        return None if role == ADVERSARIAL else f'{name} is no adversarial loss; use one such as GANLoss here'
     if key[1] == 'feature_matching_opt':
-        return None if matching else f'{definition.name} does not compare features; use FeatureMatchingLoss here'
-    if adversarial:
-        return f'{definition.name} is an adversarial loss; it belongs to train.gan_opt'
-    if matching:
-        return f'{definition.name} compares features; it belongs to train.feature_matching_opt'
+        return None if role == MATCHING else f'{name} does not compare features; use FeatureMatchingLoss here'
+    if role == ADVERSARIAL:
+        return f'{name} is an adversarial loss; it belongs to train.gan_opt'
+    if role == MATCHING:
+        return f'{name} compares features; it belongs to train.feature_matching_opt'
+    return None if role is None else f'{name} has the role {role!r}; a loss can have {ADVERSARIAL!r} or {MATCHING!r}'
+
+
+def _check_network_role(judges: bool, name: str, role: str | None) -> str | None:
+    if role not in (None, *GENERATORS, DISCRIMINATOR):
+        return f'{name} has the role {role!r}; a network can have {", ".join(map(repr, (*GENERATORS, DISCRIMINATOR)))}'
+    if not judges and role == DISCRIMINATOR:
+        return f'{name} is a discriminator; it belongs to network_d'
+    if judges and role in GENERATORS:
+        return f'{name} is a generator; it belongs to network_g'
     return None
 
 
 def check_component(key: Key, component: Component, registry: Registry) -> list[Problem]:
     """Return what is wrong with a ``type`` block at an option: its name, its role, its arguments, blocks inside."""
-    definition = registry.find(component.type)
-    if definition is not None:
-        wrong_role = check_role(key, definition)
-        if wrong_role is not None:
-            return [Problem((*key, 'type'), wrong_role)]
-        return _check_arguments(key, component, definition)
-    if not registry.exists(component.type):
-        return [Problem((*key, 'type'), registry.explain_missing(component.type))]
-    return [Problem((*key, name), message) for name, message in check_foreign_arguments(component, registry)]
+    definition, problems = look_up((*key, 'type'), component.type, registry)
+    if definition is None:
+        return problems
+    wrong_role = check_role(key, definition)
+    if wrong_role is not None:
+        return [Problem((*key, 'type'), wrong_role)]
+    return _check_arguments(key, component, definition)
 
 
 def _check_arguments(key: Key, component: Component, definition: Definition) -> list[Problem]:
@@ -146,33 +181,4 @@ def check_degradations(options: Any, key: Key = ()) -> list[Problem]:
             problems += from_pydantic(error.errors(), Degradation, place)
         else:
             problems += check_component(place, component, DEGRADATION_REGISTRY)
-    return problems
-
-
-def parameter_names(component: Component, registry: Registry) -> set[str]:
-    """Return the names of the arguments that one of our own components takes (empty for BasicSR's)."""
-    definition = registry.find(component.type)
-    return {parameter.name for parameter in definition.parameters} if definition else set()
-
-
-def check_foreign_arguments(component: Component, registry: Registry) -> list[tuple[str, str]]:
-    """Check the arguments of a component that is BasicSR's; return (argument, message) pairs."""
-    from gpen.registry import basicsr_bridge
-
-    parameters, open_ended = basicsr_bridge.parameters_of(registry.get(component.type))
-    names = {parameter.name for parameter in parameters}
-    problems = (
-        []
-        if open_ended
-        else [
-            (name, f'{component.type} takes no such argument; it takes {", ".join(sorted(names))}')
-            for name in component.arguments
-            if name not in names
-        ]
-    )
-    problems += [
-        (parameter.name, f'{component.type} needs this argument')
-        for parameter in parameters
-        if parameter.required and parameter.name not in component.arguments
-    ]
     return problems

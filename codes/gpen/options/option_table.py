@@ -93,7 +93,8 @@ def _write_table(model: type[BaseModel], registry: Registry | None) -> str:
 def _write_rows(model: type[BaseModel], without: frozenset[str] = frozenset()) -> list[str]:
     nodes = model.model_json_schema().get('properties', {})
     rows = []
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         if name not in without:
             meaning = _escape(field.description or '')
             rows.append(f'| `{name}` | {_describe_type(nodes[name])} | {_describe_default(field)} | {meaning} |')

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gpen.errors import UserError
 from gpen.options import checks
-from gpen.options.components import check_component, list_components
+from gpen.options.components import check_component, list_components, look_up
 from gpen.options.problems import Problem, describe, from_pydantic, to_user_error
 from gpen.options.schema import Options, Run, Scoring, ScoringOptions
 from gpen.options.yaml_reader import Document, Key, apply_overrides, find_option_file, read_yaml
@@ -121,8 +121,7 @@ def _read(path: str | Path, overrides: Sequence[str]) -> Document:
 def _parse_training(document: Document, training: bool, phases: Sequence[str]) -> ParsedOptions:
     def check_blocks(options: Options) -> list[Problem]:
         problems = checks.unify_run_options(options) + checks.fill_dataset_arguments(options)
-        if not MODEL_REGISTRY.exists(options.model_type):
-            problems.append(Problem(('model_type',), MODEL_REGISTRY.explain_missing(options.model_type)))
+        problems += look_up(('model_type',), options.model_type, MODEL_REGISTRY)[1]
         return problems + _check_components(options, document)
 
     def check_whole(options: Options) -> list[Problem]:
@@ -138,8 +137,14 @@ def _check_components(options: Options | ScoringOptions, document: Document) -> 
     problems = []
     for key, component, registry in list_components(options):
         problems += check_component(key, component, registry)
-    # A size that is wrong for the network is wrong for the data set that took it from there: said once.
-    return [problem for problem in problems if problem.key[-1] not in checks.FILLED or problem.key in document.places]
+
+    # A size that the generator lacks, or that is wrong for it, is so for the data sets that take it from there: it is
+    # said once.  When scoring, the files of weights may tell the size.
+    wrong = {problem.key for problem in problems}
+    if isinstance(options, ScoringOptions) or any(('network_g', name) in wrong for name in checks.SIZES):
+        taken = {('datasets', phase, name) for phase in options.dataset_blocks for name in checks.SIZES}
+        problems = [problem for problem in problems if problem.key not in taken or problem.key in document.places]
+    return problems
 
 
 def _validate(

@@ -108,7 +108,7 @@ def _field_names(model: type[BaseModel], location: tuple[str | int, ...]) -> set
         if inner is None:
             continue
         model = inner
-    return set(model.model_fields)
+    return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def _find_model(annotation: Any) -> type[BaseModel] | None:

@@ -1,23 +1,17 @@
-"""The one module that imports ``basicsr``: its networks, losses, datasets and metrics under our conventions.
-
-It is used only when an option file names something that is not ours, because importing ``basicsr`` takes seconds.
-
-What is adapted:
+"""What is adapted of BasicSR, so that it is used like our own.
 
 - Losses: BasicSR's images are in [0, 1], so both batches are mapped there from our [-1, 1]; several results, such as
   (perceptual, style), are added up; an adversarial loss gets our ``generator``, ``discriminator`` and ``accuracy``.
 - Metrics: called with two N x 3 x H x W batches in [-1, 1], they give N values.  BasicSR's take one BGR uint8 image.
-- Datasets: built from keyword arguments (BasicSR's ``opt``, which needs ``phase`` and ``scale`` for most), their ``lq``
-  and ``gt`` are mapped to [-1, 1].  They draw from global random states, so a continued run is not repeated exactly.
+- Data sets: built from keyword arguments (BasicSR's ``opt``, which needs ``phase`` and ``scale`` for most), their
+  ``lq`` and ``gt`` are mapped to [-1, 1].  They draw from global random states, so a continued run is not repeated
+  exactly.
 - Networks are returned as they are: they must take and give images in [-1, 1].
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -28,38 +22,12 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from gpen.errors import UserError
-from gpen.registry import Parameter
-
-SHIM = 'torchvision.transforms.functional_tensor'
-SUFFIX = '_basicsr'  # BasicSR appends it to some names, and its own look-up tries both
+from gpen.registry.basicsr_package import import_basicsr
 
 
-def find(registry_name: str, name: str) -> Any | None:
-    """Return BasicSR's network, loss, dataset or metric called ``name``, adapted to our conventions.
-
-    Args:
-        registry_name: ``ARCH_REGISTRY``, ``LOSS_REGISTRY``, ``DATASET_REGISTRY`` or ``METRIC_REGISTRY``.
-        name: with or without BasicSR's suffix ``_basicsr``.
-
-    Returns:
-        A callable that is used like one of our own, or None where ``basicsr`` is not installed or has no such name.
-
-    Raises:
-        UserError: ``basicsr`` is installed but cannot be imported.
-    """
-    items = _read_registry(registry_name)
-    item = items.get(name, items.get(name + SUFFIX))
-    return Adapted(item, registry_name) if item is not None and registry_name in ADAPTERS else item
-
-
-def names(registry_name: str) -> list[str]:
-    """Return the sorted names in a registry of BasicSR, without the suffix; none where it is not installed.
-
-    Raises:
-        UserError: ``basicsr`` is installed but cannot be imported.
-    """
-    return sorted(name.removesuffix(SUFFIX) for name in _read_registry(registry_name))
+def adapt(original: Callable[..., Any], registry_name: str) -> Callable[..., Any]:
+    """Return an item of a registry of BasicSR as one that is called under our conventions."""
+    return Adapted(original, registry_name) if registry_name in ADAPTERS else original
 
 
 @dataclass(frozen=True)
@@ -70,31 +38,8 @@ class Adapted:
     registry_name: str
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the loss or dataset, or compute the metric."""
+        """Build the loss or data set, or compute the metric."""
         return ADAPTERS[self.registry_name](self.original, *args, **kwargs)
-
-
-def parameters_of(item: Any) -> tuple[tuple[Parameter, ...], bool]:
-    """Return the arguments of what :func:`find` returned, and whether it takes any others (``**kwargs``).
-
-    The images are left out of a metric's arguments.  A dataset takes one dict of options, so anything goes.
-    """
-    registry_name = item.registry_name if isinstance(item, Adapted) else None
-    if registry_name == 'DATASET_REGISTRY':
-        return (), True
-    signature = inspect.signature(item.original if isinstance(item, Adapted) else item)
-    images = ('img', 'img2') if registry_name == 'METRIC_REGISTRY' else ()
-    found = tuple(
-        Parameter(
-            name=parameter.name,
-            annotation=None,
-            default=None if parameter.default is parameter.empty else parameter.default,
-            required=parameter.default is parameter.empty,
-        )
-        for parameter in signature.parameters.values()
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name not in images
-    )
-    return found, any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
 
 
 def adapt_loss(original: Callable[..., nn.Module], **arguments: Any) -> nn.Module:
@@ -168,11 +113,11 @@ def compute_metric(
 
 
 class DatasetAdapter(Dataset[dict[str, Any]]):
-    """A dataset of BasicSR, whose ``lq`` and ``gt`` are given as C x H x W in [-1, 1].
+    """A data set of BasicSR, whose ``lq`` and ``gt`` are given as C x H x W in [-1, 1].
 
     Args:
         original: the class; it is built from one dict of options.
-        options: these options; changes that the dataset makes in them are not seen outside.
+        options: these options; changes that the data set makes in them are not seen outside.
     """
 
     def __init__(self, original: Callable[[dict[str, Any]], Any], **options: Any) -> None:
@@ -195,7 +140,7 @@ class DatasetAdapter(Dataset[dict[str, Any]]):
         return _new_dataset_adapter, (), self.__dict__
 
     def _undo_normalisation(self, image: torch.Tensor) -> torch.Tensor:
-        """Return an image in [0, 1], whatever mean and deviation the options made the dataset normalise by."""
+        """Return an image in [0, 1], whatever mean and deviation the options made the data set normalise by."""
         if self.std is not None:
             image = image * torch.as_tensor(self.std, dtype=image.dtype).view(-1, 1, 1)
         if self.mean is not None:
@@ -210,32 +155,8 @@ ADAPTERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _read_registry(registry_name: str) -> dict[str, Any]:
-    if importlib.util.find_spec('basicsr') is None:
-        return {}
-    _import_basicsr()
-    registry = getattr(importlib.import_module('basicsr.utils.registry'), registry_name)
-    return dict(iter(registry))
-
-
-def _import_basicsr() -> None:
-    try:
-        if importlib.util.find_spec(SHIM) is None:
-            # BasicSR 1.4.2 imports a module that torchvision 0.17 removed; what it needs of it stands here now.
-            sys.modules[SHIM] = importlib.import_module('torchvision.transforms.functional')
-        importlib.import_module('basicsr')
-    except (ImportError, AttributeError, RuntimeError, ValueError, TypeError, OSError, SyntaxError) as error:
-        # Half of it is imported now; without this, the next try would fail for another, misleading reason.
-        for name in [name for name in sys.modules if name.split('.')[0] == 'basicsr']:
-            del sys.modules[name]
-        raise UserError(
-            f'basicsr is installed but cannot be imported ({type(error).__name__}: {error}). '
-            'Repair it (pip install basicsr==1.4.2), or remove it and use only the names that this project defines.'
-        ) from error
-
-
 def _new_dataset_adapter() -> DatasetAdapter:
-    _import_basicsr()
+    import_basicsr()
     return DatasetAdapter.__new__(DatasetAdapter)
 
 

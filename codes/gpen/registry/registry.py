@@ -1,0 +1,146 @@
+"""The registry of one kind of component."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, overload
+
+from gpen.errors import UserError
+from gpen.registry.definitions import Definition
+from gpen.registry.outside import explain_missing_outside, find_outside, get_outside
+from gpen.registry.source import ModuleSource
+
+T = TypeVar('T', bound=Callable[..., Any])
+
+
+class Fallback(Protocol):
+    """Where names are looked up that are neither ours nor dotted paths."""
+
+    def find(self, name: str) -> Definition | None:
+        """Return a definition, or None."""
+
+    def get(self, name: str) -> Any:
+        """Return what the name stands for, or None."""
+
+    def explain_missing(self) -> str:
+        """Return what is to be said of it where a name was not found."""
+
+
+class Registry:
+    """Names of one kind.
+
+    Args:
+        kind: the word for messages, such as ``'loss'``.
+        package: the package whose modules define them, such as ``'gpen.losses'``.
+        variable: the name of the module variable that holds this registry; decorators are recognised by it.
+        given: how many leading arguments the program passes itself, so that they are no options
+            (for instance ``params`` of an optimizer).
+        fallback: where a name is looked up that is not ours.
+    """
+
+    def __init__(
+        self, kind: str, package: str, variable: str, given: int = 0, fallback: Fallback | None = None
+    ) -> None:
+        self.kind = kind
+        self.package = package
+        self.variable = variable
+        self.given = given
+        self.fallback = fallback
+
+    @overload
+    def register(self, item: T, *, role: str | None = None) -> T: ...
+
+    @overload
+    def register(self, *, role: str | None = None) -> Callable[[T], T]: ...
+
+    def register(self, item: T | None = None, *, role: str | None = None) -> T | Callable[[T], T]:
+        """Mark a class or function as available under its own name (a decorator, with or without parentheses).
+
+        Args:
+            item: the class or function.
+            role: what it is for, where options differ in that: ``'generator'``, ``'discriminator'`` or ``'prior'`` (a
+                network), ``'adversarial'`` or ``'feature_matching'`` (a loss).  A class attribute ``role`` says the
+                same.
+        """
+
+        def mark(decorated: T) -> T:
+            if role is not None:
+                vars_of: Any = decorated
+                vars_of.role = role
+            return decorated
+
+        return mark if item is None else mark(item)
+
+    @cached_property
+    def definitions(self) -> dict[str, Definition]:
+        """All names that our package defines, found in its source files."""
+        found: dict[str, Definition] = {}
+        inherited: dict[str, str] = {}
+        spec = importlib.util.find_spec(self.package)
+        for folder in (spec.submodule_search_locations if spec is not None else None) or []:
+            for path in sorted(Path(folder).rglob('*.py')):
+                relative = path.relative_to(folder).with_suffix('')
+                module = '.'.join([self.package, *relative.parts]).removesuffix('.__init__')
+                if self.variable.encode() not in path.read_bytes():
+                    continue
+                source = ModuleSource(path, module)
+                for name, node in source.nodes.items():
+                    if source.is_registered(node, self.variable):
+                        found[name], bases = source.define(node, self.given)
+                        if bases:
+                            inherited[name] = bases[0].rpartition('.')[2]
+
+        # A constructor that comes from a registered class of another file is known, too.
+        for name, base in inherited.items():
+            if base in found:
+                found[name] = found[name].inherit(found[base])
+        return found
+
+    def find(self, name: str) -> Definition | None:
+        """Return what a name stands for and takes, or None; imported only where it cannot be known otherwise.
+
+        Args:
+            name: one of ours, the dotted path of one outside the package, or one of the fallback's.
+
+        Raises:
+            UserError: it is from outside the package, and cannot be imported.
+        """
+        if '.' in name:
+            return find_outside(name, self.given)
+        definition = self.definitions.get(name)
+        if definition is None and self.fallback is not None:
+            return self.fallback.find(name)
+        return definition
+
+    def get(self, name: str) -> Any:
+        """Import and return what a name stands for.
+
+        Raises:
+            UserError: nothing has this name, or its module cannot be imported.
+        """
+        definition = self.definitions.get(name)
+        if definition is not None:
+            return getattr(importlib.import_module(definition.module), definition.attribute)
+        found = None
+        if '.' in name:
+            found = get_outside(name)
+        elif self.fallback is not None:
+            found = self.fallback.get(name)
+        if found is None:
+            raise UserError(self.explain_missing(name))
+        return found
+
+    def explain_missing(self, name: str) -> str:
+        """Return a sentence that says what exists, and the nearest name."""
+        if '.' in name:
+            return explain_missing_outside(self.kind, name)
+        names = sorted(self.definitions)
+        near = get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f' Did you mean {near[0]!r}?' if near else ''
+        message = f'There is no {self.kind} named {name!r}.{hint} Available: {", ".join(names)}.'
+        return message + (self.fallback.explain_missing() if self.fallback is not None else '')
