@@ -1,11 +1,16 @@
-"""What the page does with uploads: decoding, restoring, remembering, and what it says when it cannot."""
+"""What the page does with uploads: decoding, restoring, and what it says when it cannot."""
 
 from __future__ import annotations
 
+import errno
+import shutil
+import stat
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,16 +19,14 @@ import pytest
 import torch
 from PIL import Image
 
-from demo_page import draw_portraits, encode
+from demo_page.service import Choice, Result, Service, clean_stem
+from demo_process import draw_portraits, encode
 from gpen.data.file_check import DamagedFileError
-from gpen.data.image_io import Picture, decode_image, decode_picture
-from gpen.demo.markup import draw_message, draw_result
-from gpen.demo.photo import Result
-from gpen.demo.service import Choice, RefusedError, Service
-from gpen.demo.store import MAX_WAITING, BusyError, Store, Upload
+from gpen.data.image_io import decode_image, decode_picture
+from gpen.errors import UserError
 from gpen.faces.face import Face
 from gpen.restoration.base import Restorer
-from gpen.restoration.photograph import PhotographRestorer, Restoration
+from gpen.restoration.photograph import PhotographRestorer
 
 SIZE = 32
 
@@ -45,48 +48,70 @@ class Detector:
         return [Face((x - 16, y - 18, x + 16, y + 18), points + np.float32([x, y]), 0.9) for x, y in self.centers]
 
 
-def service(*centers: tuple[float, float], error: Exception | None = None, **settings: Any) -> Service:
-    """A service whose network turns faces into their negatives."""
-    network = Restorer(lambda lq: -lq, SIZE, SIZE, 'test')
-    return Service(PhotographRestorer(network, Detector(list(centers), error=error)), Store(), **settings)
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where uploads and results are."""
+    path = tmp_path / 'private'
+    path.mkdir()
+    return path
+
+
+Start = Callable[..., Service]
+
+
+@pytest.fixture
+def service(folder: Path) -> Start:
+    """Starts a service whose network turns faces into their negatives."""
+
+    def start(*centers: tuple[float, float], error: Exception | None = None, **settings: Any) -> Service:
+        network = Restorer(lambda lq: -lq, SIZE, SIZE, 'test')
+        return Service(PhotographRestorer(network, Detector(list(centers), error=error)), folder, **settings)
+
+    return start
 
 
 def photo(height: int = 60, width: int = 90) -> np.ndarray:
     return cv2.resize(draw_portraits(), (width, height), interpolation=cv2.INTER_AREA)
 
 
+def upload(desk: Service, data: bytes, name: str = 'anna.png') -> dict[str, str]:
+    """Write an upload to the folder of a service, and describe it as Gradio does."""
+    path = desk.folder / 'upload'
+    path.write_bytes(data)
+    return {'path': str(path), 'orig_name': name}
+
+
 def restore(desk: Service, data: bytes, name: str = 'anna.png', choice: Choice = Choice()) -> Result:  # noqa: B008
-    return desk.restore_upload(desk.store.add_upload(Upload(name, data)), 'tab', choice)[1]
+    return desk.restore(upload(desk, data, name), choice)
 
 
 def refusal(desk: Service, data: bytes, name: str = 'anna.png', choice: Choice = Choice()) -> str:  # noqa: B008
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(UserError) as caught:
         restore(desk, data, name, choice)
+    assert [path.name for path in desk.folder.iterdir()] == ['upload']
     return str(caught.value)
 
 
-def levels(data: bytes) -> np.ndarray:
+def levels(path: Path) -> np.ndarray:
     """Pixels of a file, RGB, as they are stored."""
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), cv2.COLOR_BGR2RGB)
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.tiff'])
-def test_16_bits_come_back_as_16_bits(suffix: str) -> None:
+def test_16_bits_come_back_as_16_bits(service: Start, suffix: str) -> None:
     pixels = photo().astype(np.uint16) * 257 + 5
-    result = restore(service(), encode(pixels, suffix))
-    assert result.picture.bits == 16
-    np.testing.assert_array_equal(levels(result.png(1.0)), pixels)
+    np.testing.assert_array_equal(levels(restore(service(), encode(pixels, suffix)).download), pixels)
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.tiff', '.bmp', '.webp', '.jpg'])
-def test_8_bits_come_back_as_8_bits(suffix: str) -> None:
+def test_8_bits_come_back_as_8_bits(service: Start, suffix: str) -> None:
     data = encode(photo(), suffix)
-    back = levels(restore(service(), data).png(1.0))
+    back = levels(restore(service(), data).download)
     assert back.dtype == np.uint8
     np.testing.assert_array_equal(back, np.rint((decode_image(data) + 1) * 127.5))
 
 
-def test_photographs_are_turned_as_exif_says_and_lose_it() -> None:
+def test_photographs_are_turned_as_exif_says_and_lose_it(service: Start) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     exif.get_ifd(0x8825).update({1: 'N', 2: (48.0, 51.0, 30.0)})
@@ -96,59 +121,88 @@ def test_photographs_are_turned_as_exif_says_and_lose_it() -> None:
 
     result = restore(service((30, 45)), stream.getvalue())
 
-    assert result.picture.image.shape == (90, 60, 3)
-    for data in (result.png(1.0), result.before, result.after):
+    for path in (result.download, result.before, result.after, *result.faces):
+        data = path.read_bytes()
         with Image.open(BytesIO(data)) as image:
-            assert image.size == (60, 90)
+            assert image.size == (60, 90) or path in result.faces
             assert not image.getexif()
         assert b'Exif' not in data
         assert b'eXIf' not in data
 
 
-def test_grey_photographs_stay_grey() -> None:
+def test_grey_photographs_stay_grey(service: Start) -> None:
     grey = cv2.imencode('.png', cv2.cvtColor(photo(), cv2.COLOR_RGB2GRAY))[1].tobytes()
-    back = levels(restore(service((45, 30)), grey).png(1.0))
+    back = levels(restore(service((45, 30)), grey).download)
     assert (back.min(axis=2) == back.max(axis=2)).all()
 
 
-def test_transparent_photographs_lose_their_alpha_channel() -> None:
+def test_transparent_photographs_lose_their_alpha_channel(service: Start) -> None:
     rgba = np.dstack([photo(), np.full((60, 90), 128, np.uint8)])
     stream = BytesIO()
     Image.fromarray(rgba).save(stream, 'PNG')
-    np.testing.assert_array_equal(levels(restore(service(), stream.getvalue()).png(1.0)), photo())
+    np.testing.assert_array_equal(levels(restore(service(), stream.getvalue()).download), photo())
 
 
-def test_every_strength_lies_between_before_and_after() -> None:
-    """The page shows a strength by an opacity, so the download must be that blend, also where faces overlap."""
-    result = restore(service((40, 30), (55, 32)), encode(photo())).restoration
-    before, after = result.background, result.compose()
+def test_every_strength_lies_between_before_and_after(service: Start) -> None:
+    """The download is the blend of before and after, also where faces overlap."""
+    desk = service((40, 30), (55, 32))
+    result = restore(desk, encode(photo()))
+    before, after = photo().astype(int), levels(result.download).astype(int)
     assert len(result.faces) == 2
-    assert np.abs(after - before).max() > 0.5
-    np.testing.assert_allclose(result.compose(0.3), before + 0.3 * (after - before), atol=1e-5)
+    assert np.abs(after - before).max() > 60
+    weak = levels(restore(desk, encode(photo()), choice=Choice(strength=0.3)).download)
+    assert np.abs(weak - (before + 0.3 * (after - before))).max() <= 1
+    np.testing.assert_array_equal(levels(restore(desk, encode(photo()), choice=Choice(strength=0)).download), before)
 
 
-def test_only_the_face_in_the_middle_is_restored() -> None:
+def test_each_face_is_shown_before_and_after(service: Start) -> None:
+    [face] = restore(service((45, 30)), encode(photo())).faces
+    before, after = np.hsplit(levels(face).astype(int), 2)
+    assert before.shape == (SIZE, SIZE, 3)
+    assert np.abs(before + after - 255).mean() < 3  # the network of this service makes negatives
+    [face] = restore(service((45, 30)), encode(photo()), choice=Choice(strength=0)).faces
+    before, after = np.hsplit(levels(face).astype(int), 2)
+    assert np.abs(before - after).mean() < 3
+
+
+def test_large_photographs_are_shown_smaller(service: Start) -> None:
+    result = restore(service(), encode(photo(90, 3000)))
+    assert (levels(result.before).shape, levels(result.after).shape) == ((60, 2000, 3), (60, 2000, 3))
+    assert levels(result.download).shape == (90, 3000, 3)
+
+
+def test_only_the_face_in_the_middle_is_restored(service: Start) -> None:
     desk = service((20, 30), (47, 30), (75, 30))
-    assert len(restore(desk, encode(photo())).restoration.faces) == 3
-    again = desk.restore_again('tab', Choice(only_center=True))
-    assert again is not None
-    assert [face.face.box[0] + 16 for face in again[1].restoration.faces] == [47]
+    every = restore(desk, encode(photo()))
+    assert len(every.faces) == 3
+    one = restore(desk, encode(photo()), choice=Choice(only_center=True))
+    assert len(one.faces) == 1
+    middle = (one.faces[0].read_bytes(), [face.read_bytes() for face in every.faces])
+    assert middle[1].index(middle[0]) == 1
+    assert one.summary.startswith('1 face · 90 × 60 pixels')
 
 
-def test_enlarged_results_are_twice_as_large() -> None:
-    result = restore(service((45, 30)), encode(photo()), choice=Choice(scale=2))
-    assert levels(result.png(0.5)).shape == (120, 180, 3)
+def test_enlarged_results_are_twice_as_large(service: Start) -> None:
+    result = restore(service((45, 30)), encode(photo()), choice=Choice(scale=2, strength=0.5))
+    assert levels(result.download).shape == (120, 180, 3)
 
 
-def test_another_choice_needs_no_other_upload_but_a_photograph() -> None:
+def test_another_choice_needs_no_other_upload_but_a_photograph(service: Start) -> None:
     desk = service((45, 30))
-    assert desk.restore_again('tab', Choice()) is None
-    restore(desk, encode(photo()))
-    assert desk.restore_again('another tab', Choice()) is None
-    again = desk.restore_again('tab', Choice(scale=2))
-    assert again is not None
-    assert again[1].restoration.background.shape == (120, 180, 3)
-    assert desk.store.find(again[0]) is again[1]
+    described = upload(desk, encode(photo()))
+    first, again = (desk.restore(described, Choice(scale=scale)) for scale in (1, 2))
+    assert levels(first.download).shape == (60, 90, 3)
+    assert levels(again.download).shape == (120, 180, 3)
+    (desk.folder / 'upload').unlink()
+    with pytest.raises(UserError, match='forgotten'):
+        desk.restore(described, Choice())
+
+
+@pytest.mark.parametrize(
+    'choice', [Choice(scale=3), Choice(scale=0), Choice(strength=1.1), Choice(strength=-0.1), Choice(strength=np.nan)]
+)
+def test_choices_that_the_page_does_not_offer_are_refused(service: Start, choice: Choice) -> None:
+    assert 'that this page offers' in refusal(service((45, 30)), encode(photo()), choice=choice)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +218,13 @@ def test_another_choice_needs_no_other_upload_but_a_photograph() -> None:
     ],
 )
 @pytest.mark.filterwarnings('ignore:Corrupt EXIF')
-def test_a_wrong_file_is_refused_with_its_name_and_the_reason(data: bytes, reason: str) -> None:
+def test_a_wrong_file_is_refused_with_its_name_and_the_reason(service: Start, data: bytes, reason: str) -> None:
     desk = service((45, 30))
     assert refusal(desk, data, 'anna.jpg').startswith(f'anna.jpg cannot be used: {reason}')
     assert not desk.is_busy
 
 
-def test_a_picture_of_too_many_pixels_is_refused_by_its_header() -> None:
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(service: Start) -> None:
     header = struct.pack('>II5B', 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = struct.pack('>I', 13) + b'IHDR' + header + struct.pack('>I', zlib.crc32(b'IHDR' + header))
     bomb = b'\x89PNG\r\n\x1a\n' + chunk + struct.pack('>I', 0) + b'IDAT' + bytes(4) + bytes(4) + b'IEND\xaeB`\x82'
@@ -181,9 +235,11 @@ def test_a_picture_of_too_many_pixels_is_refused_by_its_header() -> None:
         decode_picture(encode(photo()), 5000)
 
 
-def test_a_result_of_too_many_pixels_is_refused() -> None:
+def test_a_result_of_too_many_pixels_is_refused(service: Start) -> None:
     desk = service((45, 30), max_pixels=10_000)
-    assert restore(desk, encode(photo())).picture.image.shape == (60, 90, 3)
+    assert levels(restore(desk, encode(photo())).download).shape == (60, 90, 3)
+    for path in set(desk.folder.iterdir()) - {desk.folder / 'upload'}:
+        shutil.rmtree(path)
     message = refusal(desk, encode(photo()), choice=Choice(scale=2))
     assert '21,600 pixels' in message
     assert 'Choose 1x' in message
@@ -198,11 +254,13 @@ def test_a_result_of_too_many_pixels_is_refused() -> None:
         cv2.error('OpenCV(5.0) error: (-4:Insufficient memory) Failed to allocate 12 bytes'),
     ],
 )
-def test_out_of_memory_is_told_as_such(error: Exception) -> None:
+def test_out_of_memory_is_told_as_such(service: Start, error: Exception) -> None:
     assert refusal(service(error=error), encode(photo())).startswith('There is not enough memory')
 
 
-def test_what_goes_wrong_inside_is_in_the_log_and_not_on_the_page(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_goes_wrong_inside_is_in_the_log_and_not_on_the_page(
+    service: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     desk = service(error=ValueError('secret detail'))
     message = refusal(desk, encode(photo()), 'anna.png')
     assert message.startswith('Something went wrong')
@@ -212,83 +270,53 @@ def test_what_goes_wrong_inside_is_in_the_log_and_not_on_the_page(caplog: pytest
     assert restore(service(), encode(photo()))  # and the next one works
 
 
-def test_damaged_weights_are_told() -> None:
+def test_a_full_folder_is_told(service: Start) -> None:
+    error = OSError(errno.ENOSPC, 'No space left on device')
+    assert refusal(service(error=error), encode(photo())).startswith('There is no room for another photograph')
+
+
+def test_damaged_weights_are_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     network = Restorer(lambda lq: lq * torch.nan, SIZE, SIZE, 'test')
-    desk = Service(PhotographRestorer(network, Detector([(45.0, 30.0)])), Store())
+    desk = Service(PhotographRestorer(network, Detector([(45.0, 30.0)])), folder)
     assert 'no numbers' in refusal(desk, encode(photo()))
+    assert 'no numbers' in caplog.text
 
 
-def test_an_upload_can_be_used_once() -> None:
-    desk = service()
-    key = desk.store.add_upload(Upload('anna.png', encode(photo())))
-    desk.restore_upload(key, 'tab', Choice())
-    with pytest.raises(RefusedError, match='forgotten'):
-        desk.restore_upload(key, 'tab', Choice())
+@pytest.mark.parametrize(
+    ('name', 'stem'),
+    [
+        ('Anna & Bob (2).jpeg', 'Anna _ Bob (2)'),
+        ('Große Jenny-1.png', 'Große Jenny-1'),
+        ('../../etc/passwd.png', 'passwd'),
+        ('..\\..\\boot.ini', '_.._boot'),
+        ('..', 'photograph'),
+        ('.png', 'png'),
+        ('a\0b\n.png', 'a_b_'),
+        ('', 'photograph'),
+        ('x' * 400 + '.png', 'x' * 30 + '…' + 'x' * 30),
+    ],
+)
+def test_names_of_files_never_leave_the_folder(service: Start, name: str, stem: str) -> None:
+    assert clean_stem(name) == stem
+    desk = service((45, 30))
+    download = restore(desk, encode(photo()), name).download
+    assert download.parents[1] == desk.folder
+    assert download.name.endswith('_restored.png')
 
 
-def test_names_of_files_are_no_code() -> None:
+def test_results_lie_in_private_folders_with_names_that_nobody_guesses(service: Start) -> None:
+    desk = service((45, 30))
+    folders = {restore(desk, encode(photo())).download.parent for _ in range(3)}
+    assert len(folders) == 3
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}
+
+
+def test_names_of_files_are_no_code(service: Start) -> None:
+    page = pytest.importorskip('demo_page.page', reason="the page needs gradio: pip install 'gradio>=6.30'")
     name = '<img src=x onerror=alert(1)>"\'.png'
-    desk = service()
-    page = draw_result('key', restore(desk, encode(photo()), name))
-    page += draw_message(refusal(desk, b'wrong', name), 'error')
-    assert 'onerror' in page
-    assert '<img src=x' not in page
-    assert '"\'' not in page
-
-
-def make_result(side: int = 10) -> Result:
-    image = np.zeros((side, side, 3), np.float32)
-    return Result('anna.png', Picture(image, 8), Restoration(image, 1, []), b'', b'', 0.0)
-
-
-class Clock:
-    """Seconds, set by hand."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_results_and_uploads_are_forgotten_after_a_while() -> None:
-    clock = Clock()
-    store = Store(lifetime=60, clock=clock)
-    upload, kept, used = store.add_upload(Upload('a', b'')), store.keep('one', make_result()), None
-    used = store.keep('two', make_result())
-    clock.now = 50
-    assert store.find(used) is not None
-    clock.now = 70
-    store.sweep()
-    assert store.take_upload(upload) is None
-    assert store.find(kept) is None
-    assert store.find(used) is not None
-
-
-def test_a_session_has_one_result_and_loses_it_with_its_tab() -> None:
-    store = Store()
-    first, other = store.keep('one', make_result()), store.keep('two', make_result())
-    second = store.keep('one', make_result())
-    assert store.find(first) is None
-    assert store.find(second) is store.find_session('one')
-    store.close('one')
-    assert store.find(second) is None
-    assert store.find(other) is not None
-
-
-def test_the_results_used_longest_ago_make_room() -> None:
-    store = Store(memory=3000)  # a result has 1200 bytes
-    first, second = store.keep('one', make_result()), store.keep('two', make_result())
-    assert store.find(first) is not None
-    third = store.keep('three', make_result())
-    assert [store.find(key) is not None for key in (first, second, third)] == [True, False, True]
-    huge = store.keep('four', make_result(100))
-    assert [store.find(key) is not None for key in (first, third, huge)] == [False, False, True]
-
-
-def test_no_more_uploads_wait_than_fit() -> None:
-    store = Store()
-    keys = [store.add_upload(Upload('a', b'')) for _ in range(MAX_WAITING)]
-    with pytest.raises(BusyError):
-        store.add_upload(Upload('a', b''))
-    store.take_upload(keys[0])
-    assert store.add_upload(Upload('a', b'')) not in keys
+    desk = service((45, 30))
+    message = page.show_photograph(desk, upload(desk, b'wrong', name), Choice())[0]
+    assert 'onerror' in message
+    assert '<img src=x' not in message
+    assert '"\'' not in message
+    assert '<' not in restore(desk, encode(photo()), name).download.name

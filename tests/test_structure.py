@@ -32,7 +32,6 @@ FLOORS = [
     'reporting',
     'preparation',
     'tuning',
-    'demo',
     'commands',
 ]
 """Each room may import those above it in this list (``from gpen import __version__`` is free to all)."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,22 +43,36 @@ def write_checkpoint(path: Path) -> Path:
     return path
 
 
+# Runs the script with files that are deleted after the given seconds.
+_SHORT_LIVED = """
+import sys
+import demo
+from demo_page import server
+server.prepare()
+from demo_page import page
+page.LIFETIME, page._SWEEP_SECONDS = float(sys.argv[1]), 0.2
+sys.exit(demo.main(sys.argv[2:]))
+"""
+
+
 class Demo:
     """``scripts/demo.py`` in a process of its own, with a folder of its own for temporary files.
 
     Args:
         folder: for its checkpoint, its temporary files and what it prints.
         arguments: more for the script.
+        lifetime: seconds that uploads and results are kept; as the script has it by default.
     """
 
-    def __init__(self, folder: Path, *arguments: object) -> None:
+    def __init__(self, folder: Path, *arguments: object, lifetime: float | None = None) -> None:
         self.temporary = folder / 'temporary'
         self.work = folder / 'work'
         for made in (self.temporary, self.work):
             made.mkdir()
         self.log = folder / 'log.txt'
         environment = {**os.environ, 'TMPDIR': str(self.temporary), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-        command = [sys.executable, str(ROOT / 'scripts/demo.py'), '--model', str(write_checkpoint(folder / 'net.pth'))]
+        script = [str(ROOT / 'scripts/demo.py')] if lifetime is None else ['-c', _SHORT_LIVED, str(lifetime)]
+        command = [sys.executable, *script, '--model', str(write_checkpoint(folder / 'net.pth'))]
         command += ['--port', '0', '--detector', 'mtcnn', *(str(argument) for argument in arguments)]
         with self.log.open('w') as log:
             self.process = subprocess.Popen(
@@ -70,10 +87,22 @@ class Demo:
         else:
             raise AssertionError(self.log.read_text())
         self.address = self.lines[-1]
+        with urllib.request.urlopen(f'{self.address}/config', timeout=20) as reply:
+            self.config: dict[str, Any] = json.load(reply)
+        [examples] = [part['props'] for part in self.config['components'] if part['type'] == 'dataset']
+        self.examples = [Path(sample[0]['path']) for sample in examples['samples']]
+        self.private = self.examples[0].parents[1]
 
     def files(self) -> list[Path]:
-        """What is on the disk of it: uploads, results, anything."""
-        return [path for root in (self.temporary, self.work) for path in root.rglob('*') if path.is_file()]
+        """What it left on the disk: anything at all."""
+        roots = [self.temporary, self.work]
+        return [
+            path for root in roots for path in root.rglob('*') if path.is_file() and self.private not in path.parents
+        ]
+
+    def photographs(self) -> list[Path]:
+        """What is in its private folder, beside the examples: uploads and results."""
+        return [path for path in self.private.rglob('*') if path.is_file() and path not in self.examples]
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """End it; return its exit status."""

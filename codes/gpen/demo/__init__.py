@@ -1,1 +1,0 @@
-"""The page that restores photographs: dropped on it, kept in memory alone, forgotten soon."""
