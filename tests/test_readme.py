@@ -116,7 +116,7 @@ def find_yaml() -> Iterator[Any]:
             yield pytest.param(code, id=f'{page}-{number}')
 
 
-@pytest.mark.parametrize('code', find_yaml())
+@pytest.mark.parametrize('code', list(find_yaml()))
 def test_every_yaml_block_is_accepted_by_the_options_checker(
     code: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
