@@ -29,7 +29,7 @@ from benchmarks.report import format_table
 from gpen.archs.gpen import GPEN
 from gpen.restoration.base import Restorer
 from gpen.restoration.export import describe_network
-from gpen.restoration.export_onnx import Difference, write_onnx
+from gpen.restoration.export_onnx import write_onnx
 from gpen.restoration.loading import load_restorer
 from gpen.utils.device import choose_device, explain_out_of_memory
 from gpen.utils.files import write_text
@@ -162,7 +162,7 @@ def _write_random(folder: Path, args: argparse.Namespace) -> Path:
     return path
 
 
-def _describe(machine: dict[str, Any], settings: dict[str, Any], differences: Sequence[Difference]) -> str:
+def _describe(machine: dict[str, Any], settings: dict[str, Any], differences: Mapping[str, float]) -> str:
     """Return on what and how it was measured."""
     packages = {name: value for name, value in machine.items() if name not in ('processor', 'cores', 'system')}
     return '\n'.join(
@@ -171,6 +171,6 @@ def _describe(machine: dict[str, Any], settings: dict[str, Any], differences: Se
             ', '.join(f'{name} {value}' for name, value in packages.items() if value is not None),
             f'{settings["network"]}, {settings["model"] or "random weights"}; {settings["threads"]} threads, in turns, '
             f'median of {settings["rounds"]} rounds, the clock on the wall.',
-            f'Largest difference in 1/255: {max(difference.largest for difference in differences):.2g}.',
+            f'Largest difference in 1/255: {max(differences.values()):.2g}.',
         ]
     )
