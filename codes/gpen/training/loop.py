@@ -202,7 +202,7 @@ def _validate(run: Run) -> bool | None:
         parts.options.seed,
         options.num_pictures,
         should_stop=lambda: run.stop.is_noted,
-        is_shared=True,
+        is_sharded=True,
         restores=parts.model.restores,
     )
     run.watch.pause()
