@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from gpen.evaluation.models import ModelFile
 from gpen.evaluation.validation import ValidationResult
 from gpen.metrics import MetricNotAvailableError
 from gpen.options.checks import INPUT_NAME
-from gpen.utils.files import write_text
+from gpen.utils.files import write_json, write_text
 
 PACKAGES = ('torchmetrics', 'torch-fidelity', 'basicsr', 'facexlib', 'onnxruntime')  # that metrics and models may use
 
@@ -82,8 +81,7 @@ class Findings:
 
 def write_results(findings: Findings, folder: Path) -> None:
     """Write ``results.json`` and ``results.csv``: all that was found, image by image."""
-    text = json.dumps(_to_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / 'results.json', text + '\n')
+    write_json(folder / 'results.json', _to_json(findings))
     write_text(folder / 'results.csv', _to_csv(findings))
 
 
@@ -103,7 +101,7 @@ def _to_json(findings: Findings) -> dict[str, Any]:
         'manual_seed': findings.seed,
         'device': findings.device,
         'versions': _list_versions(),
-        'models': {name: asdict(file) for name, file in findings.models.items()},
+        'models': findings.models,
         'metrics': findings.metrics,
         'not_available': {
             name: {'missing': error.missing, 'reason': str(error)} for name, error in findings.missing.items()
