@@ -48,7 +48,7 @@ class FaceParser:
 
         network = _import_class()(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
         local = None if weights is None else str(weights.absolute() / FILENAME)
-        path = find_weights(FILENAME, URL, None, local, 'weights of the face parser ParseNet', '--weights')
+        path = find_weights(URL, local, 'weights of the face parser ParseNet', '--weights')
         try:
             network.load_state_dict(load_weights(path))
         except RuntimeError as error:

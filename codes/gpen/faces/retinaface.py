@@ -31,7 +31,7 @@ def find_retinaface(weights: Path | None = None) -> Path:
     from gpen.weights.downloads import find_weights
 
     local = None if weights is None else str(weights.absolute() / FILENAME)
-    return find_weights(FILENAME, URL, None, local, 'weights of the face detector RetinaFace', '--weights')
+    return find_weights(URL, local, 'weights of the face detector RetinaFace', '--weights')
 
 
 class RetinaFaceDetector:
