@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gpen.errors import UserError
 from gpen.faces.pasting import feather_mask
+from gpen.utils.packages import import_package
 
 FILENAME = 'parsing_parsenet.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.2.2/{FILENAME}'
@@ -46,7 +47,9 @@ class FaceParser:
         from gpen.weights.downloads import find_weights
         from gpen.weights.files import load_weights
 
-        network = _import_class()(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
+        advice = "--mask parse needs the package facexlib: pip install 'facexlib>=0.3'."
+        library = import_package('facexlib.parsing.parsenet', advice)
+        network: Any = library.ParseNet(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
         local = None if weights is None else str(weights.absolute() / FILENAME)
         path = find_weights(URL, local, 'weights of the face parser ParseNet', '--weights')
         try:
@@ -75,11 +78,3 @@ def to_mask(labels: np.ndarray, size: int) -> np.ndarray:
     mask = cv2.resize(kept.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
     mask = cv2.GaussianBlur(mask, (0, 0), max(size * _BLUR, 0.5), borderType=cv2.BORDER_REPLICATE)
     return mask * feather_mask(size)
-
-
-def _import_class() -> Any:
-    try:
-        from facexlib.parsing.parsenet import ParseNet
-    except ImportError as error:
-        raise UserError("--mask parse needs the package facexlib: pip install 'facexlib>=0.3'.") from error
-    return ParseNet
