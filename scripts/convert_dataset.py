@@ -46,7 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def convert(args: argparse.Namespace) -> int:
     """Write the result; return the exit status."""
-    from gpen.data.storage import new_folder
+    from gpen.data.storage.writing import new_folder
 
     kind = choose_kind(args.output, args.to)
     target = Path(args.output).expanduser().absolute()
@@ -123,22 +123,22 @@ def convert_one(source: str, target: Path, kind: str, shard_size: int, backend: 
     """Copy the images of one storage; return their number."""
     from tqdm import tqdm
 
-    from gpen.data import storage as stores
+    from gpen.data.storage import find_backend, open_storage, writing
     from gpen.options.io_backend import is_url
 
     place = source if is_url(source) else Path(source).expanduser().absolute()
     if backend is None:
-        backend = stores.find_backend(place) if isinstance(place, Path) else {'type': 'datasets', 'streaming': True}
-    images = stores.open_storage(place, backend)
+        backend = find_backend(place) if isinstance(place, Path) else {'type': 'datasets', 'streaming': True}
+    images = open_storage(place, backend)
 
     def track(keys: list[str]) -> Any:
         return tqdm(keys, desc=target.name, unit='image', disable=None)
 
     if kind == 'lmdb':
-        return stores.write_lmdb(images, target, track)
+        return writing.write_lmdb(images, target, track)
     if kind == 'disk':
-        return stores.write_files(images, target, track)
-    return stores.write_tables(images, target, kind, shard_size, track)
+        return writing.write_files(images, target, track)
+    return writing.write_tables(images, target, kind, shard_size, track)
 
 
 def print_options(written: dict[str, dict[str, Path]], kind: str) -> None:

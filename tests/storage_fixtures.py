@@ -10,7 +10,8 @@ import pytest
 
 from gpen.data.image_io import write_image
 from gpen.data.paired_dataset import PairedImageDataset
-from gpen.data.storage import write_lmdb, write_tables, writing
+from gpen.data.storage import writing
+from gpen.data.storage.writing import write_lmdb, write_tables
 
 SIZE = 8
 COUNT = 30

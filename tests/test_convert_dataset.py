@@ -15,7 +15,9 @@ import yaml
 
 import convert_dataset
 from conftest import ROOT, run_code, tiny_options, write_options, write_pairs
-from gpen.data.storage import LmdbStorage, find_backend, open_storage, write_tables, writing
+from gpen.data.storage import find_backend, open_storage, writing
+from gpen.data.storage.basicsr_lmdb import LmdbStorage
+from gpen.data.storage.writing import write_tables
 from gpen.options import parse_options
 
 pa = pytest.importorskip('pyarrow')

@@ -22,7 +22,7 @@ from PIL import Image
 from demo_page.service import Choice, Result, Service, clean_stem
 from demo_process import draw_portraits, encode
 from gpen.data.file_check import DamagedFileError
-from gpen.data.image_io import decode_image, decode_picture
+from gpen.data.image_io import decode_picture, read_image
 from gpen.errors import UserError
 from gpen.faces.face import Face
 from gpen.restoration.base import Restorer
@@ -108,7 +108,7 @@ def test_8_bits_come_back_as_8_bits(service: Start, suffix: str) -> None:
     data = encode(photo(), suffix)
     back = levels(restore(service(), data).download)
     assert back.dtype == np.uint8
-    np.testing.assert_array_equal(back, np.rint((decode_image(data) + 1) * 127.5))
+    np.testing.assert_array_equal(back, np.rint((read_image(data) + 1) * 127.5))
 
 
 def test_photographs_are_turned_as_exif_says_and_lose_it(service: Start) -> None:

@@ -16,11 +16,13 @@ from gpen.errors import UserError
 from gpen.losses import identity as identity_loss
 from gpen.metrics import ImageMetric, MetricNotAvailableError, build_metric, build_metrics
 from gpen.metrics import fid as fid_module
+from gpen.metrics import identity as identity_metric
 from gpen.metrics import lpips as lpips_module
 from gpen.options import Options
 from gpen.options.schema import Metric as MetricOptions
 from gpen.training.setup import build_early_stopping, build_validation_metrics
 from gpen.weights import downloads as weights
+from gpen.weights.downloads import find_url
 
 
 @pytest.fixture
@@ -28,9 +30,9 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without weights, on a machine without torch hub's cache or network."""
     monkeypatch.setattr(weights, 'project_root', lambda: tmp_path)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    monkeypatch.setattr(lpips_module, 'URL', 'file:///nowhere/')
-    for module in (identity_loss, fid_module):
-        monkeypatch.setattr(module, 'URL', f'file:///nowhere/{module.FILENAME}')
+    monkeypatch.setattr(lpips_module, 'find_url', lambda model: f'file:///nowhere/{Path(find_url(model)).name}')
+    for module, name in ((identity_metric, identity_loss.FILENAME), (fid_module, fid_module.FILENAME)):
+        monkeypatch.setattr(module, 'URL', f'file:///nowhere/{name}')
     return tmp_path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from gpen.losses import identity as identity_module
 from gpen.losses.identity import crop_face
 from gpen.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, list_layers
 from gpen.weights import downloads as weights
+from gpen.weights.downloads import find_url
 
 torch.set_num_threads(1)
 
@@ -45,7 +47,7 @@ def no_weights(tmp_path, monkeypatch):
     """A project without weights, on a machine without torch hub's cache or network."""
     monkeypatch.setattr(weights, 'project_root', lambda: tmp_path)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    monkeypatch.setattr(perceptual, 'URL', 'file:///nowhere/')
+    monkeypatch.setattr(perceptual, 'find_url', lambda model: f'file:///nowhere/{Path(find_url(model)).name}')
     return tmp_path
 
 
@@ -136,12 +138,13 @@ def test_unknown_layer_names_the_nearest(vgg19):
         PerceptualLoss({'conv5_5': 1.0}, weights=str(vgg19[0]))
 
 
-@pytest.mark.parametrize('vgg_type', ['vgg11', 'vgg13', 'vgg16', 'vgg19'])
-def test_missing_vgg_file_says_which_file_to_put_where(no_weights, vgg_type):
+@pytest.mark.parametrize(
+    'name', ['vgg11-8a719046.pth', 'vgg13-19584684.pth', 'vgg16-397923af.pth', 'vgg19-dcbb9e9d.pth']
+)
+def test_missing_vgg_file_says_which_file_to_put_where(no_weights, name):
     with pytest.raises(UserError) as caught:
-        PerceptualLoss(vgg_type=vgg_type)
+        PerceptualLoss(vgg_type=name.partition('-')[0])
     message = str(caught.value)
-    name = perceptual.FILES[vgg_type]
     assert str(no_weights / 'weights' / name) in message
     assert f'file:///nowhere/{name}' in message
     assert "the option 'weights' of PerceptualLoss" in message
@@ -230,7 +233,7 @@ def test_face_is_cut_out_in_proportion(size):
 
 def test_missing_arcface_file_says_which_file_to_put_where(no_weights, monkeypatch):
     pytest.importorskip('facexlib')
-    monkeypatch.setattr(identity_module, 'URL', 'file:///nowhere/arcface.pth')
+    monkeypatch.setattr(identity_module, 'URL', f'file:///nowhere/{identity_module.FILENAME}')
     with pytest.raises(UserError) as caught:
         build_loss({'type': 'IdentityLoss'})
     assert str(no_weights / 'weights' / 'recognition_arcface_ir_se50.pth') in str(caught.value)

@@ -14,7 +14,9 @@ from gpen.data import scan
 from gpen.data.image_io import read_image, write_image
 from gpen.data.loader import build_dataset
 from gpen.data.paired_dataset import PairedImageDataset
-from gpen.data.storage import DiskStorage, LmdbStorage, write_lmdb
+from gpen.data.storage.basicsr_lmdb import LmdbStorage
+from gpen.data.storage.disk import DiskStorage
+from gpen.data.storage.writing import write_lmdb
 from gpen.errors import UserError
 from gpen.registry import DATASET_REGISTRY
 

@@ -14,8 +14,9 @@ from gpen.data.loader import build_train_loader, build_val_loader
 from gpen.data.paired_dataset import PairedImageDataset
 from gpen.data.row_groups import RowGroups
 from gpen.data.sampler import InfiniteBatchSampler
-from gpen.data.storage import write_tables, writing
+from gpen.data.storage import writing
 from gpen.data.storage.shards import ParquetShard
+from gpen.data.storage.writing import write_tables
 from gpen.utils.seeds import derive_generator
 from storage_fixtures import COUNT, GROUPS, ROWS, SIZE, TABLE, make_stores, open_pairs
 

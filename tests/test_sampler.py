@@ -21,7 +21,7 @@ from gpen.data.image_io import write_image
 from gpen.data.loader import BatchLoader, build_train_loader, build_val_loader
 from gpen.data.paired_dataset import PairedImageDataset
 from gpen.data.sampler import InfiniteBatchSampler
-from gpen.data.storage import write_lmdb
+from gpen.data.storage.writing import write_lmdb
 from gpen.errors import UserError
 from gpen.utils.cpu import cpu_threads
 

@@ -23,14 +23,11 @@ from conftest import tiny_options, write_options
 from gpen.data.image_io import read_image
 from gpen.data.paired_dataset import PairedImageDataset
 from gpen.data.scan import scan_images
-from gpen.data.storage import (
-    DatasetsStorage,
-    Storage,
-    open_storage,
-    shards,
-    write_tables,
-)
+from gpen.data.storage import open_storage, shards
+from gpen.data.storage.base import Storage
 from gpen.data.storage.shards import ParquetShard
+from gpen.data.storage.tables import DatasetsStorage
+from gpen.data.storage.writing import write_tables
 from gpen.errors import UserError
 from gpen.options import parse_options
 from storage_fixtures import COUNT, KINDS, SIZE, locate, make_stores, open_pairs

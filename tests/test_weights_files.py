@@ -18,7 +18,8 @@ from gpen.weights import downloads as weights
 from gpen.weights.downloads import find_weights
 from gpen.weights.files import load_weights
 
-FILENAME = 'net-0123abcd.pth'
+FILENAME = 'net.pth'
+HASHED = 'net-0123abcd.pth'
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def root(tmp_path, monkeypatch):
     return tmp_path / 'project'
 
 
-def find(url='file:///nowhere/net.pth', sha256_prefix=None, local=None):
-    return find_weights(FILENAME, url, sha256_prefix, local, 'Test weights', "the option 'weights'")
+def find(url=f'file:///nowhere/{FILENAME}', local=None):
+    return find_weights(url, local, 'Test weights', "the option 'weights'")
 
 
 def save(path, content=None):
@@ -70,8 +71,8 @@ def test_project_folder_comes_before_the_hub_cache(root, tmp_path):
 
 
 def test_file_that_is_there_is_used_whatever_its_hash(root):
-    own = save(root / 'weights' / FILENAME)
-    assert find(sha256_prefix='0000000000') == own
+    own = save(root / 'weights' / HASHED)
+    assert find(f'file:///nowhere/{HASHED}') == own
 
 
 def test_failed_download_says_which_file_goes_where(root):
@@ -85,19 +86,20 @@ def test_failed_download_says_which_file_goes_where(root):
 
 
 def test_download_with_the_right_hash_is_kept_and_found_again(root, tmp_path):
-    source = save(tmp_path / 'server' / 'net.pth')
-    path = find(url=source.as_uri(), sha256_prefix=hash_of(source)[:8])
-    assert path == root / 'weights' / FILENAME
+    source = save(tmp_path / 'server' / FILENAME)
+    source = source.rename(source.with_name(f'net-{hash_of(source)[:8]}.pth'))
+    path = find(url=source.as_uri())
+    assert path == root / 'weights' / source.name
     assert path.read_bytes() == source.read_bytes()
     source.unlink()
     assert find(url=source.as_uri()) == path
 
 
 def test_download_with_the_wrong_hash_is_removed(root, tmp_path):
-    source = save(tmp_path / 'server' / 'net.pth')
+    source = save(tmp_path / 'server' / HASHED)
     with pytest.raises(UserError, match='should start with 0123abcd') as caught:
-        find(url=source.as_uri(), sha256_prefix='0123abcd')
-    assert str(root / 'weights' / FILENAME) in str(caught.value)
+        find(url=source.as_uri())
+    assert str(root / 'weights' / HASHED) in str(caught.value)
     assert list((root / 'weights').iterdir()) == []
 
 
@@ -116,7 +118,7 @@ def test_download_that_ends_early_is_removed(root, monkeypatch):
 
     monkeypatch.setattr(urllib.request, 'urlopen', lambda *_, **__: Response(b'x' * 10))
     with pytest.raises(UserError, match='10 of 1000 bytes'):
-        find(sha256_prefix='0123')
+        find(f'http://nowhere/{HASHED}')
     assert list((root / 'weights').iterdir()) == []
 
 

@@ -153,17 +153,12 @@ def _occurs_after(stream: BinaryIO, pattern: bytes, start: int) -> bool:
 
 
 def _find_jpeg_scan(stream: BinaryIO) -> int:
-    """Return the offset of the first start-of-scan marker, by stepping over the segments before it."""
-    position = 2
-    while True:
-        stream.seek(position)
-        segment = stream.read(4)
-        if len(segment) < 4:
-            raise DamagedFileError(_CUT_OFF)
-        if segment[0] != 0xFF or segment[1] == 0xDA:
-            return position  # decoders skip over bytes that are no marker
-        is_fill_byte = segment[1] == 0xFF
-        position += 1 if is_fill_byte else 2 + max(2, int.from_bytes(segment[2:4], 'big'))
+    """Return the offset behind the header: Pillow reads the segments up to the first start of a scan."""
+    try:
+        with _open(stream):
+            return stream.tell()
+    except DamagedFileError as error:
+        raise DamagedFileError(_CUT_OFF) from error
 
 
 def _find_tiff_end(stream: BinaryIO) -> int:

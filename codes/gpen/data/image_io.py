@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from gpen.data.file_check import MAX_PIXELS, DamagedFileError, check_complete, read_size
+from gpen.data.file_check import MAX_PIXELS, SUFFIXES, DamagedFileError, check_complete, read_size
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path
 
@@ -26,13 +26,13 @@ _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 _FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 _WRITE_PARAMETERS = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95]}
 _WRITE_16_BITS = ('.png', '.tif', '.tiff')
-_WRITE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
 
 
 def read_image(source: Path | bytes, name: str = '') -> np.ndarray:
     """Read a PNG, JPEG, WebP, TIFF or BMP file of 8 or 16 bits; grey becomes RGB, alpha is dropped.
 
-    The picture is turned as its EXIF orientation says.
+    The picture is turned as its EXIF orientation says.  CMYK becomes RGB without a colour profile.  Of several pictures
+    in a file the first is read.
 
     Args:
         source: a path, or the bytes of a file.
@@ -48,21 +48,10 @@ def read_image(source: Path | bytes, name: str = '') -> np.ndarray:
     data = _read_bytes(source, name) if isinstance(source, Path) else source
 
     try:
-        return decode_image(data)
+        check_complete(BytesIO(data))
+        return _to_float(_decode(data))
     except DamagedFileError as error:
         raise UserError(f'{name} cannot be used: {error}. Replace or remove the file.') from error
-
-
-def decode_image(data: bytes) -> np.ndarray:
-    """Return the picture in the bytes of a file as :func:`read_image` does; the first one where there are several.
-
-    CMYK becomes RGB without a colour profile.
-
-    Raises:
-        DamagedFileError: the file is cut off or is no such image; the message is a clause.
-    """
-    check_complete(BytesIO(data))
-    return _to_float(_decode(data))
 
 
 @dataclass(frozen=True)
@@ -125,8 +114,8 @@ def write_image(path: Path, image: np.ndarray | torch.Tensor, bits: int = 8) -> 
         UserError: no such format, or the file cannot be written.
     """
     suffix = path.suffix.lower()
-    if suffix not in _WRITE_SUFFIXES:
-        raise UserError(f'Cannot write {path}: no image format has this suffix. Use {", ".join(_WRITE_SUFFIXES)}.')
+    if suffix not in SUFFIXES:
+        raise UserError(f'Cannot write {path}: no image format has this suffix. Use {", ".join(SUFFIXES)}.')
     if bits not in (8, 16) or (bits == 16 and suffix not in _WRITE_16_BITS):
         raise UserError(f'Cannot write {path} with {bits} bits: 16 bits are for PNG and TIFF, 8 for all formats.')
 

@@ -31,8 +31,7 @@ def build_dataset(options: dict[str, Any]) -> Any:
     Raises:
         UserError: there is no such type, or its files are not as they should be.
     """
-    arguments = dict(options)
-    return DATASET_REGISTRY.get(arguments.pop('type'))(**arguments)
+    return DATASET_REGISTRY.build(options)
 
 
 def build_train_loader(

@@ -11,7 +11,8 @@ from torch.utils.data import Dataset
 from gpen.data.image_io import read_image, resize, to_tensor
 from gpen.data.row_groups import coarser
 from gpen.data.scan import explain_sizes, scan_pairs, sizes_agree
-from gpen.data.storage import Storage, open_storage
+from gpen.data.storage import open_storage
+from gpen.data.storage.base import Storage
 from gpen.errors import UserError
 from gpen.options.types import ImageSize
 from gpen.registry import DATASET_REGISTRY

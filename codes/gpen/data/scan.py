@@ -16,7 +16,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
-from gpen.data.storage import DiskStorage, Storage
+from gpen.data.storage.base import Storage
+from gpen.data.storage.disk import DiskStorage
 from gpen.errors import UserError
 from gpen.utils.files import write_text
 

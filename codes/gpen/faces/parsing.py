@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gpen.errors import UserError
 from gpen.faces.pasting import feather_mask
+from gpen.utils.packages import import_package
 
 FILENAME = 'parsing_parsenet.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.2.2/{FILENAME}'
@@ -42,9 +43,11 @@ class FaceParser:
         from gpen.weights.downloads import find_weights
         from gpen.weights.files import load_weights
 
-        network = _import_class()(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
+        advice = "--mask parse needs the package facexlib: pip install 'facexlib>=0.3'."
+        library = import_package('facexlib.parsing.parsenet', advice)
+        network: Any = library.ParseNet(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
         local = None if weights is None else str(weights.absolute() / FILENAME)
-        path = find_weights(FILENAME, URL, None, local, 'weights of the face parser ParseNet', '--weights')
+        path = find_weights(URL, local, 'weights of the face parser ParseNet', '--weights')
         try:
             network.load_state_dict(load_weights(path))
         except RuntimeError as error:
@@ -71,11 +74,3 @@ def to_mask(labels: np.ndarray, size: int) -> np.ndarray:
     mask = cv2.resize(kept, (size, size), interpolation=cv2.INTER_LINEAR)
     mask = cv2.GaussianBlur(mask, (0, 0), max(size * _BLUR, 0.5), borderType=cv2.BORDER_REPLICATE)
     return mask * feather_mask(size)
-
-
-def _import_class() -> Any:
-    try:
-        from facexlib.parsing.parsenet import ParseNet
-    except ImportError as error:
-        raise UserError("--mask parse needs the package facexlib: pip install 'facexlib>=0.3'.") from error
-    return ParseNet

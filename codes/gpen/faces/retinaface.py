@@ -13,6 +13,7 @@ import numpy as np
 
 from gpen.errors import UserError
 from gpen.faces.face import Face, shrink_for_detection, to_faces
+from gpen.utils.packages import import_package
 
 FILENAME = 'detection_Resnet50_Final.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'
@@ -31,7 +32,7 @@ def find_retinaface(weights: Path | None = None) -> Path:
     from gpen.weights.downloads import find_weights
 
     local = None if weights is None else str(weights.absolute() / FILENAME)
-    return find_weights(FILENAME, URL, None, local, 'weights of the face detector RetinaFace', '--weights')
+    return find_weights(URL, local, 'weights of the face detector RetinaFace', '--weights')
 
 
 class RetinaFaceDetector:
@@ -76,8 +77,5 @@ class RetinaFaceDetector:
 
 
 def _import_class() -> Any:
-    try:
-        from facexlib.detection.retinaface import RetinaFace
-    except ImportError as error:
-        raise UserError("RetinaFace needs the package facexlib: pip install 'facexlib>=0.3'.") from error
-    return RetinaFace
+    advice = "RetinaFace needs the package facexlib: pip install 'facexlib>=0.3'."
+    return import_package('facexlib.detection.retinaface', advice).RetinaFace

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gpen.errors import UserError
 from gpen.registry import LOSS_REGISTRY
 
 if TYPE_CHECKING:
@@ -28,9 +27,5 @@ def build_loss(options: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError: there is no such loss, or a weight file that it needs can neither be found nor downloaded.
     """
-    arguments = dict(options)
-    name = arguments.pop('type', None)
-    if not isinstance(name, str):
-        raise UserError(f'A loss block needs "type: NAME" ({LOSS_REGISTRY.explain_missing(str(name))})')
-
-    return LOSS_REGISTRY.get(name)(**arguments)
+    loss: nn.Module = LOSS_REGISTRY.build(options)
+    return loss

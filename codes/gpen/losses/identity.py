@@ -18,6 +18,7 @@ from gpen.weights.files import load_weights
 
 FILENAME = 'recognition_arcface_ir_se50.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'
+WHAT = 'ArcFace weights'
 INPUT_SIZE = 112
 
 # The crop of an FFHQ-aligned face that ArcFace's own alignment shows: rows 35 to 223 and columns 32 to 220 of 256.
@@ -46,7 +47,7 @@ class IdentityLoss(nn.Module):
         super().__init__()
         self.loss_weight = loss_weight
         _check_facexlib()
-        self.network = load_arcface(find_arcface(weights, "the option 'weights' of IdentityLoss"))
+        self.network = load_arcface(find_weights(URL, weights, WHAT, "the option 'weights' of IdentityLoss"))
 
     def train(self, mode: bool = True) -> IdentityLoss:  # noqa: ARG002
         """Stay in evaluation mode: the network's batch normalisation and dropout must not change."""
@@ -78,11 +79,6 @@ def crop_face(images: torch.Tensor) -> torch.Tensor:
     else:
         face = F.interpolate(face, size=size, mode='bilinear', align_corners=False)
     return face.contiguous()  # facexlib's network takes views that channels-last memory does not allow
-
-
-def find_arcface(local: str | None, option: str) -> Path:
-    """Return the path of ArcFace's weight file; see :func:`gpen.weights.downloads.find_weights`."""
-    return find_weights(FILENAME, URL, sha256_prefix=None, local=local, what='ArcFace weights', option=option)
 
 
 def load_arcface(path: Path) -> nn.Module:

@@ -15,7 +15,7 @@ from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
-from gpen.weights.downloads import find_weights
+from gpen.weights.downloads import find_url, find_weights
 from gpen.weights.files import load_weights
 
 # Convolutions in each of the five blocks (Simonyan and Zisserman, 2015, table 1).
@@ -25,15 +25,6 @@ CONVOLUTIONS = {
     'vgg16': (2, 2, 3, 3, 3),
     'vgg19': (2, 2, 4, 4, 4),
 }
-CHANNELS = (64, 128, 256, 512, 512)
-# torchvision's files; their names end in the start of their SHA-256.
-FILES = {
-    'vgg11': 'vgg11-8a719046.pth',
-    'vgg13': 'vgg13-19584684.pth',
-    'vgg16': 'vgg16-397923af.pth',
-    'vgg19': 'vgg19-dcbb9e9d.pth',
-}
-URL = 'https://download.pytorch.org/models/'
 
 # Mean and standard deviation of ImageNet's RGB images in [0, 1], with which the networks were trained.
 MEAN = (0.485, 0.456, 0.406)
@@ -63,6 +54,8 @@ class VGGFeatures(nn.Module):
     """
 
     def __init__(self, vgg_type: str, wanted: Collection[str], weights: str | None = None) -> None:
+        from torchvision.models import get_model
+
         super().__init__()
         available = list_layers(vgg_type)
         for name in wanted:
@@ -77,18 +70,14 @@ class VGGFeatures(nn.Module):
         # Each pooling halves the size and needs at least 2 pixels.
         self.minimum_size = 2 ** sum(name.startswith('pool') for name in self.names)
         with torch.device('meta'):
-            self.features = _build_features(self.names)
+            self.features = get_model(vgg_type).features[: len(self.names)]
+        for layer in self.features:
+            if isinstance(layer, nn.ReLU):
+                layer.inplace = False  # which would overwrite the features before the activation
 
         # Their weights.
-        filename = FILES[vgg_type]
-        path = find_weights(
-            filename,
-            URL + filename,
-            sha256_prefix=filename.removesuffix('.pth').split('-')[1],
-            local=weights,
-            what=f'ImageNet weights of {vgg_type.upper()}',
-            option="the option 'weights' of PerceptualLoss",
-        )
+        what = f'ImageNet weights of {vgg_type.upper()}'
+        path = find_weights(find_url(vgg_type), weights, what, "the option 'weights' of PerceptualLoss")
         state = {name.removeprefix('features.'): value for name, value in load_weights(path).items()}
         load_frozen(self.features, state, path, f"torchvision's weights of {vgg_type.upper()}")
 
@@ -211,16 +200,3 @@ def gram_matrix(features: torch.Tensor) -> torch.Tensor:
     # Scaling comes before the product, which could overflow float16.
     rows = features.reshape(n, c, h * w) / math.sqrt(c * h * w)  # N x C x HW
     return rows @ rows.transpose(1, 2)
-
-
-def _build_features(names: list[str]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    channels = 3
-    for name in names:
-        if name.startswith('conv'):
-            width = CHANNELS[int(name[4]) - 1]
-            layers.append(nn.Conv2d(channels, width, 3, padding=1))
-            channels = width
-        else:
-            layers.append(nn.ReLU() if name.startswith('relu') else nn.MaxPool2d(2))
-    return nn.Sequential(*layers)

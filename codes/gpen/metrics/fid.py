@@ -13,9 +13,8 @@ from gpen.data.image_io import to_uint8
 from gpen.distributed.ranks import all_reduce_sum
 from gpen.losses.frozen import load_frozen
 from gpen.metrics import SetMetric, builds_metric
-from gpen.metrics.shared import needing, require
+from gpen.metrics.shared import find_metric_weights, require
 from gpen.registry import METRIC_REGISTRY
-from gpen.weights.downloads import find_weights
 from gpen.weights.files import load_weights
 
 FILENAME = 'weights-inception-2015-12-05-6726825d.pth'
@@ -49,15 +48,7 @@ def calculate_fid(device: torch.device | str, option: str, weights: str | None =
     # Packages and weights that may be missing.
     require('torchmetrics', REQUIREMENTS['torchmetrics'], 'FID')
     library = require('torch_fidelity.feature_extractor_inceptionv3', REQUIREMENTS['torch_fidelity'], 'FID')
-    with needing(FILENAME):
-        path = find_weights(
-            FILENAME,
-            URL,
-            sha256_prefix=FILENAME.removesuffix('.pth').rpartition('-')[2],
-            local=weights,
-            what="FID's InceptionV3 weights",
-            option=f'{option}.weights',
-        )
+    path = find_metric_weights(URL, weights, "FID's InceptionV3 weights", f'{option}.weights')
 
     network = build_inception(library)
     load_frozen(network, load_weights(path), path, "torch-fidelity's weights of InceptionV3")

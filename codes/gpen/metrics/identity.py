@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpen.losses.identity import FILENAME, crop_face, find_arcface, load_arcface
+from gpen.losses.identity import URL, WHAT, crop_face, load_arcface
 from gpen.metrics import ImageMetric, builds_metric
-from gpen.metrics.shared import as_saved, needing, require
+from gpen.metrics.shared import as_saved, find_metric_weights, require
 from gpen.registry import METRIC_REGISTRY
 
 
@@ -34,9 +34,7 @@ def calculate_identity(device: torch.device | str, option: str, weights: str | N
         UserError: the weight file does not fit.
     """
     require('facexlib.recognition.arcface_arch', 'facexlib>=0.3', 'Identity similarity')
-    with needing(FILENAME):
-        path = find_arcface(weights, f'{option}.weights')
-    network = load_arcface(path).to(device)
+    network = load_arcface(find_metric_weights(URL, weights, WHAT, f'{option}.weights')).to(device)
 
     @torch.no_grad()
     def measure(restored: Tensor, gt: Tensor) -> Tensor:

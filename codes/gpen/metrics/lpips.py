@@ -12,18 +12,12 @@ from torch import Tensor, nn
 
 from gpen.losses.frozen import load_frozen
 from gpen.metrics import ImageMetric, builds_metric
-from gpen.metrics.shared import as_saved, check_sizes, needing, require
+from gpen.metrics.shared import as_saved, check_sizes, find_metric_weights, require
 from gpen.registry import METRIC_REGISTRY
-from gpen.weights.downloads import find_weights
+from gpen.weights.downloads import find_url
 from gpen.weights.files import load_weights
 
-# torchvision's file of each backbone; its name ends in the start of its SHA-256.
-FILES = {
-    'alex': 'alexnet-owt-7be5be79.pth',
-    'vgg': 'vgg16-397923af.pth',
-    'squeeze': 'squeezenet1_1-b8a52dc0.pth',
-}
-URL = 'https://download.pytorch.org/models/'
+BACKBONES = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet1_1'}  # by their names in torchvision
 SMALLEST = {'alex': 31, 'vgg': 16, 'squeeze': 17}  # width and height in pixels that the poolings need
 
 
@@ -55,16 +49,8 @@ def calculate_lpips(
     """
     # Packages and weights that may be missing.
     library = require('torchmetrics.functional.image.lpips', 'torchmetrics>=1.4', 'LPIPS')
-    filename = FILES[net]
-    with needing(filename):
-        path = find_weights(
-            filename,
-            URL + filename,
-            sha256_prefix=filename.removesuffix('.pth').rpartition('-')[2],
-            local=weights,
-            what=f"ImageNet weights of LPIPS's backbone {net}",
-            option=f'{option}.weights',
-        )
+    what = f"ImageNet weights of LPIPS's backbone {net}"
+    path = find_metric_weights(find_url(BACKBONES[net]), weights, what, f'{option}.weights')
 
     with torch.device('meta'):
         network: nn.Module = library._NoTrainLpips(pretrained=False, net=net, pnet_rand=True)

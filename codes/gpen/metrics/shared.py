@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from gpen.data.image_io import to_uint8
 from gpen.errors import UserError
 from gpen.metrics import MetricNotAvailableError
+from gpen.weights.downloads import find_weights
 
 
 def as_saved(images: Tensor, device: torch.device | str) -> Tensor:
@@ -54,14 +54,13 @@ def require(module: str, requirement: str, owner: str) -> Any:
         ) from error
 
 
-@contextmanager
-def needing(filename: str) -> Iterator[None]:
-    """Turn a UserError about the weight file ``filename`` into a MetricNotAvailableError.
+def find_metric_weights(url: str, local: str | None, what: str, option: str) -> Path:
+    """Return the path of a weight file; see :func:`gpen.weights.downloads.find_weights`.
 
     Raises:
-        MetricNotAvailableError: the block raised a UserError.
+        MetricNotAvailableError: the file can neither be found nor downloaded.
     """
     try:
-        yield
+        return find_weights(url, local, what, option)
     except UserError as error:
-        raise MetricNotAvailableError(str(error), filename) from error
+        raise MetricNotAvailableError(str(error), url.rpartition('/')[2]) from error

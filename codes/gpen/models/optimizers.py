@@ -65,9 +65,7 @@ def SGD(  # noqa: N802
 
 def build_optimizer(options: dict[str, object], groups: list[Group]) -> torch.optim.Optimizer:
     """Build the optimizer that ``options['type']`` names, with the further keys as its arguments."""
-    arguments = dict(options)
-    build = OPTIMIZER_REGISTRY.get(str(arguments.pop('type')))
-    optimizer: torch.optim.Optimizer = build(groups, **arguments)
+    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.build(options, groups)
     return optimizer
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size, walk_images
-from gpen.data.image_io import decode_image
+from gpen.data.file_check import SUFFIXES, DamagedFileError, walk_images
+from gpen.data.image_io import decode_picture
 from gpen.errors import UserError
 
 
@@ -78,9 +78,7 @@ def read_photo(path: Path, max_pixels: int) -> np.ndarray:
         UnusablePhotoError: it cannot be read, is damaged, or has more than ``max_pixels`` pixels.
     """
     try:
-        with path.open('rb') as stream:
-            read_size(stream, max_pixels)  # before the pixels take any memory
-        return decode_image(path.read_bytes())
+        return decode_picture(path.read_bytes(), max_pixels).image
     except DamagedFileError as error:
         raise UnusablePhotoError(str(error)) from error
     except OSError as error:

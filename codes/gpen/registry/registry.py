@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,31 @@ class Registry:
         if found is None:
             raise UserError(self.explain_missing(name))
         return found
+
+    def build(self, options: Mapping[str, Any], *given: Any) -> Any:
+        """Build what a block such as ``{'type': 'L1Loss', 'loss_weight': 1.0}`` names.
+
+        Args:
+            options: ``type``, and the arguments of what it names; left unchanged.
+            given: leading arguments that the program passes itself.
+
+        Raises:
+            UserError: ``type`` is missing or unknown, or an argument is missing or unknown.
+        """
+        arguments = dict(options)
+        name = arguments.pop('type', None)
+        if not isinstance(name, str):
+            raise UserError(f'A {self.kind} block needs "type: NAME" ({self.explain_missing(str(name))})')
+
+        component = self.get(name)
+        signature = inspect.signature(component)
+        try:
+            signature.bind(*given, **arguments)
+        except TypeError as error:
+            raise UserError(
+                f'The {self.kind} {name}: {error}. Its arguments: {", ".join(signature.parameters)}.'
+            ) from error
+        return component(*given, **arguments)
 
     def explain_missing(self, name: str) -> str:
         """Return a sentence that says what exists, and the nearest name."""

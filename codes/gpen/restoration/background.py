@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gpen.data.image_io import to_array, to_tensor
 from gpen.errors import UserError
+from gpen.utils.packages import import_package
 from gpen.weights.files import load_weights
 
 TILE = 512  # pixels of the input that the network sees at a time, without the overlap
@@ -54,11 +55,8 @@ def load_enlarger(path: Path, scale: int | None, device: torch.device) -> Enlarg
     Raises:
         UserError: spandrel is not installed, or the file holds no such network.
     """
-    try:
-        import spandrel
-    except ImportError as error:
-        raise UserError("--background_model needs the package spandrel: pip install 'spandrel>=0.4'.") from error
-
+    advice = "--background_model needs the package spandrel: pip install 'spandrel>=0.4'."
+    spandrel = import_package('spandrel', advice)
     try:
         model: Any = spandrel.ModelLoader(device).load_from_state_dict(dict(load_weights(path)))
     except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:

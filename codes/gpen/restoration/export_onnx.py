@@ -15,8 +15,9 @@ from torch import Tensor
 from gpen import __version__
 from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
-from gpen.restoration.onnx_backend import INPUT, OUTPUT, first_line, import_package, load_onnx
+from gpen.restoration.onnx_backend import INPUT, OUTPUT, first_line, import_onnx, load_onnx
 from gpen.utils.files import atomic_path
+from gpen.utils.packages import import_onnxruntime
 from gpen.utils.seeds import derive_generator
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def write_onnx(
     Raises:
         UserError: a package is missing, the disk is full, or a difference is above 1/255; nothing is written then.
     """
-    for package in ('onnx', 'onnxscript', 'onnxruntime'):
-        import_package(package)
+    onnx = import_onnx()
+    import_onnx('onnxscript')
+    import_onnxruntime()
     network.fix_noise()
     model = build_model(network, config)
     data = external_path(target)
@@ -69,8 +71,9 @@ def write_onnx(
     if sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST_FILE:
         # The weights get a file of their own.  It gets its name first, so that no graph is ever without its data.
         with atomic_path(target) as graph_file, atomic_path(data) as data_file:
-            _move_weights(model, data_file)
-            graph_file.write_bytes(model.SerializeToString())
+            onnx.save_model(
+                model, graph_file, save_as_external_data=True, location=data_file.name, size_threshold=_SMALL
+            )
             differences = check_model(graph_file, network, faces, progress)
             _name_data(model, data.name)
             graph_file.write_bytes(model.SerializeToString())
@@ -170,19 +173,6 @@ def _compare(run: Callable[[Tensor], Tensor], network: GPEN, lq: Tensor) -> Tens
     """Return the largest difference in 1/255 of the range [-1, 1], a scalar."""
     difference: Tensor = (run(lq) - network(lq)).abs().max() * (255 / 2)
     return difference
-
-
-def _move_weights(model: onnx.ModelProto, data_file: Path) -> None:
-    """Move the weights of the graph to a file in the graph's folder."""
-    from onnx.external_data_helper import set_external_data
-
-    with data_file.open('wb') as stream:
-        for weight in model.graph.initializer:
-            content = weight.raw_data
-            if len(content) >= _SMALL:
-                set_external_data(weight, data_file.name, offset=stream.tell(), length=len(content))
-                weight.ClearField('raw_data')
-                stream.write(content)
 
 
 def _name_data(model: onnx.ModelProto, name: str) -> None:

@@ -7,7 +7,6 @@ file and data beside it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from gpen.archs.channels import LARGEST_SIZE, check_image_shape
 from gpen.errors import UserError
 from gpen.restoration.base import Restorer
 from gpen.utils.device import is_out_of_memory
-from gpen.utils.onnx_runtime import import_onnxruntime
+from gpen.utils.packages import import_onnxruntime, import_package
 from gpen.utils.text import list_names
 
 if TYPE_CHECKING:
@@ -59,18 +58,9 @@ def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Rest
     return Restorer(run, size, in_size, f'ONNX Runtime on {_name_provider(session)}')
 
 
-def import_package(name: str) -> Any:
-    """Import onnx, onnxscript or onnxruntime.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    if name == 'onnxruntime':
-        return import_onnxruntime()
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(f'ONNX files need the package {name}: pip install {name}.') from error
+def import_onnx(name: str = 'onnx') -> Any:
+    """Import onnx or onnxscript; UserError where it is not installed."""
+    return import_package(name, f'ONNX files need the package {name}: pip install {name}.')
 
 
 def read_sizes(path: Path) -> tuple[int, int]:
@@ -99,13 +89,12 @@ def first_line(error: Exception) -> str:
 
 def _read_model(path: Path) -> onnx.ModelProto:
     """Return the graph without its external data, whose places are checked."""
-    import_package('onnx')
-    import onnx
+    library = import_onnx()
     from google.protobuf.message import DecodeError
 
     try:
         # The format is given, because some suffixes would choose a text format.
-        model: onnx.ModelProto = onnx.load(path, format='protobuf', load_external_data=False)
+        model: onnx.ModelProto = library.load(path, format='protobuf', load_external_data=False)
     except FileNotFoundError as error:
         raise UserError(f'There is no file {path}. Check the path, or make it with scripts/export.py.') from error
     except OSError as error:
@@ -147,7 +136,7 @@ def _find_locations(message: Any) -> Iterator[str]:
 
 def _open_session(path: Path, device: torch.device, fall_back: bool) -> Any:
     """Return an onnxruntime.InferenceSession for a file that was checked."""
-    onnxruntime = import_package('onnxruntime')
+    onnxruntime = import_onnxruntime()
     providers: list[Any] = ['CPUExecutionProvider']
     if device.type == 'cuda' and 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
         providers.insert(0, ('CUDAExecutionProvider', {'device_id': device.index or 0}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import logging
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,23 +17,23 @@ from gpen.weights.files import load_weights
 
 TIMEOUT = 10.0  # seconds without a byte from the server
 CHUNK = 1 << 20  # bytes
+_HASH = re.compile(r'-([0-9a-f]{8,})\.')
 
 LOGGER = logging.getLogger('gpen')
 
 
-def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str | None, what: str, option: str) -> Path:
+def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
     """Return the path of a weight file, which is downloaded if it is not on the disk.
 
-    The places, in order: ``local``; ``weights/FILENAME`` under the project's root; torch hub's cache; ``url``, which
-    is saved to ``weights/FILENAME``, whole or not at all.
+    The places, in order: ``local``; ``weights/FILENAME`` under the project's root, with the file name of ``url``; torch
+    hub's cache; ``url``, which is saved to ``weights/FILENAME``, whole or not at all.
 
     The hash of a file on the disk is not checked, so that users can put their own in its place.  A download is verified
-    by its length and its hash; without a known hash, it has to load as a dict of tensors.
+    by its length and by the start of its SHA-256, where the file name ends in that, as torchvision's do
+    (``vgg19-dcbb9e9d.pth``); otherwise it has to load as a dict of tensors.
 
     Args:
-        filename: the usual name of the file.
         url: the address of the published file.
-        sha256_prefix: the start of its SHA-256 in hexadecimal; None if it is not known.
         local: the path in the user's option, if any; a relative one starts at the project's root.
         what: the content of the file, for messages.
         option: the name of the option of ``local``, for messages.
@@ -50,6 +51,7 @@ def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str 
         return path
 
     # A file on the disk.
+    filename = url.rpartition('/')[2]
     target = project_root() / 'weights' / filename
     for path in (target, _hub_folder() / filename):
         if path.is_file():
@@ -57,13 +59,21 @@ def find_weights(filename: str, url: str, sha256_prefix: str | None, local: str 
 
     LOGGER.info('Downloading %s (%s) to %s', what, url, target)
     try:
-        _download(url, target, sha256_prefix)
+        _download(url, target)
     except _DownloadError as error:
         raise UserError(
             f'{what}: {filename} is not here and could not be downloaded from {url} ({error}). '
             f'Put the file at {target}, or set {option} to where it lies.'
         ) from error
     return target
+
+
+def find_url(model: str) -> str:
+    """Return the address of torchvision's ImageNet weights of a network, such as ``vgg19``."""
+    from torchvision.models import get_model_weights
+
+    url: str = get_model_weights(model)['IMAGENET1K_V1'].url
+    return url
 
 
 class _DownloadError(Exception):
@@ -76,7 +86,7 @@ def _hub_folder() -> Path:
     return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
-def _download(url: str, target: Path, sha256_prefix: str | None) -> None:
+def _download(url: str, target: Path) -> None:
     """Save ``url`` to ``target``; nothing is left there after a failure."""
     digest = hashlib.sha256()
     with atomic_path(target) as temporary:
@@ -86,11 +96,12 @@ def _download(url: str, target: Path, sha256_prefix: str | None) -> None:
                 stream.write(chunk)
 
         # Before atomic_path renames the file.
-        if sha256_prefix is None:
+        known = _HASH.search(target.name)
+        if known is None:
             _check_loads(temporary)
-        elif not digest.hexdigest().startswith(sha256_prefix):
+        elif not digest.hexdigest().startswith(known[1]):
             raise _DownloadError(
-                f'the SHA-256 of what came is {digest.hexdigest()[:12]}..., but should start with {sha256_prefix}; '
+                f'the SHA-256 of what came is {digest.hexdigest()[:12]}..., but should start with {known[1]}; '
                 'it was removed'
             )
 

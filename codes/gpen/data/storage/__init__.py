@@ -10,23 +10,9 @@ from gpen.data.storage.basicsr_lmdb import LmdbStorage
 from gpen.data.storage.disk import DiskStorage
 from gpen.data.storage.shards import is_data_set
 from gpen.data.storage.tables import DatasetsStorage
-from gpen.data.storage.writing import new_folder, write_files, write_lmdb, write_tables
 from gpen.errors import UserError
 from gpen.options.io_backend import DatasetsBackend, check_io_backend, is_url, read_io_backend
 from gpen.utils.files import resolve_path
-
-__all__ = [
-    'DatasetsStorage',
-    'DiskStorage',
-    'LmdbStorage',
-    'Storage',
-    'find_backend',
-    'new_folder',
-    'open_storage',
-    'write_files',
-    'write_lmdb',
-    'write_tables',
-]
 
 
 def open_storage(root: str | Path, io_backend: dict[str, Any] | None = None) -> Storage:

@@ -11,6 +11,7 @@ from typing import Any
 
 from gpen.data.storage.base import Storage, find_duplicates, find_unsafe
 from gpen.errors import UserError
+from gpen.utils.packages import import_package
 
 META_FILE = 'meta_info.txt'
 
@@ -76,11 +77,7 @@ def _database_key(name: str) -> str:
 
 def import_lmdb() -> Any:
     """Return the module ``lmdb``; UserError where it is not installed."""
-    try:
-        import lmdb
-    except ImportError as error:
-        raise UserError('io_backend.type lmdb needs the package lmdb: pip install lmdb.') from error
-    return lmdb
+    return import_package('lmdb', 'io_backend.type lmdb needs the package lmdb: pip install lmdb.')
 
 
 _environments: dict[Path, Any] = {}

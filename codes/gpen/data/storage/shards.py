@@ -7,7 +7,6 @@ its streams can only be read from the start (by ``reshard`` and ``shard``, a row
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import time
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from gpen.errors import UserError
+from gpen.utils.packages import import_package
 
 T = TypeVar('T')
 
@@ -142,10 +142,7 @@ def attempt(place: str, action: Callable[[], T], is_streamed: bool) -> T:
 
 def import_for_tables(name: str) -> Any:
     """Return ``datasets`` or a module that comes with it; UserError where it is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError('Arrow and Parquet files need the package datasets: pip install datasets.') from error
+    return import_package(name, 'Arrow and Parquet files need the package datasets: pip install datasets.')
 
 
 def _find_local(root: Path) -> list[str]:
