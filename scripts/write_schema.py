@@ -1,11 +1,9 @@
-"""Write options/schema.json, options/schema_test.json and the tables of options/README.md: ``python
-scripts/write_schema.py``.
-"""
+"""Write the schemas in options and the tables of options/README.md anew: ``python scripts/write_schema.py``."""
 
 import _path  # noqa: F401
-from gpen.options.json_schema import SCHEMAS, dump_json_schema
-from gpen.options.option_table import replace_tables
 from gpen.utils.files import project_root, write_text
+from option_docs.json_schema import SCHEMAS, dump_json_schema
+from option_docs.tables import replace_tables
 
 if __name__ == '__main__':
     folder = project_root() / 'options'

@@ -40,6 +40,10 @@ class Judge(nn.Module):
         return self.layers(images).flatten(1)
 
 
+class Odd(nn.Module):
+    role = 'judge'
+
+
 class Maker(nn.Module):
     role = 'prior'
 

@@ -108,6 +108,11 @@ def test_a_worker_that_is_started_afresh_finds_the_working_directory(project: Pa
 
 MISTAKES = [
     (
+        'network_g={type: my_project.nets.Odd}',
+        "declares the role 'judge'; it can be generator, prior, discriminator, adversarial, feature_matching",
+    ),
+    ('network_g={type: my_project.losses.Hinge}', 'is an adversarial loss; it belongs to train.gan_opt'),
+    (
         'network_g={type: my_project.nets.PlainNt}',
         "network_g.type: There is no network 'my_project.nets.PlainNt': ",
     ),

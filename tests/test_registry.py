@@ -24,6 +24,25 @@ class Base:
     def __init__(self, size: PositiveInt, scale: float = 1.0) -> None:
         self.size, self.scale = size, scale
 """,
+    'renamed.py': """
+import own_things.base as b
+from own_things import base
+from own_things.base import THINGS as MINE
+
+@MINE.register(role='first')
+class Aliased:
+    def __init__(self, size: int) -> None: ...
+
+@b.THINGS.register()
+class OfModule:
+    role = 'second'
+
+@base.THINGS.register
+def of_package(): ...
+
+@b.OTHERS.register
+def of_others(): ...
+""",
     'derived.py': """
 from typing import Optional
 from somewhere_missing import Elsewhere
@@ -65,6 +84,12 @@ def test_a_constructor_that_cannot_be_found_takes_anything(things: Registry) -> 
     assert taken.model_extra == {'anything': 1}
 
 
+def test_a_registry_may_be_imported_under_another_name(things: Registry) -> None:
+    assert {'Aliased', 'OfModule', 'of_package'} <= set(things.definitions)
+    assert 'of_others' not in things.definitions
+    assert (things.definitions['Aliased'].role, things.definitions['OfModule'].role) == ('first', 'second')
+
+
 def test_annotations_from_elsewhere_allow_any_value_and_optional_is_known(things: Registry) -> None:
     model = signature_model(things.definitions['function'])
     model.model_validate({'weight': None, 'custom': object()})
@@ -75,10 +100,13 @@ def test_annotations_from_elsewhere_allow_any_value_and_optional_is_known(things
 def test_only_the_chosen_module_is_imported(things: Registry) -> None:
     assert things.get('Base')(size=3).size == 3
     assert 'own_things.derived' not in sys.modules
+    assert things.get('Aliased').role == 'first'
 
 
 def test_an_unknown_name_lists_what_exists_and_the_nearest(things: Registry) -> None:
-    with pytest.raises(UserError, match=r"no thing named 'Derivd'. Did you mean 'Derived'\? Available: Base, Derived"):
+    with pytest.raises(
+        UserError, match=r"no thing named 'Derivd'. Did you mean 'Derived'\? Available: Aliased, Base, Derived"
+    ):
         things.get('Derivd')
 
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, tiny_options, write_options, write_pairs
 from gpen.errors import UserError
 from gpen.options import Options, ScoringOptions, parse_options, parse_scoring_options, to_scoring_options
-from gpen.options.json_schema import SCHEMAS, build_json_schema, dump_json_schema
+from option_docs.json_schema import SCHEMAS, build_json_schema, dump_json_schema
 
 RECIPES = sorted((ROOT / 'options' / 'test').glob('*.yml'))
 

@@ -72,6 +72,7 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
         training: ask for what a training run needs.
         phases: the data sets whose folders must be there.
     """
+    # What training alone needs.
     if training:
         yield from _check_length(options)
         yield from _check_losses(options)
@@ -80,6 +81,8 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
         yield from _check_accumulation(options)
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
+
+    # Networks, and the files that are read.
     yield from _check_networks(options)
     if not training or (options.model_type != PRIOR_MODEL and options.model_type in MODEL_REGISTRY.definitions):
         yield from _check_pairs(options, phases)
@@ -108,11 +111,14 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'gan_opt'), 'needs a discriminator: give network_d, or remove gan_opt')
     if matching and not adversarial:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
+
+    # Feature matching asks the discriminator for its features.
     discriminator = find_definition(options.network_d, ARCH_REGISTRY) if options.network_d is not None else None
     inputs = discriminator.inputs if discriminator is not None else ()
     if matching and inputs is not None and 'return_features' not in inputs:
         message = 'needs a discriminator whose forward takes return_features, such as GPENDiscriminator'
         yield Problem(('train', 'feature_matching_opt'), message)
+
     for name in train.losses:
         if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'}:
             yield Problem(
@@ -129,6 +135,8 @@ def _check_model(options: Options) -> Iterator[Problem]:
             message = f'{options.network_g.type} makes faces out of noise; train it with model_type: {PRIOR_MODEL}'
             yield Problem(('network_g', 'type'), message)
         return
+
+    # The prior's stage: noise in, a discriminator to learn from.
     if role not in (PRIOR, None):
         yield Problem(('network_g', 'type'), f'{PRIOR_MODEL} trains a network that starts from noise: GPENPrior')
     train = options.train
@@ -136,6 +144,8 @@ def _check_model(options: Options) -> Iterator[Problem]:
         yield Problem(
             ('train', 'gan_opt'), f'{PRIOR_MODEL} learns from the discriminator alone: give {{type: GANLoss}}'
         )
+
+    # It restores nothing, so there is no pair of images to compare.
     compared = [
         f'{name}_opt' if hasattr(train, f'{name}_opt') else f'losses.{name}' for name in options.generator_losses
     ]
@@ -218,6 +228,7 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
         options: what to check.
         check_models: the files under ``models`` are the ones to score.
     """
+    # Models
     if check_models and not options.models:
         yield Problem(('models',), 'names no file of weights: write NAME: FILE, or give --model FILE')
     for name, file in options.models.items():
@@ -226,6 +237,8 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
         if check_models and not resolve_path(file).is_file():
             message = f'there is no file {resolve_path(file)}. Put it there, or change this line.'
             yield Problem(('models', name), message)
+
+    # What they are scored on, and by what.
     if not options.datasets:
         yield Problem(('datasets',), 'names no set to score on: write NAME: {type: PairedImageDataset, ...}')
     if not options.val.metrics:
@@ -242,6 +255,8 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
 def find_warnings(options: Options) -> Iterator[Problem]:
     """Yield what is legal but has no effect or is hardly meant."""
     train = options.train
+
+    # Rates
     unit = schedule_unit(options)
     total = train.total_epochs if unit == 'epoch' else train.total_iter
     if total is not None:
@@ -253,6 +268,8 @@ def find_warnings(options: Options) -> Iterator[Problem]:
             yield Problem(('train', 'base_lr'), message)
     if train.grad_norm_clip is not None and not train.use_grad_norm:
         yield Problem(('train', 'grad_norm_clip'), 'has no effect while train.use_grad_norm is false')
+
+    # What is left out, or known from BasicSR.
     if options.datasets.val is None:
         yield Problem(('datasets',), 'no val set: no validation, no best file, no early stopping')
     wanted, processes = options.num_gpu, int(os.environ.get('WORLD_SIZE', '1'))  # torchrun sets it
@@ -279,6 +296,7 @@ def _warn_schedule(options: Options, unit: str, total: int) -> Iterator[Problem]
     train = options.train
     words = 'epochs' if unit == 'epoch' else 'iterations'
     warmup = train.warmup_epochs if unit == 'epoch' else train.warmup_iter
+
     if warmup >= total:
         yield Problem(
             ('train', f'warmup_{"epochs" if unit == "epoch" else "iter"}'), 'training ends before the warm-up'

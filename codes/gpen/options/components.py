@@ -27,8 +27,19 @@ from gpen.registry import (
 )
 from gpen.registry.definitions import BUILTINS
 
-ADVERSARIAL, MATCHING = 'adversarial', 'feature_matching'
-GENERATORS, DISCRIMINATOR, PRIOR = ('generator', 'prior'), 'discriminator', 'prior'
+PRIOR = 'prior'
+ROLES = {
+    'generator': ('is a generator', 'network_g'),
+    PRIOR: ('is a generator', 'network_g'),
+    'discriminator': ('is a discriminator', 'network_d'),
+    'adversarial': ('is an adversarial loss', 'train.gan_opt'),
+    'feature_matching': ('compares features', 'train.feature_matching_opt'),
+}
+"""Of each role, what that means, and the option that it belongs to."""
+ROLE_NEEDED = {
+    'train.gan_opt': 'is no adversarial loss; use one such as GANLoss here',
+    'train.feature_matching_opt': 'does not compare features; use FeatureMatchingLoss here',
+}
 KNOWN_TYPES = {*types.__all__, *BUILTINS}
 LOSS_KEYS = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'identity_opt', 'feature_matching_opt')
 
@@ -85,9 +96,9 @@ def parameter_names(component: Component, registry: Registry) -> set[str]:
 def signature_model(definition: Definition) -> type[BaseModel]:
     """Return a pydantic model of a registered item's arguments, with their types, ranges and defaults.
 
-    Annotations are the names of :mod:`gpen.options.types` and builtins, resolved there.  Arguments are fields by their
-    alias, since BaseModel has attributes of its own.
+    Annotations are the names of :mod:`gpen.options.types` and builtins, resolved there.
     """
+    # The argument's name is an alias, since BaseModel has attributes of its own.
     fields: dict[str, Any] = {
         f'argument_{number}': (
             _known_annotation(parameter.annotation),
@@ -99,6 +110,7 @@ def signature_model(definition: Definition) -> type[BaseModel]:
         )
         for number, parameter in enumerate(definition.parameters)
     }
+
     config = ConfigDict(extra='allow' if definition.open_ended else 'forbid', strict=True)
     return create_model(definition.attribute, __config__=config, __module__='gpen.options.types', **fields)
 
@@ -116,30 +128,18 @@ def check_role(key: Key, definition: Definition) -> str | None:
 
     A network that declares no role is taken anywhere; a loss that declares none compares images.
     """
-    role, name = definition.role, definition.name
-    if key in (('network_g',), ('network_d',)):
-        return _check_network_role(key[0] == 'network_d', name, role)
-    if key[:1] != ('train',) or not (key[1] in LOSS_KEYS or key[1] == 'losses'):
+    option = '.'.join(str(part) for part in key)
+    is_loss = key[:2] == ('train', 'losses') or (key[:1] == ('train',) and key[1] in LOSS_KEYS)
+    if not is_loss and option not in ('network_g', 'network_d'):
         return None
-    if key[1] == 'gan_opt':
-        return None if role == ADVERSARIAL else f'{name} is no adversarial loss; use one such as GANLoss here'
-    if key[1] == 'feature_matching_opt':
-        return None if role == MATCHING else f'{name} does not compare features; use FeatureMatchingLoss here'
-    if role == ADVERSARIAL:
-        return f'{name} is an adversarial loss; it belongs to train.gan_opt'
-    if role == MATCHING:
-        return f'{name} compares features; it belongs to train.feature_matching_opt'
-    return None if role is None else f'{name} has the role {role!r}; a loss can have {ADVERSARIAL!r} or {MATCHING!r}'
 
-
-def _check_network_role(judges: bool, name: str, role: str | None) -> str | None:
-    if role not in (None, *GENERATORS, DISCRIMINATOR):
-        return f'{name} has the role {role!r}; a network can have {", ".join(map(repr, (*GENERATORS, DISCRIMINATOR)))}'
-    if not judges and role == DISCRIMINATOR:
-        return f'{name} is a discriminator; it belongs to network_d'
-    if judges and role in GENERATORS:
-        return f'{name} is a generator; it belongs to network_g'
-    return None
+    name, role = definition.name, definition.role
+    if role is not None and role not in ROLES:
+        return f'{name} declares the role {role!r}; it can be {", ".join(ROLES)}'
+    what, home = ROLES[role] if role is not None else ('', option)
+    if option in ROLE_NEEDED and (role is None or home != option):
+        return f'{name} {ROLE_NEEDED[option]}'
+    return f'{name} {what}; it belongs to {home}' if home != option else None
 
 
 def check_component(key: Key, component: Component, registry: Registry) -> list[Problem]:

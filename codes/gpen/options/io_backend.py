@@ -75,6 +75,7 @@ def check_dataroots(arguments: dict[str, Any], key: Key) -> Iterator[Problem]:
     backend = arguments.get('io_backend')
     backend = backend if isinstance(backend, dict) else {}
     is_table = backend.get('type') == 'datasets'
+
     for name, value in arguments.items():
         if not name.startswith('dataroot') or not isinstance(value, str):
             continue

@@ -55,6 +55,8 @@ def parse_options(
         UserError: one error that lists all that is wrong, each with file, line and option path.
     """
     document = _read(path, overrides)
+
+    # A scoring file is known by what it has.
     if 'train' not in document.data and 'models' in document.data:
         raise UserError(
             f'{document.file} is an option file for scoring: it has models, and no train block. Use it with '
@@ -101,6 +103,7 @@ def to_scoring_options(options: Options) -> ScoringOptions:
     """
     if options.datasets.val is None:
         raise UserError('datasets.val is missing in the option file: scoring needs pairs.')
+
     return ScoringOptions(
         name=options.name,
         num_gpu=options.num_gpu,
@@ -164,6 +167,7 @@ def _validate(
         check_blocks: what is wrong within blocks; fills in what blocks take from each other.
         check_whole: what is wrong between blocks, or missing.
     """
+    # Types, ranges and names of the options themselves.
     try:
         options = model.model_validate(document.data)
     except ValidationError as error:
@@ -173,6 +177,8 @@ def _validate(
         if not problems:
             return options
         raise to_user_error(document, problems)
+
+    # What can be found in the blocks that are right.
     wrong = {problem.key for problem in problems}
     try:
         rest = model.model_validate(_without(document.data, wrong, ()))

@@ -75,6 +75,8 @@ def _is_union_member(part: str | int) -> bool:
 
 def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
     kind = detail['type']
+
+    # What should be there.
     if kind == 'extra_forbidden':
         names = _field_names(model, location[:-1])
         hint = suggest(str(location[-1]), names) or f' Known here: {", ".join(sorted(names))}.'
@@ -85,6 +87,8 @@ def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[Base
         message = WORDS[kind]
     else:
         message = detail['msg'].replace('Input should', 'should')
+
+    # What is there instead.
     given: Any = detail.get('input')
     if kind == 'missing' or isinstance(given, dict):
         return message

@@ -91,6 +91,8 @@ def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:
         text = path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'Cannot read {path}: {error}. Give a text file in UTF-8.') from error
+
+    # The names of its bases.
     document = _parse(text, str(path))
     bases = document.data.pop('_base_', [])
     merged = Document({}, {}, str(path))
@@ -98,6 +100,8 @@ def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         where = document.place(('_base_',))
         raise UserError(f'{where}: _base_ should be the name of an option file, or a list of names, not {bases!r}.')
+
+    # The later one wins.
     for base in names:
         base_path = path.parent / base
         if not base_path.is_file():
@@ -119,6 +123,8 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
         keys = [part for part in name.strip().split(':') if part]
         if not equals or not keys:
             raise UserError(f'--force_yml {setting}: write it as block:key=value, such as train:optim_g:lr=2e-4.')
+
+        # As a file with that setting alone would say it.
         value = parse_value(text, f'--force_yml {setting}')
         data: Any = value
         for key in reversed(keys):
@@ -152,6 +158,7 @@ def _parse(text: str, file: str, top_level_mapping: bool = True) -> Document:
         raise UserError(f'{where}: not valid YAML: {error.problem or error.context}.') from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f'{file}: not valid YAML: {error}.') from error
+
     if not top_level_mapping:
         return Document({'value': value}, {}, file)
     if value is None:
@@ -218,6 +225,7 @@ def _drop_replaced_types(base: dict[str, Any], child: dict[str, Any], key: Key) 
         below = base.get(name)
         if not isinstance(value, dict) or not isinstance(below, dict):
             continue
+
         if 'type' in value and 'type' in below and value['type'] != below['type']:
             base[name] = {kept: below[kept] for kept in KEPT_KEYS if kept in below}
             dropped.append((*key, name))

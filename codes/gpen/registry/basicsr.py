@@ -37,6 +37,8 @@ class BasicSR:
         item = self._get_original(name)
         if item is None:
             return None
+
+        # Networks take what they say; the others are called in our way, not in BasicSR's.
         definition = define_by_signature(name, item)
         if self.registry_name == 'DATASET_REGISTRY':
             return replace(definition, parameters=(), open_ended=True)
@@ -66,14 +68,6 @@ class BasicSR:
 
         return adapt(item, self.registry_name)
 
-    def names(self) -> list[str]:
-        """Return the sorted names, without the suffix; none where ``basicsr`` is not installed.
-
-        Raises:
-            UserError: ``basicsr`` is installed but cannot be imported.
-        """
-        return sorted(name.removesuffix(SUFFIX) for name in self._read())
-
     def explain_missing(self) -> str:
         """Return what is to be said where a name was not found."""
         if is_installed():
@@ -81,13 +75,9 @@ class BasicSR:
         return " (basicsr is not installed, so its names cannot be used: pip install 'basicsr==1.4.2'.)"
 
     def _get_original(self, name: str) -> Any:
+        """Return BasicSR's own item, or None; its source is asked first, which spares the import."""
         if not source_defines(name.removesuffix(SUFFIX)):
             return None
-        items = self._read()
-        return items.get(name, items.get(name + SUFFIX))
-
-    def _read(self) -> dict[str, Any]:
-        if not is_installed():
-            return {}
         import_basicsr()
-        return dict(iter(getattr(importlib.import_module('basicsr.utils.registry'), self.registry_name)))
+        items = dict(iter(getattr(importlib.import_module('basicsr.utils.registry'), self.registry_name)))
+        return items.get(name, items.get(name + SUFFIX))

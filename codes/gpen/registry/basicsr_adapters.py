@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,19 +27,8 @@ from gpen.registry.basicsr_package import import_basicsr
 
 def adapt(original: Callable[..., Any], registry_name: str) -> Callable[..., Any]:
     """Return an item of a registry of BasicSR as one that is called under our conventions."""
-    return Adapted(original, registry_name) if registry_name in ADAPTERS else original
-
-
-@dataclass(frozen=True)
-class Adapted:
-    """A class or function of BasicSR that is called under our conventions."""
-
-    original: Callable[..., Any]
-    registry_name: str
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Build the loss or data set, or compute the metric."""
-        return ADAPTERS[self.registry_name](self.original, *args, **kwargs)
+    adapter = ADAPTERS.get(registry_name)
+    return partial(adapter, original) if adapter is not None else original
 
 
 def adapt_loss(original: Callable[..., nn.Module], **arguments: Any) -> nn.Module:
@@ -104,6 +93,7 @@ def compute_metric(
     batches = dict(zip(names_of_images, (restored, target), strict=False))
     if original.__name__.endswith('_pt'):
         return original(**{name: (batch + 1) / 2 for name, batch in batches.items()}, **options)
+
     arrays = {name: _to_bgr(batch) for name, batch in batches.items()}
     values = [
         float(original(**{name: array[index] for name, array in arrays.items()}, **options))

@@ -1,14 +1,13 @@
 """Components from outside the package: a dotted path in YAML, such as ``my_project.nets.PlainNet``, -> a class.
 
 The module is looked for in the working directory and on ``sys.path`` (``PYTHONPATH``).  Its source tells what the
-component takes; it is imported only to build it, or where the source does not tell (a name that it imports from
-elsewhere, a constructor that a base class in another file has, a C extension).
+component takes; it is imported only to build it, or where the source does not tell (a decorator that may change the
+arguments, a C extension).
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
 import importlib.util
 import pkgutil
 import sys
@@ -17,6 +16,7 @@ import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +35,62 @@ def find_outside(path: str, given: int) -> Definition | None:
     Raises:
         UserError: the module is not Python, or had to be imported and cannot be.
     """
-    definition = _define_by_source(path, given, ())
-    if definition is not None or not _is_in_doubt(path):
-        return definition
     module, _, name = path.rpartition('.')
+    if not {name, '*'} & _list_names(module):
+        return None
+
+    # The module is imported where its source does not tell.
+    definition = _define_by_source(path, given, ())
+    item = get_outside(path) if definition is None else None
+    return definition if item is None else define_by_signature(path, item, given)
+
+
+def get_outside(path: str) -> Any:
+    """Import and return the class or function that a dotted path names; None where there is no such module or name.
+
+    Raises:
+        UserError: the module cannot be imported.
+    """
+    module, _, name = path.rpartition('.')
+    if module not in sys.modules and _find_module(module) is None:
+        return None
     item = getattr(_import(module), name, None)
-    return define_by_signature(path, item, given) if callable(item) else None
+    return item if callable(item) else None
+
+
+def explain_missing_outside(kind: str, path: str) -> str:
+    """Return a sentence on a dotted path that names nothing, with the nearest name that there is.
+
+    Args:
+        kind: the word for what was looked for, such as ``'loss'``.
+        path: the dotted path.
+    """
+    module, _, name = path.rpartition('.')
+    spec = _find_module(module)
+    if spec is None:
+        package, dot, last = module.rpartition('.')
+        above = _find_module(package)
+        folders = above.submodule_search_locations if above is not None else None if dot else sys.path
+        known = [entry.name for entry in pkgutil.iter_modules(folders or [])]
+        hint = _suggest(last, known, f'{package}{dot}{{}}.{name}')
+        return f'There is no {kind} {path!r}: {Path.cwd()} and PYTHONPATH have no module {module!r}.{hint}'
+
+    names = _list_names(module)
+    hint = _suggest(name, dir(_import(module)) if '*' in names else names, f'{module}.{{}}')
+    return f'There is no {kind} {path!r}: {spec.origin} defines no class or function {name!r}.{hint}'
+
+
+def _suggest(name: str, known: Iterable[str], form: str) -> str:
+    near = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+    return f' Did you mean {form.format(near[0])!r}?' if near else ''
 
 
 def _define_by_source(path: str, given: int, seen: tuple[str, ...]) -> Definition | None:
     """Return what the source states of a dotted path, following imports and base classes; None where it is in doubt."""
     module, _, name = path.rpartition('.')
-    file = _find_file(module)
-    if file is None or file.suffix != '.py' or path in seen:
+    source = _read(module)
+    if source is None or path in seen:
         return None
-    source = _read(file, module)
     node = source.nodes.get(name)
 
     # A name that is imported from elsewhere is defined there.
@@ -68,92 +109,41 @@ def _define_by_source(path: str, given: int, seen: tuple[str, ...]) -> Definitio
     return definition.inherit(above) if above is not None else None
 
 
-def _is_in_doubt(path: str) -> bool:
-    """Tell whether a module may have a name that its source does not define."""
-    module, _, name = path.rpartition('.')
-    file = _find_file(module)
-    return file is not None and (file.suffix != '.py' or bool({name, '*'} & _read(file, module).names))
+def _list_names(module: str) -> set[str]:
+    """Return the names that a module has, none where there is no module; ``*`` where only its import can tell."""
+    if _find_module(module) is None:
+        return set()
+    source = _read(module)
+    return source.names if source is not None else {'*'}
 
 
-def get_outside(path: str) -> Any:
-    """Import and return what a dotted path names; None where there is no such module or name.
-
-    Raises:
-        UserError: the module cannot be imported.
-    """
-    module, _, name = path.rpartition('.')
-    if module not in sys.modules and _find_file(module) is None:
+def _read(module: str) -> ModuleSource | None:
+    """Return the source of a module, or None where it has none."""
+    spec = _find_module(module)
+    if spec is None or spec.origin is None or not spec.origin.endswith('.py'):
         return None
-    item = getattr(_import(module), name, None)
-    return item if callable(item) else None
+    try:
+        return ModuleSource(Path(spec.origin), module)
+    except (SyntaxError, ValueError) as error:  # the latter for a file with zero bytes in it
+        raise UserError(_explain_failure(module, error)) from error
 
 
-def explain_missing_outside(kind: str, path: str) -> str:
-    """Return a sentence on a dotted path that names nothing, with the nearest name that there is.
-
-    Args:
-        kind: the word for what was looked for, such as ``'loss'``.
-        path: the dotted path.
-    """
-    module, _, name = path.rpartition('.')
-    file = _find_file(module)
-    if file is None:
-        *above, last = module.split('.')
-        known = [entry.name for entry in pkgutil.iter_modules(_find_folders(above))]
-        hint = _suggest(last, known, '.'.join([*above, '{}', name]))
-        return f'There is no {kind} {path!r}: {Path.cwd()} and PYTHONPATH have no module {module!r}.{hint}'
-    names = _read(file, module).names if file.suffix == '.py' else {'*'}
-    if '*' in names:
-        names = {*dir(_import(module))}
-    hint = _suggest(name, names, f'{module}.{{}}')
-    return f'There is no {kind} {path!r}: {file} defines no class or function {name!r}.{hint}'
-
-
-def _suggest(name: str, known: Iterable[str], form: str) -> str:
-    near = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f' Did you mean {form.format(near[0])!r}?' if near else ''
-
-
-def _find_file(module: str) -> Path | None:
-    """Return the file of a module, or the folder of a package without one; None where there is no such module.
+def _find_module(module: str) -> ModuleSpec | None:
+    """Return where a module is, or None.
 
     Nothing is imported, whereas ``importlib.util.find_spec`` would import the packages above the module.
     """
-    *above, last = module.split('.')
-    if not all(part.isidentifier() for part in (*above, last)):
-        return None
-    if not above:
-        spec = _find_spec(last)
-        if spec is not None and spec.origin is not None:
-            return Path(spec.origin)
-    suffixes = [f'/__init__{suffix}' for suffix in importlib.machinery.all_suffixes()]
-    for folder in _find_folders(above):
-        for suffix in [*suffixes, *importlib.machinery.all_suffixes(), '']:
-            file = Path(f'{folder}/{last}{suffix}')
-            if file.is_file() or (not suffix and file.is_dir()):
-                return file
-    return None
-
-
-def _find_folders(packages: list[str]) -> list[str]:
-    """Return the folders that hold the modules of a package: those of ``sys.path`` for no package."""
     import_from_working_directory()
-    if not packages:
-        return sys.path
-    spec = _find_spec(packages[0])
-    folders = list(spec.submodule_search_locations or []) if spec is not None else []
-    for package in packages[1:]:
-        folders = [inner for folder in folders if Path(inner := f'{folder}/{package}').is_dir()]
-    return folders
-
-
-def _find_spec(package: str) -> importlib.machinery.ModuleSpec | None:
-    """Return where a module without a package is, which imports nothing."""
-    import_from_working_directory()
+    first, *below = module.split('.')
     try:
-        return importlib.util.find_spec(package)
-    except ValueError:  # __main__ and the like
+        spec = importlib.util.find_spec(first)
+    except ValueError:  # no name, or __main__ and the like
         return None
+    for name in below:
+        folders = spec.submodule_search_locations if spec is not None else None
+        # For the finder, the name stands alone: it would look for its package among those that are imported.
+        spec = PathFinder.find_spec(name, list(folders)) if folders and name else None
+    return spec
 
 
 def import_from_working_directory() -> None:
@@ -166,13 +156,6 @@ def import_from_working_directory() -> None:
         sys.path.append(folder)
 
 
-def _read(file: Path, module: str) -> ModuleSource:
-    try:
-        return ModuleSource(file, module)
-    except (SyntaxError, ValueError) as error:  # the latter for a file with zero bytes in it
-        raise UserError(_explain_failure(module, error)) from error
-
-
 def _import(module: str) -> Any:
     import_from_working_directory()
     try:
@@ -183,9 +166,9 @@ def _import(module: str) -> Any:
 
 def _explain_failure(module: str, error: BaseException) -> str:
     """Return a sentence on an exception that a module's import ended with, and the line of the user's that did."""
-    libraries = tuple(sysconfig.get_paths()[name] for name in ('stdlib', 'platstdlib', 'purelib', 'platlib'))
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith('<frozen')]
-    own = [frame for frame in frames if not frame.filename.startswith((*libraries, __file__))]
+    paths = sysconfig.get_paths()
+    others = ('<frozen', str(Path(__file__).parents[1]), *(paths[name] for name in ('stdlib', 'purelib', 'platlib')))
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
 
     place = f'{own[-1].filename}:{own[-1].lineno}: ' if own else ''
     if isinstance(error, SyntaxError) and error.filename is not None:

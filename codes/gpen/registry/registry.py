@@ -113,6 +113,7 @@ class Registry:
         """
         if '.' in name:
             return find_outside(name, self.given)
+
         definition = self.definitions.get(name)
         if definition is None and self.fallback is not None:
             return self.fallback.find(name)
@@ -127,6 +128,7 @@ class Registry:
         definition = self.definitions.get(name)
         if definition is not None:
             return getattr(importlib.import_module(definition.module), definition.attribute)
+
         found = None
         if '.' in name:
             found = get_outside(name)

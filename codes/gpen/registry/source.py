@@ -56,6 +56,8 @@ class ModuleSource:
         """All names that the module has, however they are bound; ``*`` where it may have others."""
         found = {'*'} if '__getattr__' in self.nodes else set()
         todo: list[ast.AST] = [*self._tree.body]
+
+        # Inside of blocks such as if and try, too, but not of classes and functions.
         while todo:
             node = todo.pop()
             if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -148,10 +150,12 @@ class ModuleSource:
             for keyword in decorator.keywords
             if keyword.arg == 'role'
         ]
+
         for item in node.body if isinstance(node, ast.ClassDef) else []:
             targets = item.targets if isinstance(item, ast.Assign) else [getattr(item, 'target', None)]
             if any(isinstance(target, ast.Name) and target.id == 'role' for target in targets):
                 values.append(getattr(item, 'value', None))
+
         roles = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
         return roles[0] if roles else None
 

@@ -44,6 +44,8 @@ def build_json_schema(file: str = 'schema.json') -> dict[str, Any]:
     """
     model, title = SCHEMAS[file]
     schema = model.model_json_schema()
+
+    # What pydantic does not know of: inheritance, and steps that stand in arguments.
     definitions, properties = schema['$defs'], schema['properties']
     properties['_base_'] = {
         'description': 'Option files to inherit from, relative to this one; this file wins.',
@@ -52,12 +54,15 @@ def build_json_schema(file: str = 'schema.json') -> dict[str, Any]:
     definitions['Degradation'] = Degradation.model_json_schema()
     definitions['Network'] = definitions.pop('Component')
     _point_to_network(schema)
+
+    # The arguments of each type.
     for name, registry in BLOCKS.items():
         if name in definitions:
             definitions[name] = _with_arguments(definitions[name], registry)
     if 'model_type' in properties:
         properties['model_type']['examples'] = sorted(MODEL_REGISTRY.definitions)
     _refer_to_degradations(schema)
+
     _drop_required(schema)
     schema['$schema'] = 'https://json-schema.org/draft/2020-12/schema'
     schema['title'] = title
@@ -73,6 +78,7 @@ def _with_arguments(block: dict[str, Any], registry: Registry) -> dict[str, Any]
     """Return a ``type`` block's schema with the arguments of each registered name; others (BasicSR's) are free."""
     own = {key: value for key, value in block['properties'].items() if key != 'type'}
     names = sorted(registry.definitions)
+
     rules = [
         {
             'if': {'properties': {'type': {'const': name}}, 'required': ['type']},

@@ -1,0 +1,1 @@
+"""What scripts/write_schema.py makes of the options: schemas for editors, and tables for people."""
