@@ -95,6 +95,35 @@ def test_a_step_logs_its_losses_and_regularises_when_it_is_due() -> None:
     assert model.guard.review() == []
 
 
+def test_without_a_weight_path_lengths_are_not_taken() -> None:
+    model = build_prior(path_reg_weight=0)
+    model.train_step(faces(2), 2)
+    assert not any('path' in name for name in logged(model))
+    assert float(model.mean_path_length) == 0
+
+
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_styles_are_mixed_from_any_layer_but_the_first_on_in_the_share_that_is_asked_for(share: float) -> None:
+    model = build_prior(mixing_prob=share)
+    torch.manual_seed(0)
+    z, other, crossover = model._draw(400)
+    layers = model.net_g.n_latent
+    assert z.shape == other.shape == (400, 8)
+    is_mixed = crossover < layers
+    assert set(crossover[is_mixed].tolist()) == (set(range(1, layers)) if share else set())
+    assert float(is_mixed.float().mean()) == pytest.approx(share, abs=0.1 * (0 < share < 1))
+
+
+def test_path_lengths_are_taken_of_a_share_of_the_batch_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_prior(path_batch_shrink=2)
+    counts: list[int] = []
+    draw = model._draw
+    monkeypatch.setattr(model, '_draw', lambda count: counts.append(count) or draw(count))
+    for size in (1, 2, 3):
+        model._penalize_paths(size)
+    assert counts == [1, 1, 2]
+
+
 def test_the_generator_learns_as_the_formulas_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of plain gradient descent moves the weights by the gradient of the loss that is put together here."""
     model = build_prior(mixing_prob=0, optim_g={'type': 'SGD', 'lr': 1.0}, optim_d={'type': 'SGD', 'lr': 1e-9})
