@@ -62,13 +62,13 @@ def test_noise_of_another_length_is_refused() -> None:
 
 def test_the_path_length_of_a_linear_generator_is_that_of_its_matrix() -> None:
     torch.manual_seed(0)
-    matrix = torch.randn(3 * 2 * 2, 2 * 5)
+    matrix = torch.randn(3 * 2 * 6, 2 * 5)
     latents = torch.randn(4, 2, 5, requires_grad=True)
-    images = (latents.flatten(1) @ matrix.t()).reshape(4, 3, 2, 2)
+    images = (latents.flatten(1) @ matrix.t()).reshape(4, 3, 2, 6)
     torch.manual_seed(7)
     lengths = measure_path_lengths(images, latents)
     torch.manual_seed(7)
-    direction = torch.randn(4, 3 * 2 * 2) / 2  # the root of the number of pixels
+    direction = torch.randn(4, 3 * 2 * 6) / math.sqrt(12)  # the root of the number of pixels
     gradient = (direction @ matrix).reshape(4, 2, 5)
     torch.testing.assert_close(lengths, gradient.square().sum(2).mean(1).sqrt())
 
