@@ -163,7 +163,7 @@ def test_new_network_starts_with_a_sensible_image_and_no_encoder_features() -> N
 
 @pytest.mark.parametrize(
     ('narrow', 'multiplier', 'expected'),
-    [(0.5, 1, [256, 128, 64]), (1.0, 2, [512, 512, 256]), (0.3, 2, [153, 153, 76])],
+    [(0.5, 1, [256, 128, 64]), (1.0, 2, [512, 512, 256]), (0.3, 2, [153, 153, 76]), (0.004, 2, [2, 2, 1])],
 )
 def test_narrow_and_channel_multiplier_set_the_channel_counts(
     narrow: float, multiplier: int, expected: list[int]
@@ -282,6 +282,7 @@ def test_discriminator_takes_a_batch_of_one() -> None:
         ({'size': 16, 'in_size': 32}, ['in_size 32', 'size 16']),
         ({'size': 16, 'in_size': 12}, ['in_size', '12']),
         ({'size': 16, 'narrow': 0}, ['narrow', 'above 0']),
+        ({'size': 16, 'channel_multiplier': 0}, ['channel_multiplier', 'above 0']),
         ({'size': 2048, 'narrow': 0.01}, ['narrow 0.01', '2048 x 2048']),
         ({'size': 16, 'style_dim': 0}, ['style_dim']),
         ({'size': 16, 'sise': 3}, ["'sise'", 'GPEN', 'channel_multiplier']),

@@ -218,6 +218,23 @@ def test_an_experiment_that_does_not_exist_yet_has_nothing_to_load_or_clean(tmp_
     assert not (tmp_path / 'none').exists()
 
 
+def test_the_best_of_another_run_is_taken_over_where_it_has_a_number_there(tmp_path: Path) -> None:
+    theirs, ours = CheckpointStore(tmp_path / 'theirs', 2), CheckpointStore(tmp_path / 'ours', 2)
+    save(theirs, 4)
+    save(theirs, 5)
+    checkpoint, _ = theirs.load_newest()
+    assert checkpoint is not None
+    assert theirs.owns(checkpoint)
+    assert not ours.owns(checkpoint)
+    for best_iteration in (None, 3):
+        checkpoint.state['early_stopping'] = {'best_iteration': best_iteration}
+        ours.adopt_best(checkpoint)
+        assert not ours.models.exists()
+    checkpoint.state['early_stopping'] = {'best_iteration': 4}
+    ours.adopt_best(checkpoint)
+    assert value_in(ours.models / 'net_g_best.pth') == 4
+
+
 # --- damaged files
 
 

@@ -194,3 +194,17 @@ def test_face_within_the_photograph_is_left_as_it_is() -> None:
 def test_landmarks_that_make_no_face_are_refused(landmarks: np.ndarray) -> None:
     with pytest.raises(UserError, match='landmarks'):
         align_face(np.zeros((32, 32, 3), np.float32), landmarks, 16)
+
+
+@pytest.mark.parametrize('quarters', [1, 2, 3])
+def test_all_borders_of_a_photograph_are_softened_alike(quarters: int) -> None:
+    noise = np.random.default_rng(3).uniform(-1, 1, (300, 300, 3)).astype(np.float32)
+    image = np.clip(cv2.GaussianBlur(noise, (0, 0), 2) * 4, -1, 1)
+    points = turned(FACE, 0, 1, (30, 149.5))
+    expected = align_face(image, points, 160)
+    assert expected.padding > 0.2
+    for _ in range(quarters):
+        points = np.stack([points[:, 1], 299 - points[:, 0]], axis=1)
+    face = align_face(np.rot90(image, quarters).copy(), points, 160)
+    assert face.padding == pytest.approx(expected.padding, abs=0.01)
+    assert np.abs(face.image - expected.image).max() < 1e-3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpen.faces.alignment import align_face
-from gpen.faces.pasting import Patch, _overlap, feather_mask, paste, scale_matrix
+from gpen.faces.pasting import Patch, _find_region, _overlap, _shrink, _weigh, feather_mask, paste, scale_matrix
 
 # Eyes, nose, corners of the mouth of an upright face with 40 pixels between the eyes.
 FACE = np.array([[-20, -15], [20, -15], [0, 5], [-16, 25], [16, 25]], np.float64)
@@ -151,3 +151,73 @@ def test_a_feathered_mask_is_one_in_the_middle_and_zero_at_the_edges(size: int) 
 )
 def test_regions_that_only_touch_do_not_overlap(other: tuple[int, int, int, int], overlaps: bool) -> None:
     assert _overlap((0, 0, 10, 10), other) == _overlap(other, (0, 0, 10, 10)) == overlaps
+
+
+def test_where_faces_overlap_their_shares_add_up_to_one() -> None:
+    photo = np.full((300, 400, 3), -1, np.float32)
+    dark = colour(cut(photo, place(0, 1, (170, 150))), (0.2, 0.2, 0.2))
+    light = colour(cut(photo, place(0, 1, (230, 150))), (0.6, 0.6, 0.6))
+    alone = [paste(photo, [patch]) for patch in (dark, light)]
+    pasted = paste(photo, [dark, light])
+    both = (abs(alone[0] - 0.2) < 1e-6) & (abs(alone[1] - 0.6) < 1e-6)  # pixels in the middle of both
+    assert both.any()
+    assert pasted[both].min() > 0.2
+    assert pasted[both].max() < 0.6
+    between = pasted[150, 190:211, 0]
+    assert (np.diff(between) > 0).all()
+    assert between[10] == pytest.approx(0.4, abs=1e-4)  # half way
+
+
+def test_a_face_never_leaves_the_range_of_images() -> None:
+    photo = np.zeros((300, 300, 3), np.float32)
+    patch = cut(photo, place(0, 2.5, (150, 150)), 32)
+    # Interpolation overshoots at edges.
+    edges = np.where(np.arange(32)[None, :, None] % 16 < 8, 1.0, -1.0) * np.ones(
+        (32, 32, 3)
+    )  # interpolation overshoots
+    pasted = paste(photo, [Patch(edges.astype(np.float32), patch.mask, patch.matrix)], strength=0.5)
+    assert abs(pasted).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize('size', [51, 101])
+def test_a_feathered_mask_is_a_smooth_step_over_12_percent_of_its_side(size: int) -> None:
+    middle = size // 2
+    way = np.arange(middle + 1) / (size - 1) / 0.12  # from the edge, in widths of the feather
+    ramp = np.clip(way, 0, 1)
+    assert feather_mask(size)[middle, : middle + 1] == pytest.approx(3 * ramp**2 - 2 * ramp**3, abs=1e-6)
+    # In a corner, the way is that to the rounded corner.
+    depth = np.clip(1 - np.hypot(1 - ramp, 1 - ramp), 0, 1)
+    assert np.diag(feather_mask(size))[: middle + 1] == pytest.approx(3 * depth**2 - 2 * depth**3, abs=1e-6)
+
+
+def test_the_claim_of_a_face_is_the_fourth_power_of_what_is_left_of_one_from_its_middle() -> None:
+    patch = Patch(np.zeros((8, 8, 3), np.float32), np.ones((8, 8), np.float32), np.eye(2, 3))
+    claim, mask = _weigh(patch, (0, 0, 8, 8))
+    x, y = np.meshgrid(*[(np.arange(8) - 3.5) / 4] * 2)
+    assert mask == pytest.approx(np.ones((8, 8)))
+    assert claim == pytest.approx((1 - (x**2 + y**2) / 2) ** 4 + 1e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('shift', 'region'),
+    [
+        ((0, 0), (0, 0, 11, 11)),
+        ((20, 30), (17, 27, 31, 41)),
+        ((90, 45), (87, 42, 100, 50)),
+        ((200, 0), (197, 0, 100, 11)),
+    ],
+)
+def test_a_region_is_the_face_with_a_margin_within_the_photograph(
+    shift: tuple[int, int], region: tuple[int, int, int, int]
+) -> None:
+    matrix = np.array([[1, 0, -shift[0]], [0, 1, -shift[1]]], np.float64)
+    patch = Patch(np.zeros((8, 8, 3), np.float32), np.ones((8, 8), np.float32), matrix)
+    assert _find_region(patch, (50, 100, 3)) == region
+
+
+@pytest.mark.parametrize(('scale', 'size'), [(1.0, 64), (2.0, 64), (0.5, 32), (0.26, 17), (0.001, 1)])
+def test_a_face_is_as_large_as_its_place_in_the_photograph_but_never_larger(scale: float, size: int) -> None:
+    matrix = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
+    patch = _shrink(Patch(np.ones((64, 64, 3), np.float32), np.ones((64, 64), np.float32), matrix))
+    assert patch.image.shape == (size, size, 3)
+    assert patch.mask.shape == (size, size)

@@ -64,6 +64,7 @@ def test_every_loss_states_its_arguments_for_the_option_check():
         ({'type': 'MSELoss'}, (0.2**2 + 1.6**2) / 2),
         ({'type': 'SmoothL1Loss'}, (0.2**2 / 2 + 1.6 - 0.5) / 2),
         ({'type': 'SmoothL1Loss', 'beta': 0.1, 'reduction': 'sum'}, 0.2 - 0.05 + 1.6 - 0.05),
+        ({'type': 'CharbonnierLoss'}, (0.2 + 1.6) / 2),
         ({'type': 'CharbonnierLoss', 'eps': 0.01}, (math.sqrt(0.05) + math.sqrt(2.57)) / 2),
         ({'type': 'CharbonnierLoss', 'eps': 0.01, 'reduction': 'sum'}, math.sqrt(0.05) + math.sqrt(2.57)),
     ],
@@ -75,6 +76,11 @@ def test_pixel_loss_is_as_calculated_by_hand(options, expected):
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     loss.backward()
     assert restored.grad[0] > 0 > restored.grad[1]
+
+
+def test_equal_images_cost_a_charbonnier_loss_a_millionth():
+    images = torch.zeros(2, 3, 4, 4)
+    assert build_loss({'type': 'CharbonnierLoss'})(images, images).item() == pytest.approx(1e-6)
 
 
 def test_shapes_that_would_broadcast_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from gpen.archs import build_network
 from gpen.archs.ops import modulated_conv2d
+from gpen.models import precision
 from gpen.models.gpen_model import GPENModel
 from gpen.models.precision import PATIENCE, START, LossScale
 from gpen.runs.training_state import pack_networks
@@ -151,3 +153,24 @@ def test_channels_lie_together_where_that_is_asked_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(model.net_g, 'forward', look)
     model.train_step(batch_of(1), 1)
     assert layouts == [True]
+
+
+def test_the_loss_scale_counts_anew_after_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, 'PATIENCE', 3)
+    scale = LossScale('fp16', CPU)
+    grown = []
+    for _ in range(7):
+        scale.update(torch.tensor(True))
+        grown.append(float(scale.scale / START))
+    assert grown == [1, 1, 2, 2, 2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ('factor', 'norm', 'reported'),
+    [(2.0, 5.0, 5.0), (2.0, math.inf, 0.0), (1.0, math.inf, math.inf), (0.5, math.inf, math.inf)],
+)
+def test_an_overflow_is_ignored_while_the_scale_is_above_1(factor: float, norm: float, reported: float) -> None:
+    scale = LossScale('fp16', CPU)
+    scale.scale = torch.tensor(factor)
+    assert scale.ignore_overflow(torch.tensor(norm)) == reported
+    assert LossScale('bf16', CPU).ignore_overflow(torch.tensor(math.inf)) == math.inf

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from conftest import tiny_options
 from gpen.errors import UserError
+from gpen.models.adversarial import AdversarialModel, Values
 from gpen.models.ema import ema_decay_at
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
@@ -383,3 +384,40 @@ def test_a_model_continues_from_its_states_bit_for_bit() -> None:
         assert equal(weights_of(getattr(unbroken, name)), weights_of(getattr(second, name)))
     assert equal(optimizer_states(unbroken), optimizer_states(second))
     assert logged(unbroken) == logged(second)
+
+
+# --- a model of one's own
+
+
+class PlainModel(AdversarialModel):
+    """As little as a model has to define."""
+
+    def generate(self, batch: Values) -> Tensor:
+        return self.net_g(batch['lq'])  # type: ignore[no-any-return]
+
+    def generator_loss(
+        self, fake: Tensor, batch: dict[str, Tensor], iteration: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss = (fake - batch['gt']).abs().mean() * iteration
+        return loss, {'G_loss_own': loss}
+
+    def restore(self, lq: Tensor) -> Tensor:
+        return self.net_g_ema(lq)  # type: ignore[no-any-return]
+
+
+def test_a_model_of_one_s_own_is_trained_against_a_discriminator_and_restores_unless_it_says_otherwise() -> None:
+    options = Options.model_validate(tiny_options(Path('data'), Path('results')))
+    model = PlainModel(options, CPU)
+    assert model.restores
+    assert model.inputs == ('lq', 'gt')
+    before = weights_of(model.net_g), weights_of(model.net_d)
+    model.train_step(batch_of(1), 1)
+    assert not equal(before[0], weights_of(model.net_g))
+    assert not equal(before[1], weights_of(model.net_d))
+    assert 'G_loss_own' in model.means.read()
+
+
+def test_without_training_data_a_batch_is_one_micro_batch() -> None:
+    assert build(datasets={'train': None}).micro_batches == 1
+    data = tiny_options(Path('data'), Path('results'))['datasets']['train']
+    assert build(datasets={'train': {**data, 'accumulate': 2}}).micro_batches == 2

@@ -134,6 +134,8 @@ def test_niqe_says_how_large_images_must_be() -> None:
         metric(images(1, 128), images(1, 128))
     with pytest.raises(UserError, match='but 0 x 0 is left'):
         build_metric({'type': 'calculate_niqe', 'crop_border': 200})(images(1, 300), images(1, 300))
+    wide = images(1, 192)[..., :96, :]  # just two blocks
+    assert metric(wide, wide).shape == (1,)
 
 
 @pytest.mark.usefixtures('basicsr_niqe')

@@ -24,6 +24,7 @@ CASES: list[Case] = [
     ('fir_upsample', [(2, 3, 4, 3)], {'kernel': LOPSIDED}),
     ('fused_leaky_relu', [(2, 3, 4, 4), (3,)], {}),
     ('fused_leaky_relu', [(4, 3), (3,)], {}),
+    ('equal_linear', [(3, 4), (5, 4), (5,)], {}),
     ('equal_linear', [(3, 4), (5, 4), (5,)], {'lr_mul': 0.01}),
     ('equal_linear', [(3, 4), (5, 4), (5,)], {'activate': True, 'lr_mul': 0.5}),
     ('modulated_conv2d', [(2, 3, 4, 5), (4, 3, 3, 3), (2, 3)], {}),

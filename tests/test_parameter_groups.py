@@ -15,6 +15,7 @@ from comparing import assert_same, assert_same_run, read_records
 from conftest import tiny_options, write_options
 from gpen.errors import UserError
 from gpen.models.gpen_model import GPENModel
+from gpen.models.optimizers import build_optimizer
 from gpen.options import Options, parse_options
 from gpen.training.schedule import LearningRates
 from tiny_model import batch_of, build
@@ -244,3 +245,20 @@ def test_rates_of_groups_are_logged_and_a_killed_run_continues_bit_for_bit(tiny_
     records = [record for record in read_records(ends[0]) if record['phase'] == 'train']
     assert all(record['lr_g_encoder'] == pytest.approx(2 * record['lr_g']) for record in records)
     assert {'lr_d', 'lr_g'} <= set(records[0])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options', 'expected'),
+    [
+        ('Adam', {}, {'lr': 1e-4, 'betas': (0.9, 0.99), 'eps': 1e-8, 'weight_decay': 0, 'fused': True}),
+        ('AdamW', {}, {'lr': 1e-4, 'betas': (0.9, 0.99), 'eps': 1e-8, 'weight_decay': 0.01, 'fused': True}),
+        ('Adam', {'betas': [0, 0.5], 'eps': 1e-6}, {'betas': (0, 0.5), 'eps': 1e-6}),
+        ('SGD', {}, {'lr': 1e-2, 'momentum': 0, 'weight_decay': 0, 'nesterov': False}),
+        ('SGD', {'momentum': 0.5, 'nesterov': True}, {'momentum': 0.5, 'nesterov': True}),
+    ],
+)
+def test_an_optimizer_has_its_documented_defaults(kind: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = build_optimizer({'type': kind, **options}, [{'params': [parameter]}])
+    assert type(optimizer) is getattr(torch.optim, kind)
+    assert {name: optimizer.defaults[name] for name in expected} == expected

@@ -62,13 +62,13 @@ def test_noise_of_another_length_is_refused() -> None:
 
 def test_the_path_length_of_a_linear_generator_is_that_of_its_matrix() -> None:
     torch.manual_seed(0)
-    matrix = torch.randn(3 * 2 * 2, 2 * 5)
+    matrix = torch.randn(3 * 2 * 6, 2 * 5)
     latents = torch.randn(4, 2, 5, requires_grad=True)
-    images = (latents.flatten(1) @ matrix.t()).reshape(4, 3, 2, 2)
+    images = (latents.flatten(1) @ matrix.t()).reshape(4, 3, 2, 6)
     torch.manual_seed(7)
     lengths = measure_path_lengths(images, latents)
     torch.manual_seed(7)
-    direction = torch.randn(4, 3 * 2 * 2) / 2  # the root of the number of pixels
+    direction = torch.randn(4, 3 * 2 * 6) / math.sqrt(12)  # the root of the number of pixels
     gradient = (direction @ matrix).reshape(4, 2, 5)
     torch.testing.assert_close(lengths, gradient.square().sum(2).mean(1).sqrt())
 
@@ -93,6 +93,35 @@ def test_a_step_logs_its_losses_and_regularises_when_it_is_due() -> None:
         assert set(logged(model)) == always | more
     assert float(model.mean_path_length) > 0
     assert model.guard.review() == []
+
+
+def test_without_a_weight_path_lengths_are_not_taken() -> None:
+    model = build_prior(path_reg_weight=0)
+    model.train_step(faces(2), 2)
+    assert not any('path' in name for name in logged(model))
+    assert float(model.mean_path_length) == 0
+
+
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_styles_are_mixed_from_any_layer_but_the_first_on_in_the_share_that_is_asked_for(share: float) -> None:
+    model = build_prior(mixing_prob=share)
+    torch.manual_seed(0)
+    z, other, crossover = model._draw(400)
+    layers = model.net_g.n_latent
+    assert z.shape == other.shape == (400, 8)
+    is_mixed = crossover < layers
+    assert set(crossover[is_mixed].tolist()) == (set(range(1, layers)) if share else set())
+    assert float(is_mixed.float().mean()) == pytest.approx(share, abs=0.1 * (0 < share < 1))
+
+
+def test_path_lengths_are_taken_of_a_share_of_the_batch_rounded_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_prior(path_batch_shrink=2)
+    counts: list[int] = []
+    draw = model._draw
+    monkeypatch.setattr(model, '_draw', lambda count: counts.append(count) or draw(count))
+    for size in (1, 2, 3):
+        model._penalize_paths(size)
+    assert counts == [1, 1, 2]
 
 
 def test_the_generator_learns_as_the_formulas_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from conftest import tiny_options
 from gpen.archs import build_network
+from gpen.archs.recompute import run_in_micro_batches
 from gpen.errors import UserError
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models import build_model
@@ -86,6 +87,23 @@ def test_recomputing_keeps_fewer_activations() -> None:
             network(images())
         kept.append(sum(sizes.values()))
     assert kept[1] < 0.5 * kept[0]
+
+
+@pytest.mark.parametrize(('micro_batches', 'sizes'), [(1, [4]), (2, [2, 2]), (3, [2, 2]), (4, [1] * 4), (9, [1] * 4)])
+def test_micro_batches_are_computed_one_after_the_other(micro_batches: int, sizes: list[int]) -> None:
+    seen: list[int] = []
+    batch = torch.arange(4.0)[:, None].requires_grad_()
+
+    def double(part: Tensor) -> list[Tensor]:
+        seen.append(len(part))
+        return [part * 2, part.exp()]
+
+    doubled, exponential = run_in_micro_batches(double, batch, micro_batches)
+    assert seen == sizes
+    assert torch.equal(doubled, batch * 2)
+    (doubled + exponential).sum().backward()
+    assert batch.grad is not None
+    assert torch.allclose(batch.grad, 2 + batch.exp())
 
 
 @pytest.mark.parametrize('micro_batches', [2, 3, 4, 9])

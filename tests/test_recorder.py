@@ -310,3 +310,17 @@ def test_numbers_that_are_not_finite_are_null_in_strict_json(tmp_path: Path) -> 
     assert (tmp_path / 'metrics.jsonl').read_text() == (
         '{"iter": 1, "epoch": 1, "phase": "val", "val/psnr": null, "val/ssim": 1.0}\n'
     )
+
+
+def test_the_records_of_the_last_iteration_stay_unless_its_validation_is_due(tmp_path: Path) -> None:
+    for due in (False, True):
+        folder = tmp_path / str(due)
+        folder.mkdir()
+        recorder = Recorder(folder, use_tensorboard=True)
+        for iteration in (3, 4, 5):
+            recorder.scalars(iteration, 1, 'val', {'val/psnr': 20.0})
+        recorder.close()
+        trim_tensorboard(folder / 'tb_logger', 4, **({'validation_is_due': True} if due else {}))
+        trim_metrics(folder / 'metrics.jsonl', 4, **({'validation_is_due': True} if due else {}))
+        lines, events = records_of(folder)
+        assert [line['iter'] for line in lines] == [step for _, step, _ in events] == ([3] if due else [3, 4])

@@ -136,3 +136,9 @@ def test_cycles_weigh_1_unless_said_otherwise_and_other_counts_are_refused() -> 
 def test_a_scheduler_is_chosen_by_its_name() -> None:
     rates = rates_of(total_iter=8, optim_g={'lr': 1.0}, scheduler={'type': 'CosineAnnealingLR', 'T_max': 8})
     assert [rates.at(n)['g'] for n in (1, 5, 9)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_the_factor_of_a_milestone_is_a_tenth_and_the_last_rate_of_a_cosine_0_unless_said_otherwise() -> None:
+    assert MultiStepLR([3]).rate(1.0, 3) == 0.1
+    assert CosineAnnealingLR(5).rate(1.0, 5) == 0
+    assert CosineAnnealingRestartLR([5]).rate(1.0, 5) == 0

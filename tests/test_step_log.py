@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gpen.errors import UserError
+from gpen.models import step_log
 from gpen.models.step_log import LIMIT, FiniteGuard, RunningMeans
 
 CPU = torch.device('cpu')
@@ -122,3 +123,15 @@ def test_no_skipped_step_before_the_tenth_is_lost_however_seldom_they_are_review
         guard.review()
     reported += guard.unreported
     assert [sentence.split(':')[0] for sentence in reported] == [f'Iteration {n}' for n in range(1, LIMIT)]
+
+
+@pytest.mark.parametrize('is_main', [True, False])
+def test_rank_0_alone_says_that_training_ends(is_main: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_log, 'is_main', lambda: is_main)
+    guard = FiniteGuard()
+    for iteration in range(LIMIT):
+        guard.record(iteration, scalars(G_loss_adv=math.nan), ['a.png'])
+    with pytest.raises(UserError) as caught:
+        guard.review()
+    assert caught.value.is_logged is not is_main
+    assert guard.gave_up

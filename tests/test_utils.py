@@ -1,0 +1,233 @@
+"""Numbers in words, devices, steps in time, seeds, and how a signal ends a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gpen.errors import UserError
+from gpen.runs.experiment import move_aside
+from gpen.training.signals import StopRequest
+from gpen.utils import cpu, device
+from gpen.utils.device import choose_device, explain_out_of_memory, select_device
+from gpen.utils.files import atomic_path, link_or_copy
+from gpen.utils.seeds import derive_seed
+from gpen.utils.text import format_duration, format_shape, list_names
+from gpen.utils.timing import StepTimer
+
+# --- words
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'words'),
+    [
+        (0, '0:00'),
+        (59.4, '0:59'),
+        (59.6, '1:00'),
+        (125, '2:05'),
+        (3599, '59:59'),
+        (3600, '1:00:00'),
+        (90061, '25:01:01'),
+    ],
+)
+def test_a_duration_has_hours_only_where_there_are_any(seconds: float, words: str) -> None:
+    assert format_duration(seconds) == words
+
+
+def test_lists_are_cut_off_after_four_names() -> None:
+    assert list_names('abcd') == 'a, b, c, d'
+    assert list_names('abcde') == 'a, b, c, d, ...'
+    assert format_shape((4, 3, 16)) == '4 x 3 x 16'
+    assert format_shape(()) == 'scalar'
+
+
+# --- devices
+
+
+@pytest.fixture
+def _two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch says that there are two GPUs, and remembers which one is chosen."""
+    chosen = [0]
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: chosen[-1])
+    monkeypatch.setattr(torch.cuda, 'set_device', chosen.append)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda found: f'GPU {found.index}')
+    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda _: 3 * 2**20)
+    monkeypatch.setattr(torch.backends.cudnn, 'benchmark', False)
+
+
+@pytest.mark.usefixtures('_two_gpus')
+def test_each_rank_has_the_gpu_of_its_number_and_one_more_rank_is_refused() -> None:
+    assert select_device('auto') == (torch.device('cuda', 0), 'Training on GPU 0.')
+    assert torch.backends.cudnn.benchmark
+    found, sentence = select_device(None, local_rank=1, processes=2)
+    assert found == torch.device('cuda', 1)
+    assert sentence == 'Training on GPU 1 in each of 2 processes.'
+    with pytest.raises(UserError, match='--nproc_per_node 2 at most'):
+        select_device('auto', local_rank=2, processes=3)
+    assert device.describe_device(found) == 'GPU 1'
+    assert device.peak_memory(found) == 3
+
+
+@pytest.mark.usefixtures('_two_gpus')
+def test_num_gpu_0_is_the_cpu_also_beside_a_gpu() -> None:
+    found, sentence = select_device(0)
+    assert found == torch.device('cpu')
+    assert sentence.startswith('Training on the CPU with ')
+    assert sentence.endswith((' thread.', ' threads.'))
+    assert choose_device('cpu') == torch.device('cpu')
+    assert choose_device('cuda') == torch.device('cuda', 0)
+
+
+def test_a_gpu_where_there_is_none_is_said_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert select_device(2)[1].endswith(': num_gpu is 2, but PyTorch finds no GPU here.')
+    for silent in (0, None, 'auto'):
+        assert 'no GPU' not in select_device(silent)[1]
+    assert choose_device('auto') == torch.device('cpu')
+    with pytest.raises(UserError, match='--device cuda: PyTorch finds no GPU'):
+        choose_device('cuda')
+
+
+def test_the_number_of_threads_is_the_user_s_or_that_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(torch, 'set_num_threads', asked.append)
+    monkeypatch.setattr(device, 'cpu_threads', lambda: 7)
+    select_device(0)
+    assert asked == []  # OMP_NUM_THREADS is set for the tests
+    monkeypatch.delenv('OMP_NUM_THREADS')
+    select_device(0)
+    assert asked == [7]
+
+
+@pytest.mark.parametrize(
+    ('files', 'quota'),
+    [
+        ({'cpu.max': '350000 100000'}, [3]),
+        ({'cpu.max': '50000 100000'}, [1]),
+        ({'cpu.max': 'max 100000'}, []),
+        ({'cpu/cpu.cfs_quota_us': '400000', 'cpu/cpu.cfs_period_us': '100000'}, [4]),
+        ({'cpu/cpu.cfs_quota_us': '10000', 'cpu/cpu.cfs_period_us': '100000'}, [1]),
+        ({'cpu/cpu.cfs_quota_us': '-1', 'cpu/cpu.cfs_period_us': '100000'}, []),
+        ({}, []),
+    ],
+)
+def test_a_container_s_quota_is_read_in_whole_cpus(
+    files: dict[str, str], quota: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(cpu, 'Path', lambda _: tmp_path)
+    assert cpu._read_cpu_quota() == quota
+
+
+def test_out_of_memory_names_the_option_and_other_errors_pass() -> None:
+    with (
+        pytest.raises(UserError, match=r'Lower test\.batch \(now 6\), the rest\.'),
+        explain_out_of_memory(6, 'test.batch', 'the rest'),
+    ):
+        raise MemoryError
+    with pytest.raises(RuntimeError, match='shapes'), explain_out_of_memory(6):
+        raise RuntimeError('shapes differ')
+
+
+# --- files
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with atomic_path(tmp_path / 'a') as temporary:
+            temporary.write_text('new')
+            assert temporary.parent == tmp_path
+        assert os.umask(0o027) == 0o027  # reading it changed nothing
+    finally:
+        os.umask(before)
+    assert (tmp_path / 'a').stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / 'a').write_text('old')
+    with pytest.raises(ValueError, match='cut off'), atomic_path(tmp_path / 'a') as temporary:
+        raise ValueError(f'cut off after {temporary.write_text("new")} letters')
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [('a', 'old')]
+
+
+def test_a_link_takes_no_space_and_a_copy_is_made_where_none_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'a').write_text('content')
+    link_or_copy(tmp_path / 'a', tmp_path / 'b')
+    assert (tmp_path / 'b').samefile(tmp_path / 'a')
+
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(os, 'link', refuse)
+    link_or_copy(tmp_path / 'a', tmp_path / 'b')
+    assert not (tmp_path / 'b').samefile(tmp_path / 'a')
+    assert (tmp_path / 'b').read_text() == 'content'
+
+
+def test_folders_moved_aside_in_the_same_second_have_different_names(tmp_path: Path) -> None:
+    found = []
+    for _ in range(3):
+        (tmp_path / 'run').mkdir()
+        found.append(move_aside(tmp_path / 'run'))
+    assert len({path.name for path in found if path is not None}) == 3
+    assert all(path is not None and path.name.startswith('run_archived_2') and path.is_dir() for path in found)
+    assert move_aside(tmp_path / 'run') is None
+
+
+# --- time, seeds, signals
+
+
+def test_a_timer_tells_all_the_time_since_it_was_last_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 10.0
+    monkeypatch.setattr(time, 'perf_counter', lambda: now)
+    timer = StepTimer()
+    assert timer.read() == 0  # no step yet
+    now += 4
+    timer.step()
+    now += 2
+    assert timer.read_total() == 6
+    now += 3
+    assert timer.read_total() == 3
+    assert timer.seconds_so_far == 9
+    assert timer.read() == 4
+    now += 1
+    timer.step()
+    assert timer.read() == 6  # since the last step
+
+
+def test_a_seed_depends_on_each_argument_and_is_that_of_earlier_versions() -> None:
+    """Another seed would let a run of an earlier version continue with other samples."""
+    assert derive_seed(0, 'order', 1) == 2845014188298237960
+    seeds = [derive_seed(*rest) for rest in ((0, 'a'), (1, 'a'), (0, 'b'), (0, 'a', 0), (0, 'a', 1), (0, 'a', 0, 1))]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ('number', 'name', 'status'), [(signal.SIGINT, 'Ctrl-C', 130), (signal.SIGTERM, 'SIGTERM', 143)]
+)
+def test_the_first_signal_is_noted_and_the_second_is_the_system_s(number: int, name: str, status: int) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert not stop.is_noted
+        signal.raise_signal(number)
+        assert stop.is_noted
+        assert not stop.is_set  # not before all ranks know
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        stop.all_reduce()
+        assert stop.is_set
+        assert (stop.name, stop.exit_status) == (name, status)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
