@@ -173,8 +173,6 @@ def make_strip(lq: Tensor, restored: Tensor, gt: Tensor) -> Tensor:
 
 def make_grid(images: Sequence[Tensor]) -> Tensor:
     """Return images of one size, 3 x H x W each, in about as many rows as columns; places left over stay black."""
-    columns = math.ceil(math.sqrt(len(images)))
-    missing = -len(images) % columns
-    images = [*images, *[torch.zeros_like(images[0])] * missing]
-    rows = [torch.cat(images[start : start + columns], dim=2) for start in range(0, len(images), columns)]
-    return torch.cat(rows, dim=1)
+    from torchvision import utils
+
+    return utils.make_grid(list(images), nrow=math.ceil(math.sqrt(len(images))), padding=0)
