@@ -128,23 +128,20 @@ def _set_to_json(scored: ScoredSet) -> dict[str, Any]:
         'per_image': [
             {
                 'image': row['name'],
-                **{name: _finite(_without_name(result.rows[n])) for name, result in results.items()},
+                **{name: _finite(result.rows[n]) for name, result in results.items()},
             }
             for n, row in enumerate(scored.lq.rows)
         ],
     }
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | str | None]:
-    """Return numbers as JSON can hold them: null for no number, ``"inf"`` for the PSNR of equal images."""
+def _finite(values: Mapping[str, Any]) -> dict[str, float | str | None]:
+    """Return the metrics of a row as JSON can hold them: null for no number, ``"inf"`` for the PSNR of equal images."""
     return {
         name: None if math.isnan(value) else value if math.isfinite(value) else str(value)
         for name, value in values.items()
+        if name != 'name'
     }
-
-
-def _without_name(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != 'name'}
 
 
 def _to_csv(findings: Findings) -> str:

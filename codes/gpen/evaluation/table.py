@@ -43,7 +43,7 @@ def _format_single(findings: Findings) -> str:
     signed = {name: NOT_AVAILABLE if math.isnan(value) else f'{value:+.4f}' for name, value in difference.items()}
     return '\n'.join(
         [
-            _format_row(_count(scored), width, {name: name.upper() for name in _columns(findings)}, findings),
+            _format_row(_count(scored), width, {name: name.upper() for name in findings.metrics}, findings),
             _format_row(INPUT, width, {name: format_value(value) for name, value in before.items()}, findings),
             _format_row(label, width, {name: format_value(value) for name, value in after.items()}, findings),
             _format_row('difference', width, signed, findings),
@@ -55,7 +55,7 @@ def _format_set(findings: Findings, scored: ScoredSet) -> str:
     width = max(14, *(len(label) + 2 for label in (*map(_title, findings.sets), *findings.models)))
     rows = {INPUT: scored.lq.means, **{name: result.means for name, result in scored.restored.items()}}
     best = {name: _best([means[name] for means in rows.values()], findings, name) for name in scored.lq.means}
-    lines = [_format_row(_title(scored), width, {name: f'{name.upper()} ' for name in _columns(findings)}, findings)]
+    lines = [_format_row(_title(scored), width, {name: f'{name.upper()} ' for name in findings.metrics}, findings)]
     for label, means in rows.items():
         cells = {name: format_value(value) + ('*' if value == best[name] else ' ') for name, value in means.items()}
         lines.append(_format_row(label, width, cells, findings))
@@ -66,13 +66,8 @@ def _format_row(label: str, width: int, cells: Mapping[str, str], findings: Find
     marks = '' if findings.is_single else ' '  # where the others have a space or a star
     missing = NOT_AVAILABLE + marks
     return f'{label:<{width}}' + ''.join(
-        f'{cells.get(name, missing):>{max(10, len(name) + 2) + len(marks)}}' for name in _columns(findings)
+        f'{cells.get(name, missing):>{max(10, len(name) + 2) + len(marks)}}' for name in findings.metrics
     )
-
-
-def _columns(findings: Findings) -> list[str]:
-    """Return the metrics in the order of the option file, those that are not available among them."""
-    return list(findings.metrics)
 
 
 def _title(scored: ScoredSet) -> str:
