@@ -14,7 +14,7 @@ from gpen.evaluation.models import ModelShelf
 from gpen.evaluation.results import ScoredSet, Scores
 from gpen.evaluation.sheet import choose_ranks, draw_sheet
 from gpen.evaluation.validation import ValidationResult, validate
-from gpen.metrics import ImageMetric, Metric, MetricNotAvailableError, build_metrics
+from gpen.metrics import ImageMetric, build_metrics
 from gpen.options.checks import parameter_names
 from gpen.options.schema import Dataset, ScoringOptions
 from gpen.registry import DATASET_REGISTRY
@@ -45,8 +45,6 @@ class Scoring:
         self.options = options
         self._device = device
         self.shelf = ModelShelf(dict(models), options.network_g, device)
-        self.metrics: dict[str, Metric]
-        self.missing: dict[str, MetricNotAvailableError]
         self.metrics, self.missing = build_metrics(options.val.metrics, device)
         if not self.metrics:
             reasons = ' '.join(str(error) for error in self.missing.values())

@@ -6,18 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from torch import Tensor
 
-from gpen.data.image_io import resize, to_array, to_uint8
+from gpen.data.cells import GAP, add_caption, draw_heading, to_cell, width_of
+from gpen.data.image_io import to_array
 from gpen.evaluation.table import format_value
 
 CELL = (256, 512)  # images are shown at this width at least, and at most
-GAP = 8
-LINE = 18  # height of a line of text
-SCALE = 0.42
-WHITE, BLACK, GREY = (255, 255, 255), (0, 0, 0), (110, 110, 110)
 
 Row = tuple[str, tuple[Tensor, Tensor, Tensor], dict[str, Any], dict[str, Any]]
 
@@ -67,43 +63,12 @@ def draw_sheet(rows: Iterable[Row], title: str) -> np.ndarray:
             [f'restored: {rank}', *_list_values(after, width)],
             ['sharp', str(after['name'])],
         ]
-        height = max(map(len, captions))
-        pairs = zip((lq, restored, gt), captions, strict=True)
-        strips.append(np.concatenate([_draw_cell(image, width, lines, height) for image, lines in pairs], axis=1))
-
-    heading = np.full((LINE + GAP, strips[0].shape[1], 3), WHITE, np.uint8)
-    write_text(heading, title, (0, LINE - 4), BLACK)
+        height = max(len(lines) for lines in captions)
+        pictures = [to_cell(to_array(image), width) for image in (lq, restored, gt)]
+        cells = [add_caption(picture, lines, height) for picture, lines in zip(pictures, captions, strict=True)]
+        strips.append(np.concatenate(cells, axis=1))
+    heading = draw_heading(title, strips[0].shape[1])
     return np.pad(np.concatenate([heading, *strips]), ((GAP, 0), (GAP, 0), (0, 0)), constant_values=255)
-
-
-def write_text(picture: np.ndarray, text: str, place: tuple[int, int], colour: tuple[int, int, int] = GREY) -> None:
-    """Write a line into a picture, H x W x 3, uint8, in place; what does not fit is cut off.
-
-    Args:
-        picture: to write into.
-        text: what OpenCV cannot draw becomes ``?``.
-        place: x and y of the lower left corner.
-        colour: red, green, blue.
-    """
-    plain = ''.join(character if ' ' <= character <= '~' else '?' for character in text)
-    while plain and place[0] + _width_of(plain) > picture.shape[1]:
-        plain = plain[:-1]
-    cv2.putText(picture, plain, place, cv2.FONT_HERSHEY_SIMPLEX, SCALE, colour, 1, cv2.LINE_AA)
-
-
-def _draw_cell(image: Tensor, width: int, lines: Sequence[str], height: int) -> np.ndarray:
-    """Return an image of ``width`` with lines of text below, and a gap to the right and below."""
-    array = to_array(image)
-    if len(array) <= width:  # small images keep their visible pixels
-        picture = cv2.resize(to_uint8(array), (width, width), interpolation=cv2.INTER_NEAREST)
-    else:
-        picture = to_uint8(resize(array, width))
-    cell = np.full((width + LINE * height + 2 * GAP, width + GAP, 3), WHITE, np.uint8)
-    cell[:width, :width] = picture
-    for number, line in enumerate(lines):
-        place = (0, width + LINE * (number + 1) - 3)
-        write_text(cell[:, :width], line, place, GREY if number else BLACK)
-    return cell
 
 
 def _list_values(row: dict[str, Any], width: int) -> list[str]:
@@ -115,12 +80,8 @@ def _list_values(row: dict[str, Any], width: int) -> list[str]:
 
         word = f'{name.upper()} {format_value(value)}'
         longer = f'{lines[-1]}   {word}' if lines[-1] else word
-        if _width_of(longer) <= width:
+        if width_of(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
     return lines
-
-
-def _width_of(text: str) -> int:
-    return int(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, SCALE, 1)[0][0])

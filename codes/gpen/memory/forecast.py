@@ -81,7 +81,7 @@ class Rehearsal:
 
         # A step with zero gradients creates the state; a hook follows the gradients of later steps.
         for optimizer in _find(self._model, torch.optim.Optimizer):
-            for parameter in _parameters_of(optimizer):
+            for parameter in (one for group in optimizer.param_groups for one in group['params']):
                 parameter.grad = torch.zeros_like(parameter)
                 parameter.register_post_accumulate_grad_hook(self._assign_gradient)
                 self._assign_gradient(parameter)
@@ -154,10 +154,6 @@ def _find(model: Any, kind: type) -> list[Any]:
     for value in vars(model).values():
         found += [item for item in (value.values() if isinstance(value, dict) else [value]) if isinstance(item, kind)]
     return found
-
-
-def _parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group['params']]
 
 
 @contextmanager

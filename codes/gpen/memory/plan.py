@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 
 from gpen.memory.counter import MemoryUse
 from gpen.memory.forecast import Rehearsal, choose_iterations
@@ -155,11 +156,11 @@ def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
     for checkpoint in (False, True) if _checkpoints(options) else (False,):
         # The largest batch in one piece; the file's own one if it fits, though it is no power of two.
         whole = BatchSetting(wanted, 1, checkpoint)
-        peaks = _Peaks(recipe, whole)
-        largest = _find_largest_batch(peaks, wanted, limit)
-        if largest < wanted and peaks.at(wanted).total <= limit:
+        peak_at = _measure_peaks(recipe, whole)
+        largest = _find_largest_batch(peak_at, wanted, limit)
+        if largest < wanted and peak_at(wanted).total <= limit:
             largest = wanted
-        use = peaks.at(max(largest, 1))
+        use = peak_at(max(largest, 1))
         yield _to_proposal(BatchSetting(largest, 1, checkpoint), use, options, in_micro_batches=False)
 
         # The file's batch in micro-batches.
@@ -169,33 +170,25 @@ def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
             yield _to_proposal(setting, use, options, in_micro_batches=True)
 
 
-class _Peaks:
-    """Peaks of the step that needs the most, by batch size, with all else as in one setting."""
-
-    def __init__(self, recipe: Recipe, setting: BatchSetting) -> None:
-        options = recipe.read(*setting.changes(recipe.read()))
-        without_r1, with_r1 = choose_iterations(options)
-        self._iteration = with_r1 or without_r1 or 1
-        self._rehearsal = Rehearsal(options)
-        self._known: dict[int, MemoryUse] = {}
-
-    def at(self, batch: int) -> MemoryUse:
-        if batch not in self._known:
-            self._known[batch] = self._rehearsal.measure(self._iteration, batch)
-        return self._known[batch]
+def _measure_peaks(recipe: Recipe, setting: BatchSetting) -> Callable[[int], MemoryUse]:
+    """Return the peak of the step that needs the most as a function of the batch, with all else as in one setting."""
+    options = recipe.read(*setting.changes(recipe.read()))
+    without_r1, with_r1 = choose_iterations(options)
+    rehearsal = Rehearsal(options)
+    return cache(partial(rehearsal.measure, with_r1 or without_r1 or 1))
 
 
-def _find_largest_batch(peaks: _Peaks, wanted: int, limit: float) -> int:
+def _find_largest_batch(peak_at: Callable[[int], MemoryUse], wanted: int, limit: float) -> int:
     """Return the largest power of two that fits; 0 if none does."""
     # Activations grow with the batch, the rest does not: this gives a good guess, which shortens the search.
     start = 2 ** int(math.log2(wanted))
-    use = peaks.at(start)
+    use = peak_at(start)
     images = (limit - (use.total - use.activations)) / use.activations * start
     batch = min(2 ** int(math.log2(max(images, 1))), LARGEST_BATCH)
 
-    while batch and peaks.at(batch).total > limit:
+    while batch and peak_at(batch).total > limit:
         batch //= 2
-    while 0 < batch < LARGEST_BATCH and peaks.at(2 * batch).total <= limit:
+    while 0 < batch < LARGEST_BATCH and peak_at(2 * batch).total <= limit:
         batch *= 2
     return batch
 
@@ -213,7 +206,7 @@ def _find_micro_batches(recipe: Recipe, setting: BatchSetting, largest: int, lim
     count = max(2, 2 ** (math.ceil(math.log2(setting.batch / max(largest, 1))) - 1))
     while True:
         count = min(count, setting.batch)
-        use = _Peaks(recipe, BatchSetting(setting.batch, count, setting.checkpoint)).at(setting.batch)
+        use = _measure_peaks(recipe, BatchSetting(setting.batch, count, setting.checkpoint))(setting.batch)
         if use.total <= limit:
             return count, use
         rest = limit - (use.total - use.activations)

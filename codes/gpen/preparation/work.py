@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from gpen.data.file_check import DamagedFileError, check_complete
 from gpen.data.image_io import resize, write_image
@@ -247,23 +248,10 @@ def _load(task: PhotoTask) -> PhotoRecord | None:
     """Return the record of an earlier run; None where there is none, or an image of it is gone or damaged."""
     try:
         content = json.loads(_record_path(task).read_text(encoding='utf-8'))
-        faces = tuple(_face_from_json(face) for face in content['faces'])
+        faces = TypeAdapter(tuple[FoundFace, ...]).validate_python(content['faces'])
     except (OSError, ValueError, TypeError, KeyError):
         return None
     images = tuple(None if face.problem is not None else _image_path(task, index) for index, face in enumerate(faces))
     if not all(path is None or is_whole(path) for path in images):
         return None
     return PhotoRecord(task.photo.key, faces, images)
-
-
-def _face_from_json(content: dict[str, Any]) -> FoundFace:
-    """Return the face that was written; JSON knows lists alone."""
-    points = content['landmarks']
-    return FoundFace(
-        **{
-            **content,
-            'box': tuple(content['box']),
-            'landmarks': None if points is None else tuple((x, y) for x, y in points),
-            'pose': None if content['pose'] is None else tuple(content['pose']),
-        }
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,11 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from gpen import registry
 from gpen.errors import UserError
-from gpen.runs.changes import flatten
+from gpen.runs.changes import fill_defaults, flatten
+from gpen.runs.experiment import is_in_use
 from gpen.runs.options_file import OPTIONS_FILE
+from gpen.runs.recorder import METRICS_FILE, Record, parse_record
 from gpen.runs.run_file import RunFile, read_run_file
+from gpen.utils.files import resolve_path
 
 SPEED = 'seconds_per_iter'
 MEASURES = ('val/variety', 'val/ema_gain')  # measured for the health rules; runs are not ranked by them
@@ -26,8 +27,6 @@ STATES = {  # in words, where the status of the run file is not a word of its ow
 }
 # Whether higher is better, for runs made before run.json recorded it.
 _HIGHER_IS_BETTER = {'psnr': True, 'ssim': True, 'identity': True, 'lpips': False, 'niqe': False, 'fid': False}
-
-Record = dict[str, Any]
 
 
 class Best(NamedTuple):
@@ -160,23 +159,17 @@ def find_run(folder: str) -> Path:
     Raises:
         UserError: the folder is not there, or is not the folder of a run.
     """
-    from gpen.runs.recorder import METRICS_FILE
-    from gpen.utils.files import resolve_path
-
     places = [Path(folder).expanduser(), resolve_path(folder)]
     place = next((place for place in places if place.is_dir()), None)
     if place is None:
-        raise UserError(f'There is no folder {places[0]}. {_list_runs(places[1].parent, METRICS_FILE)}')
+        raise UserError(f'There is no folder {places[0]}. {_list_runs(places[1].parent)}')
     if not (place / METRICS_FILE).is_file():
-        raise UserError(f'{place} is no folder of a run: it has no {METRICS_FILE}. {_list_runs(place, METRICS_FILE)}')
+        raise UserError(f'{place} is no folder of a run: it has no {METRICS_FILE}. {_list_runs(place)}')
     return place
 
 
 def read_run(folder: Path, label: str) -> RecordedRun:
     """Return the run in a folder that has a ``metrics.jsonl``; the notes say what else could not be read."""
-    from gpen.runs.experiment import is_in_use
-    from gpen.runs.recorder import METRICS_FILE
-
     notes: list[str] = []
     try:
         file = read_run_file(folder)
@@ -184,12 +177,12 @@ def read_run(folder: Path, label: str) -> RecordedRun:
         notes.append(str(error))
         file = None
     records = _read_records(folder / METRICS_FILE, notes)
-    options = flatten(_fill_defaults(_read_options(folder, notes)))
+    options = flatten(fill_defaults(_read_options(folder, notes)))
     return RecordedRun(folder, label, records, options, file, is_in_use(folder), notes)
 
 
-def _list_runs(folder: Path, file: str) -> str:
-    runs = sorted(path.parent.name for path in folder.glob(f'*/{file}'))[:8] if folder.is_dir() else []
+def _list_runs(folder: Path) -> str:
+    runs = sorted(path.parent.name for path in folder.glob(f'*/{METRICS_FILE}'))[:8] if folder.is_dir() else []
     return f'Runs in {folder}: {", ".join(runs)}.' if runs else 'Give the folder of a run, such as experiments/NAME.'
 
 
@@ -199,7 +192,7 @@ def _read_records(path: Path, notes: list[str]) -> dict[str, list[Record]]:
     whole, _, rest = path.read_text(encoding='utf-8', errors='replace').rpartition('\n')
     damaged = 0
     for line in [*whole.splitlines(), rest]:
-        record = _parse(line)
+        record = parse_record(line)
         if record is not None:
             records.setdefault(record['phase'], []).append(record)
         elif line.strip() and line is not rest:
@@ -209,15 +202,6 @@ def _read_records(path: Path, notes: list[str]) -> dict[str, list[Record]]:
         count = f'{damaged} lines' if damaged > 1 else 'One line'
         notes.append(f'{count} of {path.name} could not be read: left out.')
     return records
-
-
-def _parse(line: str) -> Record | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    is_record = isinstance(record, dict) and type(record.get('iter')) is int and isinstance(record.get('phase'), str)
-    return record if is_record else None
 
 
 def _read_options(folder: Path, notes: list[str]) -> dict[str, Any]:
@@ -241,24 +225,6 @@ def _read_options(folder: Path, notes: list[str]) -> dict[str, Any]:
             return options
     notes.append(f'The options are not recorded: there is neither {OPTIONS_FILE} nor a training state.')
     return {}
-
-
-def _fill_defaults(options: Any) -> Any:
-    """Return options with the defaults of each ``type`` block, so that an option written out is no difference.
-
-    A report imports nothing that an option names, so the blocks of outside components (dotted names) stay as they are.
-    """
-    if not isinstance(options, dict):
-        return options
-    filled = {key: _fill_defaults(value) for key, value in options.items()}
-
-    kind = options.get('type')
-    if isinstance(kind, str) and '.' not in kind:
-        registries = [item for item in vars(registry).values() if isinstance(item, registry.Registry)]
-        for definition in filter(None, (one.definitions.get(kind) for one in registries)):
-            defaults = {parameter.name: parameter.default for parameter in definition.parameters}
-            filled = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()} | filled
-    return filled
 
 
 def _median_speed(records: Sequence[Record]) -> float | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpen import registry
 from gpen.errors import UserError
-from gpen.registry import ARCH_REGISTRY
 
 UNUSABLE = ('network_g.', 'network_d.', 'model_type', 'train.optim_g.type', 'train.optim_d.type')
 
@@ -16,7 +16,7 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Raises:
         UserError: one of them makes the state unusable (another network, model or optimizer).
     """
-    old, new = flatten(_with_defaults(before)), flatten(_with_defaults(now))
+    old, new = (flatten(fill_defaults(options, outside=True)) for options in (before, now))
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     lines = {key: f'{key}: {_show(old.get(key))} -> {_show(new.get(key))}' for key in changed}
     unusable = [line for key, line in lines.items() if key.startswith(UNUSABLE)]
@@ -31,15 +31,26 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return list(lines.values())
 
 
-def _with_defaults(options: dict[str, Any]) -> dict[str, Any]:
-    """Return options with the defaults of both networks written out, so that writing one out is no change."""
-    filled = dict(options)
-    for name in ('network_g', 'network_d'):
-        block = options.get(name)
-        definition = ARCH_REGISTRY.find(block['type']) if block else None
-        if block and definition is not None:
+def fill_defaults(options: Any, outside: bool = False) -> Any:
+    """Return options with the defaults of each ``type`` block, so that writing one out is no difference.
+
+    Args:
+        options: as in an option file.
+        outside: whether to import outside components (dotted names) for their defaults; else their blocks stay as they
+            are.
+    """
+    if not isinstance(options, dict):
+        return options
+    filled = {key: fill_defaults(value, outside) for key, value in options.items()}
+
+    kind = options.get('type')
+    if isinstance(kind, str) and (outside or '.' not in kind):
+        registries = [item for item in vars(registry).values() if isinstance(item, registry.Registry)]
+        # Those of BasicSR are left out: finding them would import it.
+        found = [one.find(kind) if '.' in kind else one.definitions.get(kind) for one in registries]
+        for definition in filter(None, found):
             defaults = {parameter.name: parameter.default for parameter in definition.parameters}
-            filled[name] = {**defaults, **block}
+            filled = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()} | filled
     return filled
 
 

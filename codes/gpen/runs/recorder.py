@@ -7,16 +7,19 @@ import math
 import os
 import textwrap
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from gpen.errors import UserError
 from gpen.utils.files import write_text
 
+if TYPE_CHECKING:
+    import torch
+
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_FOLDER = 'tb_logger'
 TEXT_WIDTH = 100  # characters in a line of a sentence in TensorBoard
+
+Record = dict[str, Any]
 
 
 def to_json(record: dict[str, Any]) -> str:
@@ -127,13 +130,9 @@ def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = Fals
     text = path.read_text(encoding='utf-8')
     kept = []
     for line in text.splitlines():
-        try:
-            record = json.loads(line)
-            is_due = validation_is_due and record.get('phase') == 'val'
-            if record['iter'] <= last_iteration - is_due:
-                kept.append(line + '\n')
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError):
-            continue
+        record = parse_record(line)
+        if record is not None and record['iter'] <= last_iteration - (validation_is_due and record['phase'] == 'val'):
+            kept.append(line + '\n')
 
     if ''.join(kept) != text:
         write_text(path, ''.join(kept))
@@ -169,6 +168,16 @@ def trim_tensorboard(folder: Path, last_iteration: int, validation_is_due: bool 
     for path in files:
         if path != target:
             path.unlink()
+
+
+def parse_record(line: str) -> Record | None:
+    """Return the record in a line of ``metrics.jsonl``; None where the line is damaged or half written."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(record, dict) and type(record.get('iter')) is int and isinstance(record.get('phase'), str)
+    return record if is_record else None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

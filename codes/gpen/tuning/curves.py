@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpen.runs.recorder import METRICS_FILE, read_metrics
+
 AGAINST_DISCRIMINATOR = {'G_loss_adv', 'G_loss_feature_matching'}
 SKIPPED = 'skipped_step'  # the event of a step whose losses or gradients were not finite
 
@@ -57,8 +59,6 @@ def read_curves(folder: Path, psnr: str | None) -> Curves:
         folder: the experiment folder.
         psnr: the name of the metric under ``val.metrics``.
     """
-    from gpen.runs.recorder import METRICS_FILE, read_metrics
-
     path = folder / METRICS_FILE
     return to_curves(read_metrics(path) if path.is_file() else [], psnr)
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 
 from gpen.errors import UserError
+from gpen.runs.experiment import lock_experiment
 from gpen.tuning import judge
 from gpen.tuning.display import Display
 from gpen.tuning.judge import Judgement
@@ -66,7 +67,6 @@ def run_search(
     Raises:
         UserError: a trial failed for another reason than its rate.
     """
-    from gpen.runs.experiment import lock_experiment
     from gpen.training.signals import StopRequest
 
     if ratios is not None and not study.has_discriminator:

@@ -13,6 +13,7 @@ from gpen.options import parse_options
 from gpen.options.checks import PRIOR_MODEL
 from gpen.options.schema import Options
 from gpen.options.yaml_reader import find_option_file
+from gpen.runs.experiment import move_aside
 from gpen.tuning.rates import Trial, format_rate
 from gpen.tuning.trial_run import TrialRun, build_command, build_overrides, build_rates, name_of_psnr
 from gpen.utils.files import write_text
@@ -108,8 +109,6 @@ def claim_folder(study: Study, say: Callable[[str], None]) -> None:
         study: the search.
         say: prints a line.
     """
-    from gpen.runs.experiment import move_aside
-
     file = study.folder / SETTINGS_FILE
     content = {
         'options': study.options.model_dump(mode='json'),

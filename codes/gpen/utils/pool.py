@@ -57,13 +57,10 @@ class Pool:
         self._by_device = by_device
 
         # What joblib is told
-        self._backend: dict[str, Any] = {'n_jobs': count or -1}
-        if ray is not None:
-            self._backend |= {'backend': 'ray'}
-        elif by_device:
-            self._backend |= {'backend': 'threading'}
-        else:
-            self._backend |= {'backend': 'loky', 'inner_max_num_threads': 1}
+        backend = 'ray' if ray is not None else 'threading' if by_device else 'loky'
+        self._backend: dict[str, Any] = {'n_jobs': count or -1, 'backend': backend}
+        if backend == 'loky':
+            self._backend['inner_max_num_threads'] = 1
         self._pre_dispatch: int | str = '2 * n_jobs'
         self._stack = ExitStack()
 
