@@ -1,30 +1,37 @@
 """Render a paired data set of synthetic portraits: people who do not exist, for the quick start.
 
-OUTPUT/{train,val}/{sharp,blurry}/NNNN.png.  The same seed gives the same pictures, whatever the number of workers.
+OUTPUT/{train,val}/{sharp,blurry}/NNNN.png.  The same seed gives the same pictures, whatever the number of workers.  A
+JSON file with the settings is written last, so a folder that has it is complete.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import _path  # noqa: F401
 from gpen.commands._arguments import within
 from gpen.commands._run import run_command
+from gpen.errors import UserError
 from gpen.utils.cpu import count_cpus
 
 if TYPE_CHECKING:
-    from paired_set import Image
+    import numpy as np
+
+Task = tuple[str, int]  # split and index
 
 # Counts up whenever the pictures change, so that a folder of older ones is not taken for current.
 RENDERER_VERSION = 1
 MANIFEST = 'portraits.json'
+KINDS = ('sharp', 'blurry')  # folders of GT and LQ images
 _SPLIT_IDS = {'train': 0, 'val': 1}
 
 
@@ -43,26 +50,60 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-def render_pair(seed: int, size: int, task: tuple[str, int]) -> tuple[Image, Image]:
-    """Return a portrait and its degraded version (size x size x 3, float32, RGB, [-1, 1]) of ``task``: split, index."""
+def image_path(folder: Path, task: Task, kind: str) -> Path:
+    """Return where an image of the data set goes."""
+    split, index = task
+    return folder / split / kind / f'{index:04d}.png'
+
+
+def is_complete(folder: Path, tasks: Sequence[Task], settings: dict[str, Any]) -> bool:
+    """Return whether exactly this data set is there already.
+
+    Raises:
+        UserError: the folder holds something else that must not be mixed with it.
+    """
+    manifest = folder / MANIFEST
+    advice = 'Choose another --output, or delete that folder.'
+    if manifest.is_file() and _read_manifest(manifest) != settings:
+        raise UserError(f'{folder} holds a data set that was made with other settings. {advice}')
+
+    # A killed run leaves temporary files, whose names start with a dot.
+    expected = {image_path(folder, task, kind) for task in tasks for kind in KINDS}
+    present = {path for split in _SPLIT_IDS for kind in KINDS for path in (folder / split / kind).glob('[!.]*')}
+    others = sorted(present - expected)
+    if others:
+        raise UserError(f'{folder} holds files that do not belong to this data set, such as {others[0]}. {advice}')
+    return manifest.is_file() and expected <= present
+
+
+def _read_manifest(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return None
+
+
+def render_pair(seed: int, size: int, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Return a portrait and its degraded version (size x size x 3, float32, RGB, [-1, 1])."""
     from gpen.data.degradations import build_degradation
     from gpen.utils.seeds import derive_generator
     from portraits.render import render_portrait
 
     split, index = task
-    sharp = render_portrait(derive_generator(seed, 'portrait', _SPLIT_IDS[split], index), size)
+    gt = render_portrait(derive_generator(seed, 'portrait', _SPLIT_IDS[split], index), size)
     degrade = build_degradation({'type': 'simple'})
-    return sharp, degrade(sharp, derive_generator(seed, 'degrade', _SPLIT_IDS[split], index))
+    return gt, degrade(gt, derive_generator(seed, 'degrade', _SPLIT_IDS[split], index))
 
 
 def render_pairs(
-    seed: int, size: int, tasks: Sequence[tuple[str, int]], workers: int
-) -> Iterator[tuple[tuple[str, int], tuple[Image, Image]]]:
+    seed: int, size: int, tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[Task, tuple[np.ndarray, np.ndarray]]]:
     """Yield each task with its pair, in order, rendered by ``workers`` processes."""
     render = partial(render_pair, seed, size)
     if workers == 0:
         yield from ((task, render(task)) for task in tasks)
         return
+
     # Spawned processes start the same way on every system, and do not inherit OpenCV's threads.
     pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context('spawn'), _use_one_thread)
     try:
@@ -84,24 +125,28 @@ def make_portraits(args: argparse.Namespace) -> int:
     """Render the data set unless it is there; return the exit status."""
     from tqdm import tqdm
 
-    from gpen.utils.files import resolve_path
-    from paired_set import PairedSet
+    from gpen.data.image_io import write_image
+    from gpen.preparation.pairs import measure_psnr
+    from gpen.utils.files import resolve_path, write_text
 
     counts = {'train': args.train, 'val': args.val}
     folder = Path(resolve_path(args.output))
     settings = {'renderer': RENDERER_VERSION, 'seed': args.seed, 'size': args.size, **counts}
-    names = {split: [f'{index:04d}' for index in range(count)] for split, count in counts.items()}
-    paired = PairedSet(folder, MANIFEST, settings, names)
-    if paired.is_complete():
+    tasks = [(split, index) for split, count in counts.items() for index in range(count)]
+    if is_complete(folder, tasks, settings):
         print(f'{args.train} + {args.val} portraits of {args.size} x {args.size} are already there: {folder}')
         return 0
-    tasks = [(split, index) for split, count in counts.items() for index in range(count)]
+
+    psnr: dict[str, list[float]] = {split: [] for split in counts}
     pairs = render_pairs(args.seed, args.size, tasks, args.workers)
-    for (split, index), (sharp, blurry) in tqdm(pairs, 'portraits', len(tasks), unit='pair', disable=None):
-        paired.write(split, f'{index:04d}', sharp, blurry)
-    paired.finish()
-    for split, count in counts.items():
-        print(f'{split}: {count} pairs, mean PSNR of the blurry ones {paired.mean_psnr(split):.2f} dB')
+    for task, (gt, lq) in tqdm(pairs, 'portraits', len(tasks), unit='pair', disable=None):
+        for kind, image in zip(KINDS, (gt, lq), strict=True):
+            write_image(image_path(folder, task, kind), image)
+        psnr[task[0]].append(measure_psnr(lq, gt))
+    write_text(folder / MANIFEST, json.dumps(settings, indent=2) + '\n')
+
+    for split, values in psnr.items():
+        print(f'{split}: {len(values)} pairs, mean PSNR of the blurry ones {fmean(values):.2f} dB')
     print(f'Written to {folder}')
     return 0
 

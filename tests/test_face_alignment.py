@@ -74,7 +74,7 @@ def test_landmarks_land_where_the_formula_says(angle: float, scale: float, size:
     aligned = align_face(image, points if landmarks == '5' else to_68(points), size)
     # The square's centre is (0, -11) of FACE, and its left and top edges are the image's.
     expected = (FACE + np.array([80, 91])) * size / 160 - 0.5
-    assert aligned.to_face(points) == pytest.approx(expected, abs=1e-6)
+    assert cv2.transform(points[None], aligned.matrix)[0] == pytest.approx(expected, abs=1e-6)
     assert np.abs(find_dots(aligned.image, expected, round(12 * size / 160)) - expected).max() < 0.2
     assert aligned.scale == pytest.approx(ratio)
     assert aligned.image.shape == (size, size, 3)

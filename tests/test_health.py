@@ -15,11 +15,10 @@ from gpen.health.measures import EmaGain, Variety
 from gpen.health.rules import RULES, Rule
 from gpen.health.watch import CALM_CHECKS, Finding, Health
 from gpen.options import Options
-from gpen.training.schedule import LearningRates
+from health_options import EVERY, TOTAL, options_of, rates_of
 
 Shape = Callable[[float], float]
 """A number by the share of the run that is done, 0 to 1."""
-TOTAL, EVERY = 5000, 50
 CHANCE = math.log(2)
 
 HEALTHY: dict[str, Shape] = {
@@ -36,24 +35,6 @@ HEALTHY: dict[str, Shape] = {
     'val/ema_gain': lambda t: 0.1 - 0.4 * math.exp(-t / 0.02),
 }
 NOISE = {'val/psnr': 0.002, 'val/variety': 0.01, 'val/ema_gain': 0.3, 'D_acc_real': 0.05, 'D_acc_fake': 0.05}
-
-
-def options_of(**train: Any) -> Options:
-    """Options of a run of 5000 iterations and a validation after every 100."""
-    common = {
-        **{'total_iter': TOTAL, 'optim_g': {'lr': 8e-3}, 'optim_d': {'lr': 2e-3}, 'pixel_opt': {'type': 'L1Loss'}},
-        **{'gan_opt': {'type': 'GANLoss', 'loss_weight': 0.005}, 'use_grad_norm': True, 'grad_norm_clip': 1.0},
-        'scheduler': {'type': 'CosineAnnealingLR', 'T_max': TOTAL, 'eta_min': 1e-5},
-    }
-    blocks = {'network_g': {'type': 'GPEN', 'size': 16}, 'network_d': {'type': 'GPENDiscriminator', 'size': 16}}
-    logger = {'print_freq': EVERY}
-    return Options.model_validate(
-        {'name': 'health', 'datasets': {}, **blocks, 'train': {**common, **train}, 'logger': logger}
-    )
-
-
-def rates_of(options: Options) -> Callable[[int], dict[str, float]]:
-    return LearningRates(options, iterations_per_epoch=100).at
 
 
 def records_of(options: Options, seed: int = 0, **changes: Shape) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,7 @@ from gpen.errors import UserError
 from gpen.faces.detection import build_detector
 from gpen.restoration.background import Enlarger
 from gpen.restoration.base import Restorer
-from gpen.restoration.folder import Report, plan_targets, restore_faces, restore_photographs
+from gpen.restoration.folder import Outcome, plan_targets, restore_faces, restore_photographs
 from gpen.restoration.photograph import PhotographRestorer, is_grey
 from photographs import DotDetector, draw_photo, save
 
@@ -114,7 +114,7 @@ def test_values_that_are_no_numbers_are_an_error_that_says_what_to_try() -> None
         build(lambda lq: lq * torch.nan).restore([photo()])
 
 
-def run_folder(folder: Path, restorer: PhotographRestorer, output: Path, **settings: object) -> Report:
+def run_folder(folder: Path, restorer: PhotographRestorer, output: Path, **settings: object) -> Outcome:
     suffix = str(settings.pop('suffix', '.png'))
     return restore_photographs(restorer, plan_targets(folder, output, suffix), **settings)  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ from conftest import write_options
 from gpen.archs import build_network
 from gpen.data.loader import build_dataset
 from gpen.errors import UserError
-from gpen.evaluation.validation import make_grid, validate
+from gpen.evaluation.validation import arrange_in_grid, validate
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.metrics import SetMetric
 from gpen.models import build_model
@@ -217,9 +217,9 @@ def test_validation_makes_as_many_faces_as_there_are_images_of_the_same_noise_ea
 
 def test_a_grid_is_about_square() -> None:
     images = [torch.full((3, 2, 2), n, dtype=torch.uint8) for n in range(1, 6)]
-    grid = make_grid(images)
+    grid = arrange_in_grid(images)
     assert grid[0, ::2, ::2].tolist() == [[1, 2, 3], [4, 5, 0]]
-    assert make_grid(images[:1]).shape == (3, 2, 2)
+    assert arrange_in_grid(images[:1]).shape == (3, 2, 2)
 
 
 def test_without_a_metric_there_is_no_early_stopping(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from conftest import ROOT, tiny_options, write_options, write_pairs
@@ -31,6 +33,7 @@ PAGES = [
 ]
 FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r'\]\(([^)]+)\)')
+EXAMPLE = re.compile(r'`(my_project/\w+\.py)`.*?```python\n(.*?)```', re.DOTALL)
 HAN = r'[\u4e00-\u9fff]'
 OURS = re.compile(r'(?:codes|scripts|options|tests|gpen|\.github|\.ci)/[\w./-]*|[\w.]+\.(?:md|toml|txt)')
 MADE_BY_USERS = {'options/my_faces.yml', 'experiments/NAME/options.yml'}
@@ -108,15 +111,19 @@ def test_every_option_file_and_setting_in_a_command_is_known(page: str, monkeypa
 
 
 def find_yaml() -> Iterator[Any]:
-    for page in PAGES[:-2]:
+    for page in PAGES:
         for number, code in enumerate(read_blocks(page, 'yaml')):
             yield pytest.param(code, id=f'{page}-{number}')
 
 
-@pytest.mark.parametrize('code', find_yaml())
-def test_every_yaml_block_is_accepted_by_the_options_checker(code: str, tiny_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('code', list(find_yaml()))
+def test_every_yaml_block_is_accepted_by_the_options_checker(
+    code: str, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gpen.options import parse_options
 
+    write_examples(tmp_path)
+    monkeypatch.chdir(tmp_path)
     options = yaml.safe_load(code)
     base = options.get('_base_', 'quickstart.yml').removeprefix('train/')
     options = {'name': 'shown', **options, '_base_': str(ROOT / 'options' / 'train' / base)}
@@ -195,6 +202,43 @@ def test_the_page_of_scripts_has_a_section_for_each() -> None:
     helpers = {'_path.py', '_env.sh', 'paired_set.py'}
     linked = set(re.findall(r'^\| \[([\w.]+)\]', read('scripts/README.md'), re.MULTILINE))
     assert linked == here - helpers | {'train.py', 'test.py', 'restore.py'}
+
+
+def write_examples(folder: Path) -> list[str]:
+    """Write the components that the page of the code shows, as a user would; return their files."""
+    examples = dict(EXAMPLE.findall(read('codes/README.md')))
+    for name, code in examples.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(code, encoding='utf-8')
+    return list(examples)
+
+
+def test_components_from_outside_the_package_can_be_trained_as_the_page_says(tiny_data: Path, tmp_path: Path) -> None:
+    assert len(write_examples(tmp_path)) == 5
+    (recipe,) = read_blocks('codes/README.md', 'yaml')
+    shown = yaml.safe_load(recipe)
+    options = tiny_options(tiny_data, tmp_path)
+    options['network_g'] = {**shown['network_g'], 'size': 16, 'channels': 4}
+    options['train']['losses'] = shown['train']['losses']
+    train, val = shown['datasets']['train'], shown['datasets']['val']
+    options['datasets']['train'] = {**train, 'folder': str(tiny_data / 'train' / 'sharp'), 'size': 16}
+    options['datasets']['val'] = {**val, 'dataroot_gt': str(tiny_data / 'val' / 'sharp')}
+    options['val'] |= {'metrics': {'psnr': {'type': 'calculate_psnr'}, **shown['val']['metrics']}}
+
+    option_file = write_options(tmp_path / 'own.yml', options)
+    command = [sys.executable, str(ROOT / 'codes' / 'train.py'), '-opt', str(option_file)]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ''}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+    folder = tmp_path / 'experiments' / 'tiny'
+    metrics = (folder / 'metrics.jsonl').read_text()
+    assert 'G_loss_edges' in metrics
+    assert 'val/edges' in metrics
+    run = json.loads((folder / 'run.json').read_text())
+    assert run['metrics']['edges']['higher_is_better'] is False
+    weights = torch.load(folder / 'models' / 'net_g_best.pth', weights_only=True)
+    assert weights['params_ema']['layers.0.weight'].shape == (4, 3, 3, 3)
 
 
 def test_the_degradation_that_is_shown_degrades(tmp_path: Path) -> None:

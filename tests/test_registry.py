@@ -85,4 +85,4 @@ def test_an_unknown_name_lists_what_exists_and_the_nearest(things: Registry) -> 
 def test_our_networks_and_losses_are_found() -> None:
     assert {'GPEN', 'GPENDiscriminator'} <= set(ARCH_REGISTRY.definitions)
     assert LOSS_REGISTRY.definitions['GANLoss'].role == 'adversarial'
-    assert LOSS_REGISTRY.definitions['L1Loss'].inputs == ('restored', 'target')
+    assert LOSS_REGISTRY.definitions['L1Loss'].inputs == ('restored', 'gt')

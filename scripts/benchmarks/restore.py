@@ -28,7 +28,7 @@ from benchmarks.tables import format_table, write_json
 from gpen.archs.gpen import GPEN
 from gpen.restoration.base import Restorer
 from gpen.restoration.export import describe_network
-from gpen.restoration.export_onnx import Difference, write_onnx
+from gpen.restoration.export_onnx import write_onnx
 from gpen.restoration.loading import load_restorer
 from gpen.utils.device import choose_device, explain_out_of_memory
 from gpen.utils.seeds import derive_generator
@@ -161,13 +161,13 @@ def _write_random(folder: Path, args: argparse.Namespace) -> Path:
     return path
 
 
-def _describe(machine: dict[str, Any], settings: dict[str, Any], differences: Sequence[Difference]) -> str:
-    """Return a description of machine and method."""
+def _describe(machine: dict[str, Any], settings: dict[str, Any], differences: Mapping[str, float]) -> str:
+    """Return on what and how it was measured."""
     return '\n'.join(
         [
             format_machine(machine),
             f'{settings["network"]}, {settings["model"] or "random weights"}; {settings["threads"]} threads, in turns, '
             f'median of {settings["rounds"]} rounds, the clock on the wall.',
-            f'Largest difference in 1/255: {max(difference.largest for difference in differences):.2g}.',
+            f'Largest difference in 1/255: {max(differences.values()):.2g}.',
         ]
     )

@@ -1,4 +1,4 @@
-"""What all parts of a portrait are drawn with: the pose, soft shapes, strokes, noise and shading.
+"""What everything in a portrait is drawn with: the pose, soft shapes, strokes, noise and shading.
 
 Positions are in *face units*: the picture is 1 wide and 1 high, x to the right, y down, and in a frontal portrait
 without jitter the eyes lie at (0.375, 0.475) and (0.625, 0.475) and the mouth at (0.5, 0.74), as in FFHQ.  All is drawn
@@ -80,6 +80,16 @@ def ribbon(points: Array, widths: Sequence[float] | Array) -> Array:
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-9)
     offset = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * (np.asarray(widths, np.float32)[:, None] / 2)
     return np.concatenate([points + offset, (points - offset)[::-1]]).astype(np.float32)
+
+
+def symmetric(half: Array) -> Array:
+    """Return the closed outline of which ``half`` is the right half (N x 2: distance from the middle, y)."""
+    return np.concatenate([half * (1, 1) + (0.5, 0), half[::-1] * (-1, 1) + (0.5, 0)]).astype(np.float32)
+
+
+def beside(points: Sequence[Sequence[float]], side: int) -> Array:
+    """Return points (distance from the middle, y) on the left (-1) or the right (1) of the face, N x 2."""
+    return np.array([(0.5 + side * distance, y) for distance, y in points])
 
 
 def split_off(generator: np.random.Generator) -> np.random.Generator:
@@ -200,6 +210,10 @@ class Canvas:
         cv2.fillPoly(mask, [self.to_pixels(np.asarray(points, np.float32))], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         return self.soften(mask.astype(np.float32) / 255, blur)
 
+    def band(self, first: Array, second: Array, blur: float = 0.0) -> Array:
+        """Return the mask of what lies between two curves that run in the same direction."""
+        return self.fill(np.concatenate([first, second[::-1]]), blur)
+
     def strokes(self, target: NDArray[np.uint8], lines: Sequence[Array] | Array, width: float, value: int) -> None:
         """Draw open polylines of one width (face units) and one value (0 to 255) into ``target`` in place."""
         thickness = max(1, round(width * self.pixels))
@@ -226,13 +240,13 @@ class Canvas:
         window = slice(top, low), slice(left, right)
         if left == right or top == low:
             return hill
+
         along, across = self.x[window] - np.float32(x), self.y[window] - np.float32(y)
         if angle:
             cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
             along, across = cos * along + sin * across, cos * across - sin * along
-        hill[window] = cv2.exp(
-            np.float32(-0.5) * ((along / np.float32(width)) ** 2 + (across / np.float32(height)) ** 2)
-        )
+        distance = (along / np.float32(width)) ** 2 + (across / np.float32(height)) ** 2
+        hill[window] = cv2.exp(np.float32(-0.5) * distance)
         return hill
 
     def pair(self, x: float, y: float, width: float, height: float, angle: float = 0.0) -> Array:
@@ -272,6 +286,7 @@ class Light:
         tint = np.array([1 + warmth, 1.0, 1 - warmth], np.float32)
         fill = generator.uniform(0.28, 0.55)
         rim = generator.uniform(0.2, 0.7) if generator.random() < 0.35 else 0.0
+
         return cls(
             direction=(
                 float(np.sin(azimuth) * np.cos(elevation)),
@@ -313,6 +328,7 @@ def shade(
         sharpness: exponent of the highlight.
         wrap: how far light creeps round the edge, per colour; more red than blue makes skin look alive.
     """
+    # How directly each pixel faces the light, mirrors it to the viewer, and shows its edge to the rim light.
     n_x, n_y, n_z = normals(height, height.shape[0])
     l_x, l_y, l_z = light.direction
     facing = l_x * n_x + l_y * n_y + l_z * n_z
@@ -321,6 +337,7 @@ def shade(
     highlight = np.maximum(half[0] * n_x + half[1] * n_y + half[2] * n_z, 0) ** np.float32(sharpness)
     from_above = 0.82 - 0.28 * n_y
     rim = np.maximum(light.rim_side * n_x - 0.35, 0) * (1 - n_z) * 1.6
+
     shaded = np.empty_like(albedo)
     for channel in range(3):
         diffuse = np.maximum(facing + wrap[channel], 0) / (1 + wrap[channel])

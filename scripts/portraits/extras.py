@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, shade, spline, split_off
+from portraits.canvas import Array, Canvas, Light, linear, mix, shade, spline, split_off, symmetric
 from portraits.person import Person, Shape
 
 _FRAMES = ((24, 22, 24), (70, 44, 30), (120, 80, 50), (150, 150, 156), (180, 146, 84), (110, 34, 44), (40, 60, 100))
@@ -30,6 +30,7 @@ class Beard:
 
     def region(self, canvas: Canvas, shape: Shape, mouth_y: float, mouth_width: float) -> Array:
         """Return the mask of the skin that the beard grows on."""
+        # Right half of the outline, from the upper lip to the chin.
         tip = shape.nose_y
         upper = [(0.0, tip + 0.050), (0.035, tip + 0.046), (0.075, mouth_y - 0.030), (0.105, mouth_y - 0.006)]
         if self.kind == 'moustache':
@@ -41,9 +42,8 @@ class Beard:
             rim = shape.outline[shape.outline[:, 1] > 0.50] * (1 + 0.5 * self.length, 1) + (0.002, 0)
             rim[:, 1] += self.length * np.clip((rim[:, 1] - 0.6) / 0.3, 0, 1)
             right = [*upper, (0.145, mouth_y - 0.022), (0.190, 0.635), (0.214, 0.560), (0.220, 0.49), *map(tuple, rim)]
-        points = np.array(right, np.float32)
-        outline = np.concatenate([points * (1, 1) + (0.5, 0), points[::-1] * (-1, 1) + (0.5, 0)])
-        mask = canvas.fill(outline, 0.007)
+        mask = canvas.fill(symmetric(np.array(right, np.float32)), 0.007)
+
         lips = np.array([(np.cos(a), np.sin(a)) for a in np.linspace(0, 2 * np.pi, 30)])
         hole = canvas.fill(lips * (mouth_width * 0.98, 0.030) + (0.5, mouth_y + 0.004), 0.004)
         return mask * (1 - hole)
@@ -69,6 +69,8 @@ class Beard:
         """Paint the hairs of a grown beard over the lit face."""
         if self.kind == 'shadow':
             return picture
+
+        # Hairs grow where the beard is, away from the middle of the face and down.
         generator = split_off(generator)
         mask, tone = np.zeros(region.shape, np.uint8), np.full(region.shape, 96, np.uint8)
         places = generator.uniform((0.24, 0.48), (0.76, 1.0), (3400, 2)).astype(np.float32)
@@ -79,12 +81,15 @@ class Beard:
         aim += generator.normal(0, 0.22, aim.shape)
         steps = (0.010 + 0.5 * self.length) * generator.uniform(0.6, 1.2, (len(places), 1)) * aim
         lines = np.stack([places - 0.4 * steps, places + 0.6 * steps], axis=1)
+
+        # Draw them in eight layers, in each from dark to bright.
         tones = (generator.normal(110, 32, len(places)) / 22).astype(int).clip(2, 11)
-        for part in np.array_split(np.arange(len(places)), 8):
-            for level in np.unique(tones[part]):
-                group = lines[part[tones[part] == level]]
+        for layer in np.array_split(np.arange(len(places)), 8):
+            for level in np.unique(tones[layer]):
+                group = lines[layer[tones[layer] == level]]
                 canvas.strokes(tone, group, 0.0034, int(level) * 22)
                 canvas.strokes(mask, group, 0.0030, 255)
+
         alpha = np.maximum(0.8 * region, 0.85 * mask.astype(np.float32) / 255) * self.density
         level = tone.astype(np.float32) / 110
         albedo = person.body_hair * 0.85 * (0.18 + 0.82 * level**1.6)[..., None]
@@ -110,6 +115,7 @@ class Glasses:
         """Draw glasses for about a fifth of the people, more when old."""
         if generator.random() > 0.15 + 0.2 * person.age:
             return None
+
         index = int(generator.integers(len(_FRAMES)))
         is_metal = index in (3, 4)
         return cls(
@@ -144,18 +150,21 @@ class Glasses:
 
     def draw(self, canvas: Canvas, picture: Array, shape: Shape, light: Light) -> Array:
         """Paint the shadow on the face, the lenses' sheen and the frame."""
+        # Strokes of the frame, and of its shadow.
         lines = self._lines(shape)
         shadow, frame = np.zeros_like(canvas.x), np.zeros_like(canvas.x)
         fall = np.array([-0.012 * light.direction[0], 0.011], np.float32)
         for line, width in lines:
             shadow = np.maximum(shadow, canvas.line(line + fall, width))
             frame = np.maximum(frame, canvas.line(line, width))
+
         picture = picture * (1 - 0.38 * canvas.soften(shadow, 0.004))[..., None]
         for side in (-1, 1):
             lens = canvas.fill(self._lens(side))
             x = 0.5 + side * 0.130
             streak = np.clip(1 - np.abs((canvas.x - x) * 0.8 + (canvas.y - 0.45) + 0.01) / 0.02, 0, 1)
             picture = mix(picture, 0.75 * light.key, (0.05 + self.tint * streak) * lens)
+
         height = 0.012 * canvas.soften(frame, 0.002)
         albedo = canvas.plain(self.color)
         gloss = 0.7 if self.is_metal else 0.22

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon, spline
+from portraits.canvas import Array, Canvas, Light, beside, linear, mix, ribbon, spline
 from portraits.person import Person
 
 EYE_X, EYE_Y = 0.125, 0.475
@@ -63,9 +63,9 @@ class Eyes:
         )
 
 
-def lid_curves(eyes: Eyes, side: int, count: int = 28) -> tuple[Array, Array]:
-    """Return the upper and the lower lid (count x 2) from the inner to the outer corner; ``side`` is -1 or 1."""
-    u = np.linspace(-1, 1, count)
+def lid_curves(eyes: Eyes, side: int) -> tuple[Array, Array]:
+    """Return the upper and the lower lid (28 x 2 each) from the inner to the outer corner; ``side`` is -1 or 1."""
+    u = np.linspace(-1, 1, 28)
     base = EYE_Y + 0.004 - eyes.tilt * u
     # The upper lid is highest a little towards the nose, the lower one lowest towards the outside.
     arch = (1 - np.abs(u) ** 2.3) ** 0.85
@@ -82,11 +82,8 @@ def paint_lids(canvas: Canvas, albedo: Array, person: Person, eyes: Eyes) -> Arr
         upper, lower = lid_curves(eyes, side)
         if eyes.shadow is not None:
             band = ribbon(upper - (0, 0.010), np.linspace(0.016, 0.034, len(upper)))
-            albedo = mix(
-                albedo,
-                0.5 * eyes.shadow + 0.5 * person.skin * eyes.shadow / eyes.shadow.max(),
-                0.62 * canvas.fill(band, 0.007),
-            )
+            color = 0.5 * eyes.shadow + 0.5 * person.skin * eyes.shadow / eyes.shadow.max()
+            albedo = mix(albedo, color, 0.62 * canvas.fill(band, 0.007))
         if eyes.crease:
             fold = upper[2:-1] - (0, eyes.crease)
             albedo = mix(albedo, dark, 0.62 * canvas.fill(ribbon(fold, 0.0055 * _taper(len(fold))), 0.0018))
@@ -102,7 +99,7 @@ def draw_eyes(
     for side in (-1, 1):
         upper, lower = lid_curves(eyes, side)
         part, window = canvas.around(0.5 + side * EYE_X, EYE_Y, 0.12)
-        mask = part.fill(np.concatenate([upper, lower[::-1]]), 0.0008)
+        mask = part.band(upper, lower, 0.0008)
         eye = mix(picture[window], _eyeball(part, person, eyes, light, side, upper), mask)
         picture[window] = _lashes(part, eye, person, eyes, side, generator)
     return picture
@@ -110,12 +107,15 @@ def draw_eyes(
 
 def _eyeball(canvas: Canvas, person: Person, eyes: Eyes, light: Light, side: int, upper: Array) -> Array:
     """White, iris, pupil, the lid's shadow and the lights' reflections."""
+    # The white, reddish at the inner corner.
     x0, y0 = 0.5 + side * EYE_X, EYE_Y
     white = linear((232 - 14 * person.age, 224 - 16 * person.age, 216 - 20 * person.age))
     bulge = canvas.bump(x0, y0, 0.045, 0.030)
     ball = white * (0.48 + 0.52 * bulge)[..., None]
     pink = canvas.bump(x0 - side * eyes.half_width, y0 + 0.004, 0.010, 0.009)
     ball = mix(ball, linear((206, 128, 116)), 0.85 * pink)
+
+    # Iris and pupil, in radii of the iris.
     iris_x, iris_y = x0 + eyes.gaze[0], y0 - 0.0025 + eyes.gaze[1]
     distance = np.hypot(canvas.x - iris_x, canvas.y - iris_y) / IRIS_RADIUS
     edge = 1.6 / (canvas.pixels * IRIS_RADIUS)
@@ -127,24 +127,27 @@ def _eyeball(canvas: Canvas, person: Person, eyes: Eyes, light: Light, side: int
     iris = person.iris * np.maximum(tone, 0.1)[..., None] * 1.25
     ball = mix(ball, iris, disc)
     ball = mix(ball, 0.006, _step(0.43 - distance, edge))
+
+    # Light, the lid's shadow, and two reflections.
     shadow = canvas.fill(ribbon(upper - (0, -0.002), np.full(len(upper), 0.016)), 0.005)
     brightness = 0.80 * light.key * max(light.direction[2], 0.4) + 0.62 * light.ambient
     ball = ball * brightness * (1 - 0.68 * shadow)[..., None]
     spot_x = iris_x + 0.010 * np.clip(1.4 * light.direction[0], -0.8, 0.8)
-    ball = mix(
-        ball, 1.0, 0.96 * _step(1 - np.hypot((canvas.x - spot_x) / 0.0056, (canvas.y - iris_y + 0.0085) / 0.0058), 0.25)
-    )
+    spot = np.hypot((canvas.x - spot_x) / 0.0056, (canvas.y - iris_y + 0.0085) / 0.0058)
+    ball = mix(ball, 1.0, 0.96 * _step(1 - spot, 0.25))
     return mix(ball, 0.8, 0.28 * canvas.bump(2 * iris_x - spot_x, iris_y + 0.010, 0.0045, 0.0035))
 
 
 def _lashes(
     canvas: Canvas, picture: Array, person: Person, eyes: Eyes, side: int, generator: np.random.Generator
 ) -> Array:
+    """Paint the dark edges of both lids, and the lashes of the upper one."""
     upper, lower = lid_curves(eyes, side)
     color = 0.35 * person.body_hair * (0.3 if person.is_hair_grey else 0.6) + linear((24, 16, 14)) * 0.7
     weight = np.linspace(0.45, 1.0, len(upper)) * _taper(len(upper), 0.35)
     picture = mix(picture, color, 0.92 * canvas.fill(ribbon(upper, (0.0048 + 0.0050 * eyes.lashes) * weight), 0.0008))
     picture = mix(picture, color, (0.28 + 0.3 * eyes.lashes) * canvas.fill(ribbon(lower, 0.0040 * weight), 0.0012))
+
     hairs = np.zeros(canvas.shape, np.uint8)
     lines = []
     for u in np.linspace(0.12, 0.99, 22):
@@ -154,6 +157,7 @@ def _lashes(
         tip = root + length * np.array([lean, -0.8])
         bend = root + 0.6 * length * np.array([1.1 * lean, -0.45])
         lines.append(spline([root, bend, tip], 6))
+
     canvas.strokes(hairs, np.stack(lines), 0.0022, 255)
     return mix(picture, color, (0.35 + 0.5 * eyes.lashes) * hairs.astype(np.float32) / 255)
 
@@ -173,7 +177,7 @@ def _brow(
     """Paint one brow hair by hair over a soft ground."""
     y, arch = eyes.brow_y, eyes.brow_arch
     curve = [(0.047, y + 0.010), (0.092, y - 0.35 * arch), (0.143, y - arch), (0.192, y + 0.008)]
-    middle = spline([(0.5 + side * dx, dy) for dx, dy in curve], 30)
+    middle = spline(beside(curve, side), 30)
     width = eyes.brow_width * np.interp(np.linspace(0, 1, 30), [0, 0.12, 0.55, 1], [0.6, 1.0, 0.85, 0.15])
     ground = canvas.fill(ribbon(middle, width * 0.86), 0.0040)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, mix, shade, spline, spline_basis, split_off
+from portraits.canvas import Array, Canvas, Light, mix, shade, spline_basis, split_off
 from portraits.person import Person
 
 _TONE_LEVELS = 14
@@ -84,21 +84,26 @@ class HairLayer:
         self._generator = generator
         self._mask = np.zeros((canvas.pixels, canvas.pixels), np.uint8)
         self._tone = np.full((canvas.pixels, canvas.pixels), 110, np.uint8)
+
         for sheet in sheets:
             self._draw(sheet)
         if sheets and style.curls:
             self._draw_curls(style.curls)
+
         self.mask: Array = canvas.soften(self._mask.astype(np.float32) / 255, 0.0012)
         self.tone: Array = canvas.soften(self._tone.astype(np.float32) / 110, 0.0010)
         if style.parting is not None:
             self.tone = self.tone * (1 - 0.45 * canvas.line(style.parting, 0.006, 0.004))
 
     def _draw(self, sheet: Sheet) -> None:
+        """Draw the strands of a sheet over its ground."""
         self._fill(sheet)
         generator, count = self._generator, sheet.strands
         share = np.sort(generator.random(count))
         basis = spline_basis(len(sheet.rails), _STRAND_POINTS)
         t = np.linspace(0, 1, _STRAND_POINTS)
+
+        # Where each strand crosses each rail; locks pull their strands together towards the tips.
         clump_tone = np.zeros(count)
         own = np.repeat(share[:, None], len(sheet.rails), axis=1)
         if sheet.clumps:
@@ -107,6 +112,8 @@ class HairLayer:
             pull = np.linspace(0, 0.55, len(sheet.rails))
             own += pull * (centers[index] - share)[:, None]
             clump_tone = generator.normal(0, 0.10, sheet.clumps)[index]
+
+        # The strands as curves, then their waves and their roots.
         knots = np.stack([_across(rail, own[:, k]) for k, rail in enumerate(sheet.rails)], axis=1)
         lines = np.einsum('pk,nkc->npc', basis, knots)
         lines += generator.normal(0, sheet.spread, (count, 1, 2)) * np.linspace(0.3, 1, _STRAND_POINTS)[:, None]
@@ -118,6 +125,7 @@ class HairLayer:
         if sheet.soft_roots:
             away = lines[:, :1] - lines[:, 2:3]
             lines += generator.uniform(-0.1, 0.45, (count, 1, 1)) * away * (1 - t)[:, None] ** 3
+
         edge = 1 - 0.22 * np.abs(2 * share - 1) ** 3
         self._strands(lines, sheet.tone * edge * (1 + clump_tone + generator.normal(0, 0.17, count)), generator)
 
@@ -131,6 +139,7 @@ class HairLayer:
             # The ground starts behind the hairline; only single hairs reach it.
             share = np.linspace(0, 1, 24)
             roots = 0.86 * _across(sheet.rails[0], share) + 0.14 * _across(sheet.rails[1], share)
+
         outline = np.concatenate([first, sheet.rails[-1], last[::-1], roots[::-1]])
         ground = self._canvas.fill(outline)
         self._mask = np.maximum(self._mask, (255 * ground).astype(np.uint8))
@@ -167,10 +176,13 @@ def draw_hair(
     """Light one layer of hair and lay it on the picture."""
     if not layer.mask.any():
         return picture
+
+    # Relief: a dome, thicker where the hair is.
     x = (canvas.x - 0.5) / np.float32(0.36)
     y = (canvas.y - 0.45) / np.float32(0.55)
     dome = np.sqrt(np.maximum(1 - x * x - y * y, 0.05)).astype(np.float32)
     height = canvas.soften(0.24 * dome, 0.02) + 0.07 * canvas.soften(layer.mask, 0.022) + 0.004 * layer.tone
+
     tone = layer.tone
     albedo = person.hair * (0.20 + 0.80 * tone**1.6)[..., None]
     shine = (0.055 + 0.16 * person.hair.mean()) * tone**2
@@ -190,8 +202,3 @@ def draw_stubble(
     density = style.stubble_density * (1 - 0.75 * min(float(person.hair.mean()) / 0.4, 1))
     alpha = np.clip(density * region * grain, 0, 0.97)
     return mix(albedo, 0.75 * person.hair + 0.06 * person.skin, alpha)
-
-
-def smooth_rail(points: Sequence[Sequence[float]] | Array, count: int = 24) -> Array:
-    """Return a rail through a few points."""
-    return spline(points, count)

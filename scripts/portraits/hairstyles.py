@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from portraits.canvas import Array
-from portraits.hair import Curls, HairStyle, Sheet, between, smooth_rail
+from portraits.canvas import Array, beside, spline
+from portraits.hair import Curls, HairStyle, Sheet, between
 from portraits.person import Person, Shape
 
 Style = Callable[[np.random.Generator, Shape, Person], HairStyle]
@@ -27,19 +27,19 @@ def hairline(shape: Shape, recede: float = 0.0) -> Array:
         (0.226, 0.500),
     ]
     left = [(-x, y) for x, y in right[:0:-1]]
-    return smooth_rail([(0.5 + x, y) for x, y in left + right], 41)
+    return spline([(0.5 + x, y) for x, y in left + right], 41)
 
 
-def dome(shape: Shape, side: float, top: float, low: float = 0.50, pinched: bool = False) -> Array:
-    """Return the outline of the hair from low on the left over the top to low on the right, N x 2.
+def dome(shape: Shape, side: float, top: float, pinched: bool = False) -> Array:
+    """Return the outline of the hair from the left ear over the top to the right ear, N x 2.
 
     ``side`` and ``top`` are how far the hair stands off the skull there, face units; ``pinched`` hair lies close to
     the head at its lower ends.
     """
-    points = shape.outline[shape.outline[:, 1] <= low]
+    points = shape.outline[shape.outline[:, 1] <= 0.50]
     rise = np.clip((0.45 - points[:, 1]) / (0.45 - shape.top), 0, 1)
     if pinched:
-        side = side * np.clip((low + 0.01 - points[:, 1]) / 0.14, 0, 1) ** 0.7  # type: ignore[assignment]
+        side = side * np.clip((0.51 - points[:, 1]) / 0.14, 0, 1) ** 0.7  # type: ignore[assignment]
     x = points[:, 0] + side * np.sin(np.pi / 2 * np.clip(points[:, 0] / 0.2, 0, 1))
     y = points[:, 1] - top * rise**1.5
     right = np.stack([0.5 + x, y], axis=1)
@@ -92,16 +92,15 @@ def _parted(
         face_side, away_side = _resample(line, along), _resample(crown, along)
         if curtains is not None:
             inner, outer = (np.array([0.5, 0], np.float32) + edge * (sign, 1) for edge in curtains)
-            face_side = smooth_rail(np.concatenate([face_side[:5], inner]), 40)
-            away_side = smooth_rail(np.concatenate([away_side[:5], outer]), 40)
+            face_side = spline(np.concatenate([face_side[:5], inner]), 40)
+            away_side = spline(np.concatenate([away_side[:5], outer]), 40)
         rails = between(_resample(face_side, share), _resample(away_side, share))
         sheets.append(Sheet(rails, strands=330, **options))  # type: ignore[arg-type]
     return sheets, np.stack([_resample(rail, np.array([0.5 + part * 1.4]))[0] for rail in (line, crown)])
 
 
-def short_parted(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
+def short_parted(generator: np.random.Generator, shape: Shape, _person: Person) -> HairStyle:
     """Short with a side parting."""
-    del person
     part = float(generator.choice([-1, 1]) * generator.uniform(0.05, 0.10))
     side, top = generator.uniform(0.014, 0.028), generator.uniform(0.025, 0.055)
     sheets, parting = _parted(shape, part, side, top, None, spread=0.004)
@@ -119,18 +118,17 @@ def _curtains(generator: np.random.Generator, length: float, fullness: float) ->
     return inner, outer
 
 
-def _back(shape: Shape, side: float, top: float, outer: Array, tone: float = 0.55) -> Sheet:
+def _back(shape: Shape, side: float, top: float, outer: Array) -> Sheet:
     """The hair behind head and neck, as wide as the curtains."""
     low = float(outer[-1, 1])
     crown = _resample(dome(shape, side, top), np.linspace(0, 1, 9))
     bottom = np.stack([np.linspace(0.5 - outer[-1, 0], 0.5 + outer[-1, 0], 9), np.full(9, low)], axis=1)
     half = np.stack([np.linspace(0.5 - outer[2, 0], 0.5 + outer[2, 0], 9), np.full(9, outer[2, 1])], axis=1)
-    return Sheet([crown, half.astype(np.float32), bottom.astype(np.float32)], strands=260, tone=tone)
+    return Sheet([crown, half.astype(np.float32), bottom.astype(np.float32)], strands=260, tone=0.55)
 
 
-def long_hair(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
+def long_hair(generator: np.random.Generator, shape: Shape, _person: Person) -> HairStyle:
     """Long, straight or wavy, parted in the middle or at the side."""
-    del person
     side, top = generator.uniform(0.022, 0.05), generator.uniform(0.025, 0.06)
     inner, outer = _curtains(generator, generator.uniform(0.98, 1.12), generator.uniform(0.025, 0.075))
     wave = float(generator.choice([0.0, 0.004, 0.012, 0.018]))
@@ -143,9 +141,8 @@ def long_hair(generator: np.random.Generator, shape: Shape, person: Person) -> H
     return HairStyle(back=[_back(shape, side, top, outer)], front=front, curls=curls, parting=parting)
 
 
-def bob(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
+def bob(generator: np.random.Generator, shape: Shape, _person: Person) -> HairStyle:
     """Chin length, with or without a fringe."""
-    del person
     side, top = generator.uniform(0.024, 0.045), generator.uniform(0.025, 0.05)
     inner, outer = _curtains(generator, generator.uniform(0.74, 0.86), generator.uniform(0.03, 0.06))
     outer[-1, 0] -= generator.uniform(0.02, 0.06)
@@ -161,36 +158,34 @@ def _fringe(generator: np.random.Generator, shape: Shape, low: float) -> Sheet:
     top = shape.top - 0.02
     lean = generator.uniform(-0.03, 0.03)
     arch = generator.uniform(-0.004, 0.014)
-    tips = smooth_rail([(0.288, low + arch), (0.40, low), (0.5, low - 0.004), (0.60, low), (0.712, low + arch)], 31)
+    tips = spline([(0.288, low + arch), (0.40, low), (0.5, low - 0.004), (0.60, low), (0.712, low + arch)], 31)
     tips = tips + np.stack([np.full(31, lean), generator.normal(0, 0.009, 31)], axis=1)
-    crown = smooth_rail([(0.40, top + 0.012), (0.5, top), (0.60, top + 0.012)])
-    middle = smooth_rail([(0.295, 0.235), (0.40, 0.190), (0.5, 0.182), (0.60, 0.190), (0.705, 0.235)])
+    crown = spline([(0.40, top + 0.012), (0.5, top), (0.60, top + 0.012)], 24)
+    middle = spline([(0.295, 0.235), (0.40, 0.190), (0.5, 0.182), (0.60, 0.190), (0.705, 0.235)], 24)
     return Sheet([crown, middle, tips.astype(np.float32)], strands=300, clumps=18, spread=0.005)
 
 
-def fringe_short(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
+def fringe_short(generator: np.random.Generator, shape: Shape, _person: Person) -> HairStyle:
     """Short all round with a fringe."""
-    del person
     side, top = generator.uniform(0.010, 0.022), generator.uniform(0.018, 0.040)
     sheets, _ = _parted(shape, generator.uniform(-0.04, 0.04), side, top, None, spread=0.004)
     return HairStyle(front=[*sheets, _fringe(generator, shape, generator.uniform(0.300, 0.365))])
 
 
-def tied(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
+def tied(generator: np.random.Generator, shape: Shape, _person: Person) -> HairStyle:
     """Combed back into a bun on top or a tail that hangs over one shoulder."""
-    del person
     front = [_swept_sheet(generator, shape, 0.008, generator.uniform(0.012, 0.03), 0.0, spread=0.003)]
     if generator.random() < 0.5:
         x, y, radius = 0.5 + generator.normal(0, 0.03), shape.top - 0.055, generator.uniform(0.075, 0.105)
         turn = np.linspace(np.pi, 2 * np.pi, 12)
         upper = np.stack([x + radius * np.cos(turn), y + 0.8 * radius * np.sin(turn)], 1).astype(np.float32)
         lower = upper * (1, -1) + (0, 2 * y)
-        return HairStyle(
-            back=[Sheet([lower, 0.5 * (upper + lower) + (0, -0.01), upper], strands=140, tone=0.85)], front=front
-        )
+        bun = Sheet([lower, 0.5 * (upper + lower) + (0, -0.01), upper], strands=140, tone=0.85)
+        return HairStyle(back=[bun], front=front)
+
     sign = generator.choice([-1, 1])
-    inner = [(0.5 + sign * dx, y) for dx, y in ((0.10, 0.55), (0.16, 0.75), (0.17, 0.92), (0.13, 1.1))]
-    outer = [(0.5 + sign * dx, y) for dx, y in ((0.20, 0.50), (0.27, 0.72), (0.29, 0.92), (0.25, 1.1))]
+    inner = beside([(0.10, 0.55), (0.16, 0.75), (0.17, 0.92), (0.13, 1.1)], sign)
+    outer = beside([(0.20, 0.50), (0.27, 0.72), (0.29, 0.92), (0.25, 1.1)], sign)
     return HairStyle(back=[Sheet(between(inner, outer), strands=120, tone=0.75, wave=0.004)], front=front)
 
 
@@ -221,14 +216,13 @@ def shaved(generator: np.random.Generator, shape: Shape, person: Person) -> Hair
     return HairStyle(stubble=scalp, stubble_density=float(generator.uniform(0.55, 0.97)))
 
 
-def bald(generator: np.random.Generator, shape: Shape, person: Person) -> HairStyle:
+def bald(generator: np.random.Generator, _shape: Shape, person: Person) -> HairStyle:
     """No hair on top; sometimes a wreath at the sides."""
-    del shape
     if generator.random() < 0.35 + 0.4 * person.age:
         sides = []
         for sign in (-1, 1):
-            inner = [(0.5 + sign * dx, y) for dx, y in ((0.196, 0.31), (0.208, 0.39), (0.224, 0.50))]
-            outer = [(0.5 + sign * dx, y) for dx, y in ((0.225, 0.27), (0.262, 0.37), (0.256, 0.50))]
+            inner = beside([(0.196, 0.31), (0.208, 0.39), (0.224, 0.50)], sign)
+            outer = beside([(0.225, 0.27), (0.262, 0.37), (0.256, 0.50)], sign)
             sides.append(Sheet(between(inner, outer), strands=110, clumps=5, spread=0.006))
         return HairStyle(front=sides)
     return HairStyle()

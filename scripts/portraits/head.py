@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, shade, spline
+from portraits.canvas import Array, Canvas, Light, beside, linear, mix, shade, spline
 from portraits.person import Person, Shape
 
 # Light goes through skin and comes out red: the terminator is warm and soft.
@@ -38,6 +38,7 @@ class SkinMarks:
 
 def relief(canvas: Canvas, shape: Shape, marks: SkinMarks, smile: float) -> Array:
     """Return the height of the face above the picture plane, face units, H x W."""
+    # The head as a whole.
     x, y = canvas.x - np.float32(0.5), canvas.y
     half_width = np.maximum(shape.half_width(y), 0.02)
     across = np.minimum(np.abs(x) / half_width, 1.0)
@@ -45,6 +46,8 @@ def relief(canvas: Canvas, shape: Shape, marks: SkinMarks, smile: float) -> Arra
     down = np.clip(np.where(y < 0.5, (y - 0.50) / 0.5, (y - 0.50) / (shape.chin + 0.012 - 0.50)), -1, 1)
     height = 0.27 * np.sqrt(np.maximum(1 - across**2.3, 0.02)) * np.sqrt(np.maximum(1 - np.abs(down) ** 3.2, 0.03))
     height = canvas.soften(height.astype(np.float32), 0.012)
+
+    # Nose, eye sockets, brows, cheeks, chin and lips.
     height += _nose_relief(canvas, shape)
     pair, bump = canvas.pair, canvas.bump
     height += -0.020 * pair(0.118, 0.470, 0.050, 0.026) + 0.010 * pair(0.125, 0.478, 0.034, 0.018)
@@ -76,16 +79,20 @@ def _folds(canvas: Canvas, shape: Shape, marks: SkinMarks, smile: float) -> Arra
     depth = np.zeros_like(canvas.x)
     laugh = 0.35 * smile + 0.65 * marks.wrinkles
     tip = shape.nose_y
+
+    # From nose to mouth, under and beside the eyes.
     for side in (-1, 1):
         curve = [(0.066, tip - 0.006), (0.086, tip + 0.040), (0.098 + 0.012 * smile, 0.725), (0.096, 0.770)]
-        fold = spline([(0.5 + side * dx, y) for dx, y in curve], 16)
+        fold = spline(beside(curve, side), 16)
         depth += 0.0085 * laugh * canvas.line(fold, 0.012, 0.006)
-        bag = spline([(0.5 + side * dx, y) for dx, y in ((0.072, 0.497), (0.110, 0.519), (0.160, 0.508))], 12)
+        bag = spline(beside([(0.072, 0.497), (0.110, 0.519), (0.160, 0.508)], side), 12)
         depth += (0.0012 + 0.0035 * marks.wrinkles) * canvas.line(bag, 0.007, 0.004)
         if marks.wrinkles > 0.2:
             for lift in (-0.016, 0.0, 0.016):
                 feet = [(0.5 + side * 0.198, 0.474 + 0.4 * lift), (0.5 + side * 0.226, 0.474 + 1.6 * lift)]
                 depth += 0.0026 * marks.wrinkles * canvas.line(np.array(feet), 0.004, 0.002)
+
+    # On the forehead and between the brows.
     if marks.wrinkles > 0.15:
         for row in (0.300, 0.332, 0.364):
             lines = spline([(0.37, row + 0.008), (0.44, row), (0.5, row + 0.004), (0.56, row), (0.63, row + 0.008)], 24)
@@ -97,16 +104,20 @@ def _folds(canvas: Canvas, shape: Shape, marks: SkinMarks, smile: float) -> Arra
 
 def skin_color(canvas: Canvas, generator: np.random.Generator, person: Person, marks: SkinMarks) -> Array:
     """Return the albedo of the face without features, linear, H x W x 3."""
+    # Redder cheeks, nose and chin.
     albedo = canvas.plain(person.skin)
     flush = person.skin * np.array([1.02, 0.66, 0.62], np.float32)
     strength = 0.25 + 0.5 * marks.blush
     albedo = mix(albedo, flush, strength * np.minimum(canvas.pair(0.145, 0.595, 0.052, 0.042), 1))
     albedo = mix(albedo, flush, 0.42 * canvas.bump(0.5, 0.625, 0.036, 0.034))
     albedo = mix(albedo, flush, 0.16 * canvas.bump(0.5, 0.86, 0.06, 0.04))
+
+    # Darker around the eyes.
     shadowed = person.skin * np.array([0.68, 0.58, 0.62], np.float32)
     tired = 0.26 + 0.25 * person.age
     albedo = mix(albedo, shadowed, tired * np.minimum(canvas.pair(0.112, 0.505, 0.040, 0.016), 1))
     albedo = mix(albedo, shadowed, 0.36 * np.minimum(canvas.pair(0.120, 0.448, 0.050, 0.016), 1))
+
     blotches = 0.030 * canvas.noise(generator, 9) + 0.020 * canvas.noise(generator, 28)
     pores = 0.016 * canvas.noise(generator, 90) + 0.014 * canvas.noise(generator, 200)
     albedo = albedo * (1 + (blotches + pores)[..., None] * np.array([0.7, 1.1, 1.2], np.float32))
@@ -116,6 +127,7 @@ def skin_color(canvas: Canvas, generator: np.random.Generator, person: Person, m
 def _spots(canvas: Canvas, generator: np.random.Generator, person: Person, marks: SkinMarks, albedo: Array) -> Array:
     """Freckles over nose and cheeks, moles anywhere."""
     mask = np.zeros(canvas.shape, np.uint8)
+
     if marks.freckles:
         count = int(130 * marks.freckles)
         spots = np.stack([generator.normal(0.5, 0.105, count), generator.normal(0.585, 0.045, count)], axis=1)
@@ -123,9 +135,11 @@ def _spots(canvas: Canvas, generator: np.random.Generator, person: Person, marks
             length = generator.uniform(0.001, 0.004)
             value = int(generator.uniform(60, 190))
             canvas.strokes(mask, [np.array([(x, y), (x + length, y)])], generator.uniform(0.003, 0.0065), value)
+
     for _ in range(marks.moles):
         x, y = 0.5 + generator.uniform(-0.17, 0.17), generator.uniform(0.52, 0.84)
         canvas.strokes(mask, [np.array([(x, y), (x + 0.001, y)])], generator.uniform(0.006, 0.010), 220)
+
     soft = canvas.soften(mask.astype(np.float32) / 255, 0.0012)
     return mix(albedo, person.skin * np.array([0.52, 0.34, 0.26], np.float32), 0.8 * soft)
 
@@ -165,14 +179,15 @@ def draw_neck(
     knots = [(0.96, 0.70), (0.95, 0.84), (1.0, 0.93), (1.28, 1.0), (2.1, 1.06)]
     right = spline([(0.5 + width * factor, y) for factor, y in knots], 24)
     mask = canvas.fill(np.concatenate([right, right[::-1] * (-1, 1) + (1, 0)]), 0.003)
+
     across = np.minimum(np.abs(canvas.x - 0.5) / (width * 1.06), 1)
     height = 0.16 * np.sqrt(np.maximum(1 - across**2, 0.03)).astype(np.float32)
     for side in (-1, 1):
         # The muscle from behind the ear to the pit of the throat.
-        muscle = spline(
-            [(0.5 + side * width * 0.9, 0.84), (0.5 + side * width * 0.55, 0.96), (0.5 + side * 0.02, 1.08)], 12
-        )
+        muscle = spline(beside([(width * 0.9, 0.84), (width * 0.55, 0.96), (0.02, 1.08)], side), 12)
         height += 0.012 * canvas.line(muscle, 0.03, 0.014)
+
+    # The head's shadow, and the skin.
     head = canvas.fill(shape.polygon())
     drop = canvas.soften(canvas.shifted(head, -0.06 * light.direction[0], 0.055), 0.022)
     albedo = person.skin * np.array([0.97, 0.92, 0.92], np.float32)

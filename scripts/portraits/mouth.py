@@ -48,10 +48,12 @@ class Mouth:
             smile = generator.uniform(0.35, 0.75)
         elif mood > 0.36:
             gap = generator.uniform(0.010, 0.034)
+
         full = generator.normal(1 + 0.22 * person.femininity + 0.3 * person.melanin - 0.3 * person.age, 0.12)
         natural = person.skin * np.array([0.86, 0.50, 0.50], np.float32)
         lipstick = person.femininity > 0.5 and generator.random() < 0.45
         stick = linear(_LIPSTICKS[generator.integers(len(_LIPSTICKS))])
+
         return cls(
             y=float(generator.normal(0.737, 0.006) - 0.004 * smile),
             half_width=float(generator.normal(0.086, 0.005) + 0.017 * smile),
@@ -65,9 +67,9 @@ class Mouth:
         )
 
 
-def _curves(mouth: Mouth, count: int = 41) -> tuple[Array, Array, Array, Array]:
-    """Return outer upper edge, inner upper edge, inner lower edge and outer lower edge, each count x 2."""
-    u = np.linspace(-1, 1, count)
+def _curves(mouth: Mouth) -> tuple[Array, Array, Array, Array]:
+    """Return outer upper edge, inner upper edge, inner lower edge and outer lower edge, each 41 x 2."""
+    u = np.linspace(-1, 1, 41)
     x = 0.5 + mouth.half_width * u
     line = mouth.y - 0.017 * mouth.smile * (np.abs(u) ** 1.8 - 0.35)
     open_shape = np.maximum(1 - np.abs(u / 0.90) ** 2.2, 0)
@@ -82,8 +84,8 @@ def _curves(mouth: Mouth, count: int = 41) -> tuple[Array, Array, Array, Array]:
 def lips_relief(canvas: Canvas, mouth: Mouth) -> Array:
     """Return the height that the lips add to the face."""
     outer_upper, inner_upper, inner_lower, outer_lower = _curves(mouth)
-    upper = canvas.fill(np.concatenate([outer_upper, inner_upper[::-1]]), 0.0050)
-    lower = canvas.fill(np.concatenate([inner_lower, outer_lower[::-1]]), 0.0065)
+    upper = canvas.band(outer_upper, inner_upper, 0.0050)
+    lower = canvas.band(inner_lower, outer_lower, 0.0065)
     corners = canvas.pair(mouth.half_width + 0.004, float(inner_upper[0, 1]), 0.010, 0.010)
     return 0.008 * upper + 0.012 * lower - 0.006 * corners
 
@@ -93,8 +95,8 @@ def paint_lips(
 ) -> tuple[Array, Array]:
     """Colour the lips on the unlit skin; return the albedo and the extra gloss (H x W)."""
     outer_upper, inner_upper, inner_lower, outer_lower = _curves(mouth)
-    upper = canvas.fill(np.concatenate([outer_upper, inner_upper[::-1]]), 0.0022)
-    lower = canvas.fill(np.concatenate([inner_lower, outer_lower[::-1]]), 0.0026)
+    upper = canvas.band(outer_upper, inner_upper, 0.0022)
+    lower = canvas.band(inner_lower, outer_lower, 0.0026)
     grooves = 1 + 0.07 * canvas.noise(generator, 110, 14)
     albedo = mix(albedo, mouth.color * 0.80 * grooves[..., None], 0.92 * upper)
     albedo = mix(albedo, mouth.color * 1.06 * grooves[..., None], 0.88 * lower)
@@ -112,13 +114,16 @@ def draw_opening(canvas: Canvas, picture: Array, mouth: Mouth, light: Light) -> 
     weight = np.interp(np.linspace(-1, 1, len(middle)), [-1, -0.7, 0, 0.7, 1], [0.35, 0.9, 1.0, 0.9, 0.35])
     if mouth.gap < 0.004:
         return mix(picture, dark, 0.86 * canvas.fill(ribbon(middle, 0.0055 * weight), 0.0010))
-    opening = canvas.fill(np.concatenate([inner_upper, inner_lower[::-1]]), 0.0010)
+
+    # Tongue, teeth, and the shadow of the upper lip.
+    opening = canvas.band(inner_upper, inner_lower, 0.0010)
     inside = canvas.plain(dark)
     inside = mix(inside, linear((168, 76, 74)) * 0.6, 0.8 * canvas.bump(0.5, mouth.y + 0.72 * mouth.gap, 0.036, 0.008))
     brightness = 0.74 * light.key * max(light.direction[2], 0.45) + 0.5 * light.ambient
     inside = mix(inside, linear((238, 230, 216)) * brightness, 1.0 * _teeth(canvas, mouth, inner_upper))
     lip_shadow = canvas.fill(ribbon(inner_upper, np.full(len(inner_upper), 0.008)), 0.003)
     inside = inside * (1 - 0.55 * lip_shadow)[..., None]
+
     picture = mix(picture, inside, opening)
     return mix(picture, dark, 0.5 * canvas.fill(ribbon(inner_upper, 0.003 * weight), 0.0010))
 
@@ -131,11 +136,13 @@ def _teeth(canvas: Canvas, mouth: Mouth, inner_upper: Array) -> Array:
     inside = np.abs(u) < reach
     top = inner_upper[inside] - (0, 0.004)
     bottom = inner_upper[inside] + np.stack([0 * u[inside], length * (1 - 0.45 * (u[inside] / reach) ** 2)], 1)
-    row = canvas.fill(np.concatenate([top, bottom[::-1]]), 0.0012)
+    row = canvas.band(top, bottom, 0.0012)
+
     gaps = np.zeros(canvas.shape, np.uint8)
     for x in (0.0, 0.0165, 0.0300, 0.0425, 0.053):
         for side in (-1, 1):
             place = 0.5 + side * x
             canvas.strokes(gaps, [np.array([(place, mouth.y - 0.03), (place, mouth.y + 0.03)])], 0.0015, 255)
+
     fade = np.clip(1.08 - (np.abs(canvas.x - 0.5) / (reach * mouth.half_width)) ** 3, 0.15, 1)
     return row * fade * (1 - 0.22 * canvas.soften(gaps.astype(np.float32) / 255, 0.0008))

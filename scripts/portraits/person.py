@@ -1,4 +1,4 @@
-"""Who is portrayed: age, build and colouring, which all parts of the face agree on."""
+"""Who is portrayed: age, build and colouring, which the whole face agrees on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, linear, spline
+from portraits.canvas import Array, linear, spline, symmetric
 
 # sRGB, from the fairest to the darkest.
 _SKIN = np.array(
@@ -37,7 +37,7 @@ _IRIS_DARK = (0.62, 0.33, 0.05, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Person:
-    """The traits that several parts of the drawing need.
+    """The traits that several drawings need.
 
     Attributes:
         femininity, age, melanin: 0 to 1; age 0 is about 18 years, 1 about 80.
@@ -57,16 +57,22 @@ class Person:
     @classmethod
     def sample(cls, generator: np.random.Generator) -> Person:
         """Draw a person."""
+        # Age and build.
         center = 0.2 if generator.random() < 0.5 else 0.8
         femininity = float(np.clip(generator.normal(center, 0.13), 0, 1))
         age = float(generator.random() ** 1.35)
         melanin = float(np.clip(generator.beta(0.95, 1.25), 0, 1))
+
+        # Colours.
         steps = np.arange(len(_SKIN))
         skin = np.array([np.interp(melanin * (len(_SKIN) - 1), steps, _SKIN[:, c]) for c in range(3)])
         undertone = generator.normal(0, 0.02)
         skin = skin * (1 + np.array([0.4 * undertone, -0.3 * undertone, -1.2 * undertone]))
         is_grey = age > 0.55 and generator.random() < (age - 0.4) * 1.5
         hair, body_hair = _hair_colors(generator, melanin, is_grey)
+        odds = _IRIS_DARK if melanin > 0.5 else _IRIS_FAIR
+        iris = linear(_IRIS[generator.choice(len(_IRIS), p=odds)]) * np.float32(generator.uniform(0.8, 1.2))
+
         return cls(
             femininity=femininity,
             age=age,
@@ -74,8 +80,7 @@ class Person:
             skin=linear(np.clip(skin, 0, 250)),
             hair=hair,
             body_hair=body_hair,
-            iris=linear(_IRIS[generator.choice(len(_IRIS), p=_IRIS_DARK if melanin > 0.5 else _IRIS_FAIR)])
-            * np.float32(generator.uniform(0.8, 1.2)),
+            iris=iris,
             is_hair_grey=is_grey,
         )
 
@@ -90,13 +95,15 @@ def _hair_colors(generator: np.random.Generator, melanin: float, is_grey: bool) 
         name = generator.choice(['black', 'dark brown', 'brown'], p=[0.68, 0.24, 0.08])
     else:
         name = generator.choice(_FAIR_HAIR, p=_FAIR_ODDS)
+
     natural = 'dark brown' if str(name) in _DYES else str(name)
     scale = generator.uniform(0.9, 1.1)
     return linear(np.array(_HAIR[str(name)]) * scale), linear(np.array(_HAIR[natural]) * scale)
 
 
-def _round_ends(knots: list[tuple[float, float]], steps: int = 10) -> Array:
+def _round_ends(knots: list[tuple[float, float]]) -> Array:
     """Return the curve through ``knots`` that meets its mirror image without a corner at both ends."""
+    steps = 10  # points between two knots
     mirrored = [(-knots[1][0], knots[1][1]), *knots, (-knots[-2][0], knots[-2][1])]
     return spline(mirrored, steps * (len(mirrored) - 1) + 1)[steps:-steps]
 
@@ -134,6 +141,8 @@ class Shape:
         chin = generator.normal(0.912 + 0.02 * masculine, 0.010)
         top = generator.normal(0.095, 0.008)
         forehead = width * generator.normal(1.0, 0.02)
+
+        # The right half of the skull, from the top to the chin.
         knots = [
             (0.0, top),
             (0.088 * forehead, top + 0.014),
@@ -150,6 +159,7 @@ class Shape:
             (0.050 * chin_width, chin - 0.012),
             (0.0, chin),
         ]
+
         broad = np.clip(person.melanin * 1.6 - 0.7, 0, 1) * generator.random()
         return cls(
             outline=_round_ends(knots),
@@ -176,6 +186,4 @@ class Shape:
 
     def polygon(self) -> Array:
         """Return the closed outline of the head, N x 2."""
-        right = self.outline * (1, 1) + (0.5, 0)
-        left = self.outline[::-1] * (-1, 1) + (0.5, 0)
-        return np.concatenate([right, left]).astype(np.float32)
+        return symmetric(self.outline)

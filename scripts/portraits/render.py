@@ -1,4 +1,4 @@
-"""Puts the parts of a portrait together, from the background to the glasses."""
+"""A whole portrait, from the background to the glasses."""
 
 from __future__ import annotations
 
@@ -29,10 +29,13 @@ def render_portrait(generator: np.random.Generator, size: int) -> Array:
     Returns:
         float32 RGB, size x size x 3, in [-1, 1].
     """
+    # Who it is, and how the picture is taken.
     pose, person, light = Pose.sample(generator), Person.sample(generator), Light.sample(generator)
     canvas = Canvas(size * (4 if size <= _SMALL else 2), pose)
     shape = Shape.sample(generator, person)
     style = sample_style(generator, shape, person)
+
+    # From the back to the front.
     picture = draw_background(canvas, generator)
     back = HairLayer(canvas, generator, style, style.back)
     front = HairLayer(canvas, generator, style, style.front)
@@ -43,6 +46,7 @@ def render_portrait(generator: np.random.Generator, size: int) -> Array:
     picture = head.draw_ears(canvas, picture, person, shape, light)
     picture = _draw_face(canvas, picture, person, shape, light, style, front.mask, generator)
     picture = draw_hair(canvas, picture, front, person, light)
+
     small = cv2.resize(_grade(picture, generator), (size, size), interpolation=cv2.INTER_AREA)
     return (2 * np.clip(small, 0, 1) - 1).astype(np.float32)
 

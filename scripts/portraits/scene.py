@@ -7,27 +7,15 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon, shade, spline
+from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon, shade, spline, symmetric
 from portraits.person import Person
 
 _MUTED = (
-    (196, 200, 204),
-    (150, 162, 172),
-    (104, 118, 130),
-    (190, 176, 160),
-    (120, 110, 104),
-    (226, 222, 214),
-    (70, 78, 88),
-)
+    (196, 200, 204), (150, 162, 172), (104, 118, 130), (190, 176, 160), (120, 110, 104), (226, 222, 214), (70, 78, 88),
+)  # fmt: skip
 _VIVID = (
-    (92, 150, 170),
-    (214, 140, 96),
-    (120, 160, 110),
-    (170, 110, 140),
-    (226, 186, 110),
-    (80, 100, 160),
-    (150, 60, 60),
-)
+    (92, 150, 170), (214, 140, 96), (120, 160, 110), (170, 110, 140), (226, 186, 110), (80, 100, 160), (150, 60, 60),
+)  # fmt: skip
 _GREENS = ((60, 92, 50), (92, 124, 60), (130, 152, 84), (40, 62, 44), (168, 178, 110))
 _CLOTHES = (
     (32, 36, 46), (224, 222, 218), (60, 76, 110), (120, 36, 40), (64, 92, 76), (170, 150, 120), (196, 120, 70),
@@ -35,13 +23,17 @@ _CLOTHES = (
 )  # fmt: skip
 
 
-def _pick(generator: np.random.Generator, palette: tuple[tuple[int, int, int], ...]) -> Array:
+Palette = tuple[tuple[int, int, int], ...]
+
+
+def _pick(generator: np.random.Generator, palette: Palette) -> Array:
     color = np.array(palette[generator.integers(len(palette))], np.float32)
     return linear(np.clip(color * generator.uniform(0.85, 1.12) + generator.normal(0, 6, 3), 4, 250))
 
 
-def _gradient(canvas: Canvas, generator: np.random.Generator, first: Array, second: Array) -> Array:
-    """Two colours that blend across the picture, with a soft glow behind the head."""
+def _gradient(canvas: Canvas, generator: np.random.Generator, *palettes: Palette) -> Array:
+    """Return two colours, one of each palette, that blend across the picture, with a soft glow behind the head."""
+    first, second = (_pick(generator, palette) for palette in palettes)
     angle = generator.uniform(0, 2 * np.pi)
     along = (canvas.screen_x - 0.5) * np.float32(np.cos(angle)) + (canvas.screen_y - 0.5) * np.float32(np.sin(angle))
     picture = first + (second - first) * np.clip(along + 0.5, 0, 1)[..., None]
@@ -52,12 +44,12 @@ def _gradient(canvas: Canvas, generator: np.random.Generator, first: Array, seco
 
 def _studio(canvas: Canvas, generator: np.random.Generator) -> Array:
     palette = _MUTED if generator.random() < 0.65 else _VIVID
-    return _gradient(canvas, generator, _pick(generator, palette), _pick(generator, palette))
+    return _gradient(canvas, generator, palette, palette)
 
 
 def _mottled(canvas: Canvas, generator: np.random.Generator) -> Array:
     """A painted backdrop."""
-    picture = _gradient(canvas, generator, _pick(generator, _MUTED), _pick(generator, _MUTED))
+    picture = _gradient(canvas, generator, _MUTED, _MUTED)
     cloud = 0.14 * canvas.noise(generator, 5) + 0.09 * canvas.noise(generator, 13) + 0.03 * canvas.noise(generator, 70)
     return picture * np.clip(1 + cloud, 0.4, 1.6)[..., None]
 
@@ -65,7 +57,7 @@ def _mottled(canvas: Canvas, generator: np.random.Generator) -> Array:
 def _lights(canvas: Canvas, generator: np.random.Generator) -> Array:
     """Lights far out of focus."""
     dark = generator.random() < 0.6
-    picture = _gradient(canvas, generator, _pick(generator, _VIVID), _pick(generator, _MUTED)) * (0.22 if dark else 0.8)
+    picture = _gradient(canvas, generator, _VIVID, _MUTED) * (0.22 if dark else 0.8)
     for _ in range(generator.integers(14, 34)):
         x, y, radius = generator.uniform(0, 1), generator.uniform(0, 0.9), generator.uniform(0.02, 0.075)
         distance = np.hypot(canvas.screen_x - x, canvas.screen_y - y) / radius
@@ -87,7 +79,7 @@ def _garden(canvas: Canvas, generator: np.random.Generator) -> Array:
 
 def _room(canvas: Canvas, generator: np.random.Generator) -> Array:
     """Frames, shelves or windows out of focus."""
-    picture = _gradient(canvas, generator, _pick(generator, _MUTED), _pick(generator, _MUTED))
+    picture = _gradient(canvas, generator, _MUTED, _MUTED)
     for _ in range(generator.integers(5, 14)):
         left, top = generator.uniform(-0.1, 0.95), generator.uniform(-0.1, 0.9)
         right, low = left + generator.uniform(0.04, 0.35), top + generator.uniform(0.06, 0.5)
@@ -122,6 +114,7 @@ def draw_background(canvas: Canvas, generator: np.random.Generator) -> Array:
 
 def draw_clothes(canvas: Canvas, picture: Array, person: Person, light: Light, generator: np.random.Generator) -> Array:
     """Paint shoulders and one of several necklines over the neck."""
+    # Shoulders and neckline.
     color, second = _pick(generator, _CLOTHES), _pick(generator, _CLOTHES)
     width = 0.165 + 0.035 * (1 - person.femininity)
     shoulder = [(width * 0.98, 0.925), (width * 1.25, 0.955), (0.36, 1.0), (0.56, 1.06), (0.62, 1.25)]
@@ -129,23 +122,15 @@ def draw_clothes(canvas: Canvas, picture: Array, person: Person, light: Light, g
     left = right[::-1] * (-1, 1) + (1, 0)
     kind = str(generator.choice(['round', 'deep', 'shirt', 'roll', 'hood'], p=[0.3, 0.2, 0.22, 0.14, 0.14]))
     low = {'round': 0.985, 'deep': 1.10, 'shirt': 1.06, 'roll': 0.93, 'hood': 1.03}[kind] + generator.normal(0, 0.008)
-    neckline = spline(
-        [
-            left[-1],
-            (0.5 - 0.6 * width, 0.5 * (0.925 + low)),
-            (0.5, low),
-            (0.5 + 0.6 * width, 0.5 * (0.925 + low)),
-            right[0],
-        ],
-        24,
-    )
+    slope = 0.5 * (0.925 + low)
+    neckline = spline([left[-1], (0.5 - 0.6 * width, slope), (0.5, low), (0.5 + 0.6 * width, slope), right[0]], 24)
+
+    # The cloth, with a rolled collar or a trim along the neckline.
     mask = canvas.fill(np.concatenate([right, left, neckline]), 0.0015)
     albedo = _fabric(canvas, generator, color, second)
     height = 0.10 * canvas.soften(mask, 0.03) + 0.004 * canvas.noise(generator, 7)
     if kind == 'roll':
-        band = canvas.fill(
-            [(0.5 - width, 0.86), (0.5 + width, 0.86), (0.5 + width * 1.1, 1.1), (0.5 - width * 1.1, 1.1)], 0.003
-        )
+        band = canvas.fill(symmetric(np.array([(width, 0.86), (width * 1.1, 1.1)])), 0.003)
         band *= np.clip((canvas.y - 0.885 + 0.25 * (canvas.x - 0.5) ** 2) / 0.006, 0, 1)
         mask = np.maximum(mask, band)
         height = height + 0.10 * np.sqrt(np.maximum(1 - ((canvas.x - 0.5) / (1.1 * width)) ** 2, 0.05)) * band
@@ -156,6 +141,7 @@ def draw_clothes(canvas: Canvas, picture: Array, person: Person, light: Light, g
         height = height + (0.012 if kind != 'hood' else 0.035) * canvas.soften(trim, 0.006)
         if generator.random() < 0.35:
             albedo = mix(albedo, second, trim)
+
     shadow = canvas.soften(canvas.shifted(mask, -0.02 * light.direction[0], 0.018), 0.012)
     picture = picture * (1 - 0.35 * shadow * (1 - mask))[..., None]
     picture = mix(picture, shade(albedo, height.astype(np.float32), light, 0.95, 0.02, 8.0), mask)

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     import torch
 
     from gpen.restoration.base import Restorer
-    from gpen.restoration.folder import Progress, Report, Targets
+    from gpen.restoration.folder import Outcome, Progress, Targets
     from gpen.restoration.photograph import PhotographRestorer
 
 SHOWN = 5  # names in a message
+# Options for whole photographs, which --aligned excludes.
 _WHOLE = (
     'only_center',
     'upscale',
@@ -39,6 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         description='Restore every face in photographs and put it back. '
         "The network's size and width are read off its file.",
     )
+    # What is restored, where it goes, and how strongly.
     parser.add_argument('--model', required=True, metavar='FILE', help='weights of a GPEN generator, or an ONNX file')
     parser.add_argument('--input', required=True, metavar='PATH', help='a photograph, or a folder of them')
     parser.add_argument('--output', required=True, metavar='DIR', help='where restored photographs go')
@@ -52,6 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--max_pixels', type=within(int, 1, 10**10), metavar='N', help='larger images are refused (178,956,970)'
     )
     _add_whole(parser.add_argument_group('whole photographs'))
+
     group = parser.add_argument_group('where and how it runs')
     group.add_argument('--batch_size', type=within(int, 1, 1024), default=4, metavar='N', help='faces at a time (4)')
     group.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto')
@@ -62,6 +65,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def _add_whole(group: argparse._ArgumentGroup) -> None:
+    """Add the options that need whole photographs; without a default, so that it shows which were given."""
+    # Which faces, and the background.
     group.add_argument(
         '--only_center', action='store_const', const=True, help='restore only the face nearest to the middle'
     )
@@ -71,6 +76,8 @@ def _add_whole(group: argparse._ArgumentGroup) -> None:
         metavar='FILE',
         help='enlarge with a super-resolution network, such as RealESRGAN_x2plus.pth (needs the package spandrel)',
     )
+
+    # What is put back, and in which colours.
     group.add_argument(
         '--mask',
         choices=('feather', 'parse'),
@@ -79,6 +86,8 @@ def _add_whole(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         '--color', action='store_const', const=True, help='grey photographs may get coloured faces (colourisation)'
     )
+
+    # How faces are found.
     group.add_argument(
         '--detector',
         choices=('auto', 'retinaface', 'mtcnn'),
@@ -103,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = [name for name in _WHOLE if getattr(args, name) is not None]
         if args.aligned and given:
             raise UserError(f'--{given[0]} is for whole photographs and --aligned for cropped faces. Leave one out.')
+
         from gpen.restoration.folder import plan_targets
         from gpen.restoration.loading import load_restorer
         from gpen.utils.device import choose_device, explain_out_of_memory
@@ -112,17 +122,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not wanted:
             print(f'All {len(targets)} results are there: {args.output}')
             return 0
+
         device = choose_device(args.device)
         with explain_out_of_memory(args.batch_size, '--batch_size', 'or --upscale'):
             restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')
             print(f'The network restores {restorer.size} x {restorer.size} faces: {restorer.backend}.')
-            report = _restore(args, restorer, wanted, device)
-        return _tell(args, report, len(targets) - len(wanted))
+            outcome = _restore(args, restorer, wanted, device)
+        return _tell(args, outcome, len(targets) - len(wanted))
 
     return run_command(body)
 
 
-def _restore(args: argparse.Namespace, restorer: Restorer, targets: Targets, device: torch.device) -> Report:
+def _restore(args: argparse.Namespace, restorer: Restorer, targets: Targets, device: torch.device) -> Outcome:
     from tqdm import tqdm
 
     from gpen.data.file_check import MAX_PIXELS
@@ -142,19 +153,22 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
     from gpen.restoration.background import Enlarger, load_enlarger
     from gpen.restoration.photograph import PhotographRestorer, feather_masks
 
+    # The face detector.
     weights = Path(args.weights) if args.weights else None
     name, reason = choose_detector(args.detector or 'auto', weights)
     print(reason)
     detector = build_detector(name, weights, args.min_face or 32, str(device))
+
+    # What is put back, and on which background.
     masks = feather_masks
     if args.mask == 'parse':
         from gpen.faces.parsing import FaceParser
 
         masks = FaceParser(weights, device)
+    enlarger = Enlarger(args.upscale or 1)
     if args.background_model:
         enlarger = load_enlarger(Path(args.background_model), args.upscale, device)
-    else:
-        enlarger = Enlarger(args.upscale or 1)
+
     return PhotographRestorer(
         restorer,
         detector,
@@ -166,20 +180,20 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
     )
 
 
-def _tell(args: argparse.Namespace, report: Report, skipped: int) -> int:
+def _tell(args: argparse.Namespace, outcome: Outcome, skipped: int) -> int:
     """Print what became of the images; return the exit status."""
-    for failure in report.failures:
+    for failure in outcome.failures:
         print(f'Skipped: {failure}', file=sys.stderr)
-    if report.faceless:
-        names = ', '.join(path.name for path in report.faceless[:SHOWN])
-        more = f', ... and {len(report.faceless) - SHOWN} more' if len(report.faceless) > SHOWN else ''
-        print(f'No face was found in {_count(len(report.faceless), "photograph")}, copied as they were: {names}{more}')
+    if outcome.faceless:
+        names = ', '.join(path.name for path in outcome.faceless[:SHOWN])
+        more = f', ... and {len(outcome.faceless) - SHOWN} more' if len(outcome.faceless) > SHOWN else ''
+        print(f'No face was found in {_count(len(outcome.faceless), "photograph")}, copied as they were: {names}{more}')
     if skipped:
         print(f'{_count(skipped, "image")} left out, since the results are there.')
     noun = 'aligned face' if args.aligned else 'face'
-    where = '' if args.aligned else f' in {_count(report.restored, "photograph")}'
-    print(f'{_count(report.faces, noun)} restored{where}: {args.output}')
-    return 0 if report.restored or report.faceless else 2
+    where = '' if args.aligned else f' in {_count(outcome.restored, "photograph")}'
+    print(f'{_count(outcome.faces, noun)} restored{where}: {args.output}')
+    return 0 if outcome.restored or outcome.faceless else 2
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""``gpen-test`` / ``python codes/test.py``: score trained weights on pairs, with the blurry input beside them."""
+"""``gpen-test`` / ``python codes/test.py``: score generators on pairs, with the LQ images for comparison."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def score_and_report(given: Options | ScoringOptions, files: list[str], output: str | None) -> None:
-    """Score, print tables and write results; what is done is on disk after each set."""
+    """Score, print tables and write results; the results so far are on disk after each data set."""
     from tqdm import tqdm
 
     from gpen.evaluation.results import write_results, write_sheets
@@ -61,11 +61,13 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
     from gpen.evaluation.table import format_tables
     from gpen.utils.device import select_device
 
+    # Build everything first, so that mistakes show at once.
     options, models = _choose_models(given, files)
     device, _ = select_device(options.num_gpu)
     scoring = Scoring(options, models, device)
     folder = Path(output) if output else options.experiment_folder / 'results'
-    findings = scoring.describe()
+    scores = scoring.describe()
+
     pictures: list[Path] = []
     with tqdm(total=scoring.total, unit='image', disable=None) as bar:
 
@@ -74,19 +76,20 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
             bar.update(count)
 
         for scored in scoring.run(progress):
-            pictures += write_sheets(scored, folder, findings.is_single)
-            findings.sets.append(replace(scored, sheets={}))
-            write_results(findings, folder)
+            pictures += write_sheets(scored, folder, scores.is_single)
+            scores.sets.append(replace(scored, sheets={}))
+            write_results(scores, folder)
+
     for name, path in models.items():
         print(f'Weights: {path}' if len(models) == 1 else f'Weights of {name}: {path}')
-    print(f'\n{format_tables(findings)}\n')
+    print(f'\n{format_tables(scores)}\n')
     print(f'Numbers: {folder / "results.json"}, {folder / "results.csv"}')
     for picture in pictures:
         print(f'Picture (input | restored | sharp): {picture}')
 
 
 def _choose_models(given: Options | ScoringOptions, files: list[str]) -> tuple[ScoringOptions, dict[str, Path]]:
-    """Return the options of the scoring run and the files to score: those of the command line, else the options'."""
+    """Return the options of the scoring run, and the files to score: those of the command line or of the options."""
     from gpen.evaluation.models import find_run_weights, name_models
     from gpen.options import ScoringOptions, to_scoring_options
     from gpen.utils.files import resolve_path

@@ -1,1 +1,1 @@
-"""Scoring of what was trained, against sharp images."""
+"""Validation and scoring of generators against GT images; imported by training and the commands."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,25 +24,17 @@ CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class Model:
-    """A network ready for use.
+class ModelFile:
+    """The file of a model that is scored, as ``results.json`` lists it.
 
     Attributes:
-        restore: N x 3 x in_size x in_size in [-1, 1] to N x 3 x size x size, float32, clamped, on the CPU.
-        size: height and width of what it makes; None where that depends on what it is given.
-        in_size: height and width of what it takes; None as above.
+        path: as it was given.
+        sha256: of its content, in hexadecimal.
+        bytes: its length.
+        size: height and width of the output; None where it depends on the input.
+        in_size: height and width of the input; None where any is taken.
         backend: what runs it.
     """
-
-    restore: Callable[[Tensor], Tensor]
-    size: int | None
-    in_size: int | None
-    backend: str
-
-
-@dataclass(frozen=True)
-class ModelFile:
-    """What is to be said of a model's file: ``sha256`` of its content in hexadecimal, its length in ``bytes``."""
 
     path: str
     sha256: str
@@ -57,13 +49,13 @@ class ModelShelf:
 
     Args:
         paths: files of weights by the name of the model, one at least.
-        network_g: the network that they belong to; None reads a GPEN off each file.
+        network_g: the network that they belong to; None: a GPEN, whose size and width are read off each file.
         device: where they run.
 
     Attributes:
-        files: what is to be said of each model.
-        size: height and width of what they make; None where that depends on what they are given.
-        in_size: height and width of what they take; None as above.
+        files: the file of each model.
+        size: height and width of their output; None where it depends on the input.
+        in_size: height and width of their input; None where any is taken.
 
     Raises:
         UserError: a file is missing, damaged, or does not fit the network, or two models differ in size.
@@ -73,8 +65,10 @@ class ModelShelf:
         self._paths = paths
         self._network_g = network_g
         self._device = device
-        self._loaded: tuple[str, Model] | None = None
+        self._loaded: tuple[str, Restorer] | None = None
         self.files = {name: self._inspect(name) for name in paths}
+
+        # All models have the sizes of the first one.
         first, *others = self.files.items()
         self.size, self.in_size = first[1].size, first[1].in_size
         for name, file in others:
@@ -84,7 +78,7 @@ class ModelShelf:
                     f'of {self.in_size}: their scores cannot be compared. Score them in runs of their own.'
                 )
 
-    def load(self, name: str) -> Model:
+    def load(self, name: str) -> Restorer:
         """Return a model, read from its file unless it was the last one asked for."""
         if self._loaded is None or self._loaded[0] != name:
             self._loaded = None  # makes room first
@@ -92,24 +86,27 @@ class ModelShelf:
         return self._loaded[1]
 
     def _inspect(self, name: str) -> ModelFile:
+        """Load a model, which shows whether it can be used, and describe its file."""
         path = self._paths[name]
         model = self.load(name)
         digest, length = hashlib.sha256(), path.stat().st_size
         with path.open('rb') as stream:
             for chunk in iter(lambda: stream.read(CHUNK), b''):
                 digest.update(chunk)
-        return ModelFile(str(path), digest.hexdigest(), length, model.size, model.in_size, model.backend)
+        return ModelFile(
+            str(path), digest.hexdigest(), length, model.size or None, model.in_size or None, model.backend
+        )
 
 
-def load_model(path: Path, network_g: Component | None, device: torch.device) -> Model:
-    """Load a model: a GPEN and ONNX files as restoring does, any other network as ``network_g`` says.
+def load_model(path: Path, network_g: Component | None, device: torch.device) -> Restorer:
+    """Load a model: GPEN and ONNX files as restore.py does, any other network as ``network_g`` says.
 
     Raises:
         UserError: no such file, or it does not fit.
     """
     if network_g is None or network_g.type == 'GPEN' or path.suffix.lower() == '.onnx':
-        restorer = load_restorer(path, device, fall_back=True)
-        return Model(restorer, restorer.size, restorer.in_size, restorer.backend)
+        return load_restorer(path, device, fall_back=True)
+
     network = build_network(network_g.to_dict())
     load_network(network, path)
     network.to(device).eval().requires_grad_(False)
@@ -119,11 +116,9 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
         image: Tensor = network(lq.to(device))
         return image
 
-    size = network_g.arguments.get('size')
-    in_size = network_g.arguments.get('in_size', size)
-    backend = f'PyTorch on {device.type}, fp32'
-    # Restorer checks and clamps what the network gives; it does not look at the sizes.
-    return Model(Restorer(run, size or 0, in_size or 0, backend), size, in_size, backend)
+    size = network_g.arguments.get('size') or 0
+    in_size = network_g.arguments.get('in_size') or size
+    return Restorer(run, size, in_size, f'PyTorch on {device.type}, fp32')
 
 
 def find_run_weights(options: Options) -> Path:
@@ -140,7 +135,7 @@ def find_run_weights(options: Options) -> Path:
 
 
 def name_models(files: Sequence[str | Path]) -> dict[str, Path]:
-    """Return names for files that were given without: their stems, with folders in front where these are alike.
+    """Return names for files that were given without names: their stems, with folders where these are equal.
 
     Raises:
         UserError: a file is not there.
@@ -151,15 +146,18 @@ def name_models(files: Sequence[str | Path]) -> dict[str, Path]:
             raise UserError(f'There is no file {path}. Give the weights to score with --model FILE.')
     if len(paths) == 1:
         return {RESTORED: paths[0]}
+
+    # As many folders in front of the stems as it takes to tell all files apart.
     absolute = [path.resolve() for path in paths]
     for depth in range(max(len(path.parts) for path in absolute)):
         names = [_name(path, depth) for path in absolute]
         if len(set(names)) == len(names) and INPUT_NAME not in names:
             return dict(zip(names, paths, strict=True))
+
     return {f'model_{n}': path for n, path in enumerate(paths, start=1)}
 
 
 def _name(path: Path, depth: int) -> str:
-    """Return the stem of a path after so many of its folders, as the name of a file."""
+    """Return the last ``depth`` folders and the stem of a path, with only such characters as file names may have."""
     parts = [*path.parts[-1 - depth : -1], path.stem]
     return re.sub(r'[^A-Za-z0-9._-]+', '-', '_'.join(parts)).lstrip('._-')[-120:] or 'model'

@@ -1,4 +1,4 @@
-"""What a scoring run found, and the files that keep it."""
+"""The scores of a run, and the files that keep them."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ PACKAGES = ('torchmetrics', 'torch-fidelity', 'basicsr', 'facexlib', 'onnxruntim
 
 @dataclass(frozen=True)
 class ScoredSet:
-    """What was found on one set.
+    """The scores on one data set.
 
     Attributes:
-        name: of the set.
-        lq: of the input as it is, enlarged (bicubic) where the networks enlarge.
-        restored: by the name of the model.
-        sheets: pictures by the name of the model, H x W x 3, uint8, RGB; none where none were asked for.
+        name: of the data set.
+        lq: scores of the input itself, enlarged (bicubic) where the networks enlarge.
+        restored: scores of each model, by its name.
+        sheets: pictures by the name of the model, H x W x 3, uint8, RGB; empty where none were asked for.
     """
 
     name: str
@@ -51,13 +51,13 @@ class ScoredSet:
 
     @property
     def notes(self) -> list[str]:
-        """What has to be said about the numbers, each thing once."""
+        """Sentences on how far the numbers can be trusted, each once."""
         return list(dict.fromkeys(note for result in (self.lq, *self.restored.values()) for note in result.notes))
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What a scoring run found.
+class Scores:
+    """The scores of a run, and what tells how they came about.
 
     Attributes:
         name: of the run.
@@ -65,9 +65,9 @@ class Findings:
         device: where networks ran.
         models: the files by the name of the model.
         metrics: the options of each metric by name, and ``higher_is_better``.
-        missing: why each optional metric that cannot be had is missing, by name.
-        is_single: whether it is about one model on one set.
-        sets: what was found on each set that is done.
+        missing: why each optional metric that is not available is missing, by name.
+        is_single: whether one model is scored on one data set.
+        sets: the scores on each data set that is done.
     """
 
     name: str
@@ -80,11 +80,11 @@ class Findings:
     sets: list[ScoredSet] = field(default_factory=list)
 
 
-def write_results(findings: Findings, folder: Path) -> None:
-    """Write ``results.json`` and ``results.csv``: all that was found, image by image."""
-    text = json.dumps(_to_json(findings), indent=1, ensure_ascii=False, allow_nan=False)
+def write_results(scores: Scores, folder: Path) -> None:
+    """Write ``results.json`` and ``results.csv``: all scores, image by image."""
+    text = json.dumps(_to_json(scores), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(folder / 'results.json', text + '\n')
-    write_text(folder / 'results.csv', _to_csv(findings))
+    write_text(folder / 'results.csv', _to_csv(scores))
 
 
 def write_sheets(scored: ScoredSet, folder: Path, is_single: bool) -> list[Path]:
@@ -97,23 +97,23 @@ def write_sheets(scored: ScoredSet, folder: Path, is_single: bool) -> list[Path]
     return paths
 
 
-def _to_json(findings: Findings) -> dict[str, Any]:
+def _to_json(scores: Scores) -> dict[str, Any]:
     return {
-        'name': findings.name,
-        'manual_seed': findings.seed,
-        'device': findings.device,
+        'name': scores.name,
+        'manual_seed': scores.seed,
+        'device': scores.device,
         'versions': _list_versions(),
-        'models': {name: asdict(file) for name, file in findings.models.items()},
-        'metrics': findings.metrics,
+        'models': {name: asdict(file) for name, file in scores.models.items()},
+        'metrics': scores.metrics,
         'not_available': {
-            name: {'missing': error.missing, 'reason': str(error)} for name, error in findings.missing.items()
+            name: {'missing': error.missing, 'reason': str(error)} for name, error in scores.missing.items()
         },
-        'sets': {scored.name: _set_to_json(scored) for scored in findings.sets},
+        'sets': {scored.name: _set_to_json(scored) for scored in scores.sets},
     }
 
 
 def _list_versions() -> dict[str, str]:
-    """Return the versions of what the numbers depend on, where it is installed."""
+    """Return the versions of the installed packages that the numbers depend on."""
     versions = {'gpen': __version__, 'python': platform.python_version(), 'torch': torch.__version__}
     for package in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -130,32 +130,29 @@ def _set_to_json(scored: ScoredSet) -> dict[str, Any]:
         'per_image': [
             {
                 'image': row['name'],
-                **{name: _finite(_without_name(result.rows[n])) for name, result in results.items()},
+                **{name: _finite(result.rows[n]) for name, result in results.items()},
             }
             for n, row in enumerate(scored.lq.rows)
         ],
     }
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | str | None]:
-    """Return numbers as JSON can hold them: null for no number, ``"inf"`` for the PSNR of equal images."""
+def _finite(row: Mapping[str, Any]) -> dict[str, float | str | None]:
+    """Return the metrics of a row as JSON can hold them: null for NaN, ``"inf"`` for the PSNR of equal images."""
     return {
         name: None if math.isnan(value) else value if math.isfinite(value) else str(value)
-        for name, value in values.items()
+        for name, value in row.items()
+        if name != 'name'
     }
 
 
-def _without_name(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != 'name'}
-
-
-def _to_csv(findings: Findings) -> str:
+def _to_csv(scores: Scores) -> str:
     """Return a line for each image of each set as input and as restored by each model."""
     stream = io.StringIO()
-    metrics = list(findings.sets[0].lq.rows[0])[1:] if findings.sets else []  # the name comes first
+    metrics = list(scores.sets[0].lq.rows[0])[1:] if scores.sets else []  # the name comes first
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow(['set', 'image', 'model', *metrics])
-    for scored in findings.sets:
+    for scored in scores.sets:
         for model, result in {INPUT_NAME: scored.lq, **scored.restored}.items():
             for row in result.rows:
                 writer.writerow([scored.name, row['name'], model, *(row[name] for name in metrics)])

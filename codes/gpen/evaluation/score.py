@@ -1,4 +1,4 @@
-"""Score models on sets of pairs, with the degraded input beside them."""
+"""Scoring models on sets of LQ and GT images, with the LQ images themselves for comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from gpen.data.loader import build_dataset, build_val_loader
 from gpen.errors import UserError
 from gpen.evaluation.models import ModelShelf
-from gpen.evaluation.results import Findings, ScoredSet
+from gpen.evaluation.results import ScoredSet, Scores
 from gpen.evaluation.sheet import choose_ranks, draw_sheet
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.metrics import ImageMetric, Metric, MetricNotAvailableError, build_metrics
@@ -24,18 +24,18 @@ Progress = Callable[[int, str], object]
 
 
 class Scoring:
-    """A scoring run of which everything is built, so that what is wrong is known before it starts.
+    """A scoring run whose models, metrics and data sets are built, so that mistakes show before it starts.
 
     Args:
         options: of the run.
-        models: files of weights by the name of the model; these, whatever ``options.models`` names.
+        models: files of weights by the name of the model; they replace ``options.models``.
         device: where networks run.
 
     Attributes:
         shelf: the models.
         metrics: by name.
-        missing: why each optional metric that cannot be had is missing, by name.
-        total: images to be looked at, the input's among them.
+        missing: why each optional metric that is not available is missing, by name.
+        total: number of images to score, the input's among them.
 
     Raises:
         UserError: weights, data or a metric are missing or wrong.
@@ -51,17 +51,19 @@ class Scoring:
         if not self.metrics:
             reasons = ' '.join(str(error) for error in self.missing.values())
             raise UserError(f'None of val.metrics is available. {reasons}')
+
         self._datasets = {name: self._build_dataset(name, block) for name, block in options.datasets.items()}
         self.total = sum(len(dataset) for dataset in self._datasets.values()) * (1 + len(models))
 
-    def describe(self) -> Findings:
-        """Return what :meth:`run` will find, still without any set, with all that tells what the numbers mean."""
+    def describe(self) -> Scores:
+        """Return the scores without those of any data set: the settings and files that the numbers belong to."""
         blocks: dict[str, dict[str, Any]] = {}
         for name, block in self.options.val.metrics.items():
             blocks[name] = {**block.to_dict(), 'optional': block.optional}
             if name in self.metrics:
                 blocks[name]['higher_is_better'] = self.metrics[name].higher_is_better
-        return Findings(
+
+        return Scores(
             name=self.options.name,
             seed=self.options.seed,
             device=str(self._device),
@@ -72,18 +74,17 @@ class Scoring:
         )
 
     def run(self, progress: Progress) -> Iterator[ScoredSet]:
-        """Score one set after the other.
+        """Score one data set after the other.
 
         Args:
-            progress: called after each batch with its number of images and what is being done.
+            progress: called after each batch with its number of images and the set and model.
 
         Raises:
-            UserError: an image cannot be read, a metric cannot be taken of these images, or memory runs out.
+            UserError: an image cannot be read, a metric does not fit these images, or memory runs out.
         """
         for name, block in self.options.datasets.items():
-            option = f'datasets.{name}.batch_size_per_gpu'
             try:
-                with explain_out_of_memory(block.batch_size_per_gpu, option):
+                with explain_out_of_memory(block.batch_size_per_gpu, f'datasets.{name}.batch_size_per_gpu'):
                     scored = self._score_set(name, block, progress)
             except UserError as error:
                 raise UserError(f'datasets.{name}: {error}') from error
@@ -101,20 +102,23 @@ class Scoring:
 
         def measure(restore: Callable[[torch.Tensor], torch.Tensor], what: str) -> ValidationResult:
             result = validate(restore, watch(loader, progress, f'{name}: {what}'), self.metrics, self.options.seed)
-            assert result is not None
+            assert result is not None  # only training stops a validation
             return result
 
+        # The LQ images themselves, then each model.
         lq = measure(self._enlarge, 'input')
         restored: dict[str, ValidationResult] = {}
         sheets: dict[str, Any] = {}
         for model in self.shelf.files:
-            restored[model] = measure(self.shelf.load(model).restore, model)
+            restored[model] = measure(self.shelf.load(model), model)
             sheet = self._draw(dataset, model, name, lq, restored[model])
             if sheet is not None:
                 sheets[model] = sheet
+
         return ScoredSet(name, lq, restored, sheets)
 
     def _enlarge(self, lq: torch.Tensor) -> torch.Tensor:
+        """Return LQ images at the size of the models' output."""
         size = self.shelf.size
         if size is None or lq.shape[-1] == size:
             return lq
@@ -125,15 +129,18 @@ class Scoring:
         metric = self._ranking_metric()
         if metric is None:
             return None
+
         chosen = choose_ranks(
             [row[metric] for row in restored.rows], self.metrics[metric].higher_is_better, self.options.val.num_pictures
         )
-        restore = self.shelf.load(model).restore
+        restore = self.shelf.load(model)
+
         rows = []
         for index, rank in chosen.items():
             sample = dataset[(0, index) if getattr(dataset, 'takes_epoch', False) else index]
             pictures = (sample['lq'], restore(sample['lq'][None])[0], sample['gt'])
             rows.append((rank, pictures, lq.rows[index], restored.rows[index]))
+
         title = f'{model} on {name}: from the best to the worst of {len(lq.rows)} by {metric.upper()}'
         return draw_sheet(rows, title) if rows else None
 
@@ -145,7 +152,7 @@ class Scoring:
         return next(iter([*psnr, *of_images]), None)
 
     def _build_dataset(self, name: str, block: Dataset) -> Any:
-        """Build a set at the size of the models."""
+        """Build a data set at the size of the models."""
         arguments = block.to_dict()
         takes = parameter_names(block, DATASET_REGISTRY)
         for key, value in (('size', self.shelf.size), ('in_size', self.shelf.in_size)):
@@ -159,6 +166,7 @@ class Scoring:
                     'correct network_g or the file.'
                 )
             arguments[key] = value
+
         try:
             dataset = build_dataset(arguments)
         except UserError as error:
@@ -169,7 +177,7 @@ class Scoring:
 
 
 def watch(loader: Any, progress: Progress, what: str) -> Iterator[dict[str, Any]]:
-    """Yield the batches of a loader; say so after each is done with."""
+    """Yield the batches of a loader, and report each one when it is done with."""
     for batch in loader:
         yield batch
         progress(len(batch['name']), what)

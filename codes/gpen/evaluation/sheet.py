@@ -1,7 +1,8 @@
-"""A picture sheet: some restored images from the best to the worst, each between its input and the sharp image."""
+"""A picture sheet: some restored images from the best to the worst, each between its LQ and its GT image."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,34 +26,37 @@ def choose_ranks(values: Sequence[float], higher_is_better: bool, count: int) ->
     """Choose images spread from the best to the worst, the median among them.
 
     Args:
-        values: a metric of each image; not a number where it is not defined.
+        values: a metric of each image; NaN where it is not defined.
         higher_is_better: its direction.
-        count: how many to choose; one is the median, two the best and the worst.
+        count: how many to choose; one is the median, two are the best and the worst.
 
     Returns:
-        How to call each by its index, the best first: ``best of 32``, ``7 of 32``, ``median of 32``, ``worst of 32``.
+        The name of each rank by the image's index, the best first, such as ``best of 32`` or ``7 of 32``.
     """
-    defined = [index for index, value in enumerate(values) if value == value]
+    defined = [index for index, value in enumerate(values) if not math.isnan(value)]
     order = sorted(defined, key=lambda index: (-values[index] if higher_is_better else values[index], index))
+
+    # The median, and ranks evenly spaced on both sides of it.
     last = len(order) - 1
     median = last // 2
     count = min(count, len(order))
-    left = (count - 1) // 2  # as many are better than the median
+    left = (count - 1) // 2  # ranks better than the median
     right = count - 1 - left
     ranks = [round(n * median / left) for n in range(left)] + [median] * (count > 0)
     ranks += [round(median + n * (last - median) / right) for n in range(1, right + 1)]
     if count == 2:
         ranks = [0, last]
+
     words = {median: 'median', last: 'worst', 0: 'best'}
     return {order[rank]: f'{words.get(rank, rank + 1)} of {len(order)}' for rank in ranks}
 
 
 def draw_sheet(rows: Iterable[Row], title: str) -> np.ndarray:
-    """Return a sheet, H x W x 3, uint8, RGB: a row of input, restored and sharp image for each entry of ``rows``.
+    """Return a sheet, H x W x 3, uint8, RGB: a row of LQ, restored and GT image for each entry of ``rows``.
 
     Args:
-        rows: the rank of the restored image; input, restored and sharp image, 3 x H x W in [-1, 1]; name and metrics of
-            the image as input, and as restored.
+        rows: the rank of the restored image; LQ, restored and GT image, 3 x H x W in [-1, 1]; name and metrics of the
+            LQ image, and of the restored one.
         title: stands above.
     """
     strips = []
@@ -63,11 +67,10 @@ def draw_sheet(rows: Iterable[Row], title: str) -> np.ndarray:
             [f'restored: {rank}', *_list_values(after, width)],
             ['sharp', str(after['name'])],
         ]
-        height = max(len(lines) for lines in captions)
-        cells = [
-            _draw_cell(image, width, lines, height) for image, lines in zip((lq, restored, gt), captions, strict=True)
-        ]
-        strips.append(np.concatenate(cells, axis=1))
+        height = max(map(len, captions))
+        pairs = zip((lq, restored, gt), captions, strict=True)
+        strips.append(np.concatenate([_draw_cell(image, width, lines, height) for image, lines in pairs], axis=1))
+
     heading = np.full((LINE + GAP, strips[0].shape[1], 3), WHITE, np.uint8)
     write_text(heading, title, (0, LINE - 4), BLACK)
     return np.pad(np.concatenate([heading, *strips]), ((GAP, 0), (GAP, 0), (0, 0)), constant_values=255)
@@ -91,7 +94,7 @@ def write_text(picture: np.ndarray, text: str, place: tuple[int, int], colour: t
 def _draw_cell(image: Tensor, width: int, lines: Sequence[str], height: int) -> np.ndarray:
     """Return an image of ``width`` with lines of text below, and a gap to the right and below."""
     array = to_array(image)
-    if len(array) <= width:  # by whole pixels, which look like what they are
+    if len(array) <= width:  # small images keep their visible pixels
         picture = cv2.resize(to_uint8(array), (width, width), interpolation=cv2.INTER_NEAREST)
     else:
         picture = to_uint8(resize(array, width))
@@ -109,6 +112,7 @@ def _list_values(row: dict[str, Any], width: int) -> list[str]:
     for name, value in row.items():
         if name == 'name':
             continue
+
         word = f'{name.upper()} {format_value(value)}'
         longer = f'{lines[-1]}   {word}' if lines[-1] else word
         if _width_of(longer) <= width:

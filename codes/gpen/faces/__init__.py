@@ -1,1 +1,1 @@
-"""Faces in photographs: found, aligned, judged."""
+"""Faces in photographs: detection, alignment, quality, parsing, and pasting back; imported by restoration and above."""

@@ -42,15 +42,11 @@ class AlignedFace:
     padding: float
     scale: float
 
-    def to_face(self, points: np.ndarray) -> np.ndarray:
-        """Return points (N x 2) of the photograph in coordinates of ``image``."""
-        return np.asarray(points, np.float64) @ self.matrix[:, :2].T + self.matrix[:, 2]
-
 
 def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     """Return the corners of the square that FFHQ cuts out: top left, bottom left, bottom right, top right (4 x 2).
 
-    The result's outermost pixels have their outer edges there.
+    They are where the outer edges of the aligned image's outermost pixels lie.
 
     Args:
         landmarks: 5 x 2 (eyes, nose, corners of the mouth, left before right as seen) or 68 x 2 (iBUG's order).
@@ -62,12 +58,14 @@ def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     eyes = (eye_left + eye_right) / 2
     across = eye_right - eye_left
     down = (mouth_left + mouth_right) / 2 - eyes
-    # Half the square's horizontal side: along the eyes, and square to the way from eyes to mouth.
+
+    # Half the square's horizontal side: its direction is along the eyes and perpendicular to the way to the mouth.
     x = across + np.array([down[1], -down[0]])
     length = np.hypot(*x)
     if length < 1e-6:
         raise UserError('These landmarks lie in one place, so no face can be aligned by them.')
     x *= max(np.hypot(*across) * _EYES_TO_SIDE, np.hypot(*down) * _MOUTH_TO_SIDE) / length
+
     y = np.array([-x[1], x[0]])
     centre = eyes + down * _DOWN_TO_CENTRE
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
@@ -92,9 +90,12 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int, soften: bool
     quad = ffhq_quad(landmarks)
     side = float(np.hypot(*(quad[3] - quad[0])))
     matrix = _matrix_to_face(quad, size)
+
+    # The square's surroundings, made smaller first where the face gets smaller.
     region, to_photo = _cut_region(image, quad, 2 * size / side)
     if soften:
         region = _soften(region, _measure_depth(region, to_photo, image) / side, side / to_photo[0, 0])
+
     face = _warp(region, _join(matrix, to_photo), size, size / side)
     return AlignedFace(face, matrix, quad, _measure_padding(image, matrix, size), size / side)
 
@@ -125,6 +126,8 @@ def _cut_region(image: np.ndarray, quad: np.ndarray, wanted: float) -> tuple[np.
     ``wanted`` is its pixels per pixel of the photograph; where that is below 1, the pixels are averages over areas.
     """
     height, width = image.shape[:2]
+
+    # The square with a margin, in whole pixels; beyond the photograph's border it is mirrored.
     margin = int(np.ceil(_MARGIN / min(1.0, wanted)))
     left, top = np.floor(quad.min(axis=0)).astype(int) - margin
     right, bottom = np.ceil(quad.max(axis=0)).astype(int) + margin + 1
@@ -132,18 +135,20 @@ def _cut_region(image: np.ndarray, quad: np.ndarray, wanted: float) -> tuple[np.
         region = image[top:bottom, left:right]
     else:
         region = image[_mirror(np.arange(top, bottom), height)[:, None], _mirror(np.arange(left, right), width)]
+
+    # Shrink before anything else, because softening takes long at the size of the photograph.
     stretch = np.ones(2)
     if wanted < 1:
-        # Before anything else, as softening takes long at the size of the photograph.
         small = tuple(max(1, round(length * wanted)) for length in (right - left, bottom - top))
         region = cv2.resize(region, small, interpolation=cv2.INTER_AREA)
         stretch = np.array([right - left, bottom - top]) / small
+
     # Pixel centres: (small + 0.5) * stretch - 0.5 = large.
     return region, np.hstack([np.diag(stretch), ((stretch - 1) / 2 + [left, top])[:, None]])
 
 
 def _measure_depth(region: np.ndarray, to_photo: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Return how far within the photograph each pixel of a region lies (H x W, float32, pixels of the photograph)."""
+    """Return each pixel's distance to the photograph's border, negative outside (H x W, float32, its pixels)."""
     across, down = (
         to_photo[axis, axis] * np.arange(length) + to_photo[axis, 2]
         for axis, length in enumerate((region.shape[1], region.shape[0]))
@@ -163,7 +168,7 @@ def _measure_padding(image: np.ndarray, matrix: np.ndarray, size: int) -> float:
 
 
 def _mirror(positions: np.ndarray, length: int) -> np.ndarray:
-    """Return positions within [0, length) that reflection at both ends leads to, without the edge itself."""
+    """Return positions reflected at both ends into [0, length), without repeating the edge."""
     period = max(1, 2 * (length - 1))
     folded = np.abs(positions) % period
     return np.minimum(folded, period - folded)
@@ -174,14 +179,17 @@ def _soften(region: np.ndarray, depth: np.ndarray, side: float) -> np.ndarray:
 
     Args:
         region: H x W x 3.
-        depth: H x W, the way to the photograph's border in sides of the square, negative outside.
+        depth: H x W, the distance to the photograph's border in sides of the square, negative outside.
         side: of the square, pixels of ``region``.
     """
     if depth.min() >= 0:
         return region
-    softened = (
-        region + (_blur(region, max(side * _BLUR, 0.5)) - region) * np.clip(1 - 3 * depth / _FADE, 0, 1)[..., None]
-    )
+
+    # Towards the border: more and more of a blurred version.
+    blurred = _blur(region, max(side * _BLUR, 0.5))
+    softened = region + (blurred - region) * np.clip(1 - 3 * depth / _FADE, 0, 1)[..., None]
+
+    # Beyond the border: more and more of the median colour of what lies within.
     within = region[depth >= 0]
     median = np.median(within if len(within) else region.reshape(-1, 3), axis=0).astype(np.float32)
     return softened + (median - softened) * np.clip(-depth / _FADE, 0, 1)[..., None]
@@ -201,7 +209,7 @@ def _warp(region: np.ndarray, matrix: np.ndarray, size: int, scale: float) -> np
     """Return what ``matrix`` takes from a region to a size x size image."""
     if scale >= 1:
         return np.clip(_apply(region, matrix, size), -1, 1)
-    # At twice the size, averaged after the turn: no detail turns into moiré.
+    # Warp at twice the size and average, so that no detail turns into moiré.
     doubled = 2 * matrix + np.array([[0, 0, 0.5], [0, 0, 0.5]])
     return np.clip(cv2.resize(_apply(region, doubled, 2 * size), (size, size), interpolation=cv2.INTER_AREA), -1, 1)
 

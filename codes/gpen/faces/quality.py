@@ -1,4 +1,4 @@
-"""Is a face worth training on?  Sharpness, pose, and whether it is nearly another one."""
+"""Whether a face is worth training on: its sharpness, its pose, and how near it is to another face."""
 
 from __future__ import annotations
 
@@ -57,12 +57,15 @@ def estimate_pose(landmarks: np.ndarray) -> Pose:
     spread = float(np.ptp(points, axis=0).max())
     if spread < 1e-6:
         return Pose(0.0, 0.0, 0.0)
+
+    # Landmarks and model at the same size, seen by a camera far away.
     points = (points - points.mean(axis=0)) / spread
     model = (_MODEL - _MODEL.mean(axis=0)) / np.ptp(_MODEL[:, 1])
     model *= np.array([1, 1, -1])  # OpenCV's third axis points away from the camera
     camera = np.array([[_FAR, 0, 0], [0, _FAR, 0], [0, 0, 1]])
     _, rotation, _ = cv2.solvePnP(model, points, camera, np.zeros(4), flags=cv2.SOLVEPNP_SQPNP)
     turn = cv2.Rodrigues(rotation)[0]
+
     nose = -turn[:, 2]  # where the nose points: right, down, away
     yaw = np.degrees(np.arctan2(nose[0], -nose[2]))
     pitch = np.degrees(np.arcsin(np.clip(nose[1], -1, 1)))
@@ -80,10 +83,9 @@ def fingerprint(face: np.ndarray) -> int:
     Args:
         face: size x size x 3, float32, RGB, [-1, 1].
     """
-    # One step to one size, by averages: the same pixels count whatever the size of the face, and no detail aliases.
+    # Area averages to one size: the same pixels count whatever the size of the face, and no detail aliases.
     inner = _cut_inner(_to_gray(face, _HASH_SIDE))
-    low = cv2.dct(inner)[: _HASH_BITS + 1, : _HASH_BITS + 1]
-    values = low[1:, 1:].ravel()  # neither brightness nor shading from one side
+    values = cv2.dct(inner)[1 : _HASH_BITS + 1, 1 : _HASH_BITS + 1].ravel()  # without brightness or shading
     bits = values > np.median(values)
     return int(''.join('1' if bit else '0' for bit in bits), 2)
 

@@ -23,7 +23,7 @@ _OVERLAP = 0.4  # share of the union above which the weaker of two boxes goes
 
 
 def find_retinaface(weights: Path | None = None) -> Path:
-    """Return the path of RetinaFace's weights; without a folder they are downloaded where they are not here.
+    """Return the path of RetinaFace's weights; without a folder, they are downloaded where they are not on disk.
 
     Raises:
         UserError: facexlib is not installed, the folder does not hold them, or the download fails.
@@ -53,7 +53,7 @@ class RetinaFaceDetector:
         from gpen.weights.files import load_weights
 
         path = find_retinaface(weights)
-        # Not facexlib's init_detection_model: it downloads into its own folder and unpickles what it finds there.
+        # facexlib's init_detection_model downloads into its own folder and unpickles what it finds there.
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # facexlib calls torchvision in an old way
             self._network = _import_class()(network_name='resnet50', device=device)
@@ -61,9 +61,8 @@ class RetinaFaceDetector:
         try:
             self._network.load_state_dict(state)
         except RuntimeError as error:
-            raise UserError(
-                f'{path} does not hold the weights of RetinaFace with a ResNet-50. Replace it by {URL}.'
-            ) from error
+            message = f'{path} does not hold the weights of RetinaFace with a ResNet-50. Replace it by {URL}.'
+            raise UserError(message) from error
         self._min_face = min_face
 
     def detect(self, image: np.ndarray) -> list[Face]:

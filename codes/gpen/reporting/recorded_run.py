@@ -255,7 +255,7 @@ def _fill_defaults(options: Any) -> Any:
     kind = options.get('type')
     if isinstance(kind, str) and '.' not in kind:
         registries = [item for item in vars(registry).values() if isinstance(item, registry.Registry)]
-        for definition in filter(None, (one.find(kind) for one in registries)):
+        for definition in filter(None, (one.definitions.get(kind) for one in registries)):
             defaults = {parameter.name: parameter.default for parameter in definition.parameters}
             filled = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()} | filled
     return filled

@@ -1,1 +1,1 @@
-"""Use of a trained generator: aligned faces, whole photographs, folders of them."""
+"""Use of a trained generator: aligned faces, whole photographs, folders, export; imported by evaluation and above."""

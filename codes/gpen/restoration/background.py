@@ -1,4 +1,4 @@
-"""What surrounds the faces: kept as it is, or enlarged by interpolation or by a network."""
+"""The background of the faces: kept as it is, or enlarged by interpolation or by a super-resolution network."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Enlarger:
     """Enlarges photographs.
 
     Attributes:
-        scale: by this whole number; 1 keeps them as they are.
-        network: what enlarges, H x W x 3 in [-1, 1] to any larger size; None: Lanczos interpolation.
+        scale: the whole number that height and width are multiplied by; 1 keeps them.
+        network: enlarges H x W x 3 in [-1, 1] to any larger size; None: Lanczos interpolation.
     """
 
     scale: int = 1
@@ -57,6 +57,7 @@ def load_enlarger(path: Path, scale: int | None, device: torch.device) -> Enlarg
     """
     advice = "--background_model needs the package spandrel: pip install 'spandrel>=0.4'."
     spandrel = import_package('spandrel', advice)
+
     try:
         model: Any = spandrel.ModelLoader(device).load_from_state_dict(dict(load_weights(path)))
     except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:
@@ -76,7 +77,7 @@ def load_enlarger(path: Path, scale: int | None, device: torch.device) -> Enlarg
 
 
 def enlarge_tiles(network: Callable[[Tensor], Tensor], image: Tensor, scale: int) -> Tensor:
-    """Run a network that enlarges by ``scale`` on tiles of an image (1 x C x H x W), so that memory suffices."""
+    """Run a network that enlarges by ``scale`` on overlapping tiles of an image (1 x C x H x W), which saves memory."""
     height, width = image.shape[-2:]
     result = torch.empty(1, image.shape[1], height * scale, width * scale)
     for top in range(0, height, TILE):

@@ -1,4 +1,4 @@
-"""A trained generator ready for use, whatever runs it."""
+"""The interface of a generator ready for use, whichever library runs it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Restorer:
 
     Attributes:
         run: N x 3 x in_size x in_size in [-1, 1] on the CPU to N x 3 x size x size, nominally [-1, 1].
-        size: height and width of the output in pixels.
-        in_size: height and width of the input in pixels.
+        size: height and width of the output in pixels; 0 where it depends on the input.
+        in_size: height and width of the input in pixels; 0 where any is taken.
         backend: what runs it, such as ``PyTorch on cpu, fp32``.
     """
 
@@ -31,7 +31,7 @@ class Restorer:
         """Restore N x 3 x in_size x in_size, float32, [-1, 1]; N x 3 x size x size, float32, clamped, on the CPU.
 
         Raises:
-            UserError: the result has values that are no numbers.
+            UserError: the result has values that are not finite.
         """
         restored = self.run(lq).float().cpu()
         if not torch.isfinite(restored).all():

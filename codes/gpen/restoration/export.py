@@ -1,4 +1,4 @@
-"""A trained generator in one file for other programs: ONNX, safetensors, or the flat layout of the published files."""
+"""Writing a trained generator to one file for other programs: ONNX, safetensors, or the published flat layout."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export_generator(
       ``version``.
     - ``gpen``: a flat state dict as the published files are, to be read with ``weights_only=True``.
 
-    All three can be given to :func:`gpen.restoration.base.load_restorer`.
+    All three can be given to :func:`gpen.restoration.loading.load_restorer`.
 
     Args:
         checkpoint: our files, published ones, BasicSR's or safetensors.
@@ -56,24 +56,26 @@ def export_generator(
         UserError: the checkpoint cannot be used, ``output`` is in the way or has another suffix, a package is missing,
             or ONNX Runtime computes something else than PyTorch.
     """
-    target = plan_output(checkpoint, kind, output, overwrite)
+    output = plan_output(checkpoint, kind, output, overwrite)
     if faces is not None and kind != 'onnx':
         raise UserError(
             f'--check belongs to --format onnx; the weights of --format {kind} are those of the checkpoint.'
         )
+
     network, config = load_generator(checkpoint)
     network.eval().requires_grad_(False)
     progress(f'{checkpoint}: {describe_network(config)}')
+
     if kind == 'onnx':
-        write_onnx(network, config, target, _read_faces(faces, config['in_size']), progress)
-        return target
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    (_write_safetensors if kind == 'safetensors' else _write_gpen)(target, state, config)
-    return target
+        write_onnx(network, config, output, _read_faces(faces, config['in_size']), progress)
+    else:
+        state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        _write_weights(output, state, config, kind)
+    return output
 
 
 def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: bool) -> Path:
-    """Return where the file goes: ``output``, or beside the checkpoint with the suffix of the format.
+    """Return the path of the exported file: ``output``, or one beside the checkpoint with the suffix of the format.
 
     The published layout has the suffix of our own checkpoints, so its default name is ``NAME_gpen.pth``.
 
@@ -84,6 +86,7 @@ def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: 
     suffix = SUFFIXES[kind]
     if checkpoint.suffix.lower() == '.onnx':
         raise UserError(f'{checkpoint} is exported already. Give the checkpoint that it was made from.')
+
     if output is None:
         output = checkpoint.with_name(f'{checkpoint.stem}{"_gpen" if kind == "gpen" else ""}{suffix}')
     if output.suffix.lower() != suffix:
@@ -92,6 +95,7 @@ def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: 
         raise UserError(f'{output} is the checkpoint itself, which would be lost. Choose another --output.')
     if output.is_dir():
         raise UserError(f'--output {output} is a folder. Give the path of a file.')
+
     places = [output, external_path(output)] if kind == 'onnx' else [output]
     for place in places:
         if place.exists() and not overwrite:
@@ -100,36 +104,33 @@ def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: 
 
 
 def describe_network(config: dict[str, Any]) -> str:
-    """Return what the options of a network say, in words."""
+    """Return sizes and widths of a network in words, from its options."""
     size, in_size = config['size'], config['in_size']
     sizes = f'{size} x {size}' if size == in_size else f'{in_size} x {in_size} to {size} x {size}'
     return f'GPEN {sizes}, channel_multiplier {config["channel_multiplier"]}, narrow {config["narrow"]:g}'
 
 
-def _write_safetensors(target: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
+def _write_weights(output: Path, state: dict[str, Tensor], config: dict[str, Any], kind: Format) -> None:
+    """Write a state dict as safetensors, with the network's options as metadata, or as a PyTorch file without them."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    metadata = {'format': 'pt', 'network_g': json.dumps(config), 'version': f'gpen-trainer {__version__}'}
-    with atomic_path(target) as temporary:
+    with atomic_path(output) as temporary:
         try:
-            save_file(state, temporary, metadata)
-        except SafetensorError as error:  # also what a full disk ends in
-            raise OSError(str(error)) from error
-
-
-def _write_gpen(target: Path, state: dict[str, Tensor], _config: dict[str, Any]) -> None:
-    with atomic_path(target) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:  # PyTorch's word for a full disk
+            if kind == 'safetensors':
+                metadata = {'format': 'pt', 'network_g': json.dumps(config), 'version': f'gpen-trainer {__version__}'}
+                save_file(state, temporary, metadata)
+            else:
+                torch.save(state, temporary)
+        except (SafetensorError, RuntimeError) as error:  # how both libraries report a full disk
             raise OSError(next(iter(str(error).splitlines()), 'the file could not be written')) from error
 
 
 def _read_faces(source: Path | None, size: int) -> list[Tensor]:
-    """Return faces, each 1 x 3 x size x size: an image, or some spread over a folder."""
+    """Return faces, each 1 x 3 x size x size: one image, or some spread evenly over a folder."""
     if source is None:
         return []
+
     if source.is_file():
         images = [read_image(source)]
     elif source.is_dir():
@@ -140,6 +141,7 @@ def _read_faces(source: Path | None, size: int) -> list[Tensor]:
         images = [read_image(storage.read(key), storage.describe(key)) for key in chosen]
     else:
         raise UserError(f'--check {source}: there is no such file or folder. Give an image, or a folder of images.')
+
     if not images:
         raise UserError(f'--check {source}: there is no image in it. Give an image, or a folder of images.')
     return [to_tensor(resize(image, size))[None] for image in images]

@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,25 +34,14 @@ LARGEST_FILE = 2**31 - 2**26
 _SMALL = 1024  # bytes of a tensor that stays in the graph, where shape inference looks for it
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The largest difference between ONNX Runtime and PyTorch, over what inputs, in 1/255 of [-1, 1]."""
-
-    inputs: str
-    largest: float
-
-    def __str__(self) -> str:
-        return f'{self.inputs}: {self.largest:.2g}'
-
-
 def write_onnx(
     network: GPEN,
     config: dict[str, Any],
     target: Path,
     faces: Sequence[Tensor] = (),
     progress: Callable[[str], object] = len,
-) -> list[Difference]:
-    """Write a network as ONNX, unless ONNX Runtime computes something else with it than PyTorch.
+) -> dict[str, float]:
+    """Write a network as ONNX, and keep the file only if ONNX Runtime computes the same with it as PyTorch.
 
     The input is ``lq``, N x 3 x in_size x in_size, float32, RGB, [-1, 1], the output ``image``, N x 3 x size x size,
     not clamped, for any N.  The noise of a network that enlarges is fixed (:meth:`gpen.archs.gpen.GPEN.fix_noise`) and
@@ -68,7 +56,7 @@ def write_onnx(
         progress: called with a sentence after each step.
 
     Returns:
-        What was compared, and the differences.
+        The largest difference to PyTorch for each kind of input, in 1/255 of the range [-1, 1].
 
     Raises:
         UserError: a package is missing, the disk is full, or a difference is above 1/255; nothing is written then.
@@ -79,8 +67,9 @@ def write_onnx(
     network.fix_noise()
     model = build_model(network, config)
     data = external_path(target)
+
     if sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST_FILE:
-        # The inner file gets its name first, so that a graph never stands there without its data.
+        # The weights get a file of their own.  It gets its name first, so that no graph is ever without its data.
         with atomic_path(target) as graph_file, atomic_path(data) as data_file:
             onnx.save_model(
                 model, graph_file, save_as_external_data=True, location=data_file.name, size_threshold=_SMALL
@@ -90,6 +79,7 @@ def write_onnx(
             graph_file.write_bytes(model.SerializeToString())
             target.unlink(missing_ok=True)  # an old graph would be read with the new data if this were cut off here
         return differences
+
     with atomic_path(target) as graph_file:
         graph_file.write_bytes(model.SerializeToString())
         del model
@@ -99,7 +89,7 @@ def write_onnx(
 
 
 def external_path(target: Path) -> Path:
-    """Return where the weights of an ONNX file lie that is too large to hold them."""
+    """Return the path of the weights that an ONNX file is too small to hold."""
     return target.with_name(f'{target.name}.data')
 
 
@@ -107,6 +97,7 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
     """Return the network as ONNX: dynamic batch, weights in the graph, the options as metadata."""
     from onnx import helper
 
+    # Export with a dynamic batch size.
     example = torch.zeros(2, 3, config['in_size'], config['in_size'])
     batch = {0: torch.export.Dim('batch', min=1, max=_LARGEST_BATCH)}
     try:
@@ -123,7 +114,9 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
             f'PyTorch {torch.__version__} cannot write this network as ONNX: {first_line(error)}. Use torch 2.6 or '
             'newer, with the newest onnxscript.'
         ) from error
-    assert exported is not None  # it would be for another exporter
+    assert exported is not None  # only the older exporter returns None
+
+    # The same network gives the same bytes, with its options as metadata.
     model: onnx.ModelProto = exported.model_proto
     _remove_traces(model)
     model.ir_version = IR_VERSION
@@ -135,7 +128,7 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
 
 def check_model(
     path: Path, network: GPEN, faces: Sequence[Tensor], progress: Callable[[str], object] = len
-) -> list[Difference]:
+) -> dict[str, float]:
     """Check a file with ONNX's checker, then compare ONNX Runtime with PyTorch on random inputs and on ``faces``.
 
     Raises:
@@ -149,6 +142,8 @@ def check_model(
         raise UserError(
             f"The exported graph breaks ONNX's rules: {error}. Use other versions of torch and onnx."
         ) from error
+
+    # Random inputs of each batch size, then faces.
     restorer = load_onnx(path, torch.device('cpu'))
     generator = derive_generator(0, 'export')
     shape = (3, network.in_size, network.in_size)
@@ -158,18 +153,18 @@ def check_model(
     }
     if faces:
         inputs[f'{len(faces)} {"face" if len(faces) == 1 else "faces"}'] = list(faces)
-    differences = []
+
+    differences: dict[str, float] = {}
     for name, images in inputs.items():
-        largest = torch.stack([_compare(restorer.run, network, image) for image in images]).max()
-        difference = Difference(name, float(largest))
-        progress(f'Largest difference between ONNX Runtime and PyTorch in 1/255, {difference}')
-        # "not <=" also catches values that are no numbers.
-        if not difference.largest <= LARGEST_DIFFERENCE:
+        largest = float(torch.stack([_compare(restorer.run, network, image) for image in images]).max())
+        progress(f'Largest difference between ONNX Runtime and PyTorch in 1/255, {name}: {largest:.2g}')
+        # "not <=" is also true for NaN.
+        if not largest <= LARGEST_DIFFERENCE:
             raise UserError(
-                f'ONNX Runtime and PyTorch differ by {difference.largest:.3g}/255 ({name}), more than '
+                f'ONNX Runtime and PyTorch differ by {largest:.3g}/255 ({name}), more than '
                 f'{LARGEST_DIFFERENCE:g}/255; nothing was written. Use other versions of onnxruntime and torch.'
             )
-        differences.append(difference)
+        differences[name] = largest
     return differences
 
 
@@ -189,12 +184,12 @@ def _name_data(model: onnx.ModelProto, name: str) -> None:
 
 
 def _remove_traces(model: onnx.ModelProto) -> None:
-    """Remove where in which source file each node comes from, and name the free dimension ``batch``."""
+    """Remove the source locations of all nodes, and name the free dimension ``batch``."""
     graph = model.graph
-    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
-        part.ClearField('metadata_props')
-        part.ClearField('doc_string')
-    graph.ClearField('value_info')  # shapes in between, which every program infers by itself
+    for message in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        message.ClearField('metadata_props')
+        message.ClearField('doc_string')
+    graph.ClearField('value_info')  # shapes of intermediate results, which every program infers by itself
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = 'batch'
 

@@ -1,4 +1,4 @@
-"""Images in, images out: which file goes where, and what happens on the way."""
+"""Restoring folders: where each result goes, and a record of what became of each image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpen.restoration.base import Restorer
 from gpen.restoration.photograph import PhotographRestorer, Restoration
 from gpen.utils.files import atomic_path
 
-_CHUNK_PIXELS = 40_000_000  # photographs at a time: half a GB as float32 RGB
+_CHUNK_PIXELS = 40_000_000  # of the photographs in memory at a time: half a GB as float32 RGB
 _SUFFIXES_OF_16_BITS = ('.png', '.tif')
 _SAME_FORMAT = {'.jpeg': '.jpg', '.tiff': '.tif'}
 
@@ -26,8 +26,8 @@ Progress = Callable[[int], object]
 
 
 @dataclass
-class Report:
-    """What became of the images.
+class Outcome:
+    """What became of the images of a folder.
 
     Attributes:
         restored: images with restored faces.
@@ -43,9 +43,9 @@ class Report:
 
 
 def plan_targets(source: Path, output: Path, suffix: str = '.png') -> Targets:
-    """Return where each image of ``source`` goes: its name, sub-folders kept, with another suffix.
+    """Return the path of each image's result: sub-folders and names are kept, the suffix is replaced.
 
-    Where two names would meet, the old suffix stays in front of the new one.
+    Where two results would get the same name, the old suffix stays in front of the new one.
 
     Args:
         source: an image, or a folder of images.
@@ -58,6 +58,7 @@ def plan_targets(source: Path, output: Path, suffix: str = '.png') -> Targets:
     images = _list_images(source, output)
     root = source if source.is_dir() else source.parent
     count = Counter(image.with_suffix('') for image in images)
+
     targets = {}
     for image in images:
         name = image.stem if count[image.with_suffix('')] == 1 else image.name
@@ -89,27 +90,28 @@ def restore_faces(
     strength: float = 1.0,
     max_pixels: int = MAX_PIXELS,
     progress: Progress = int,
-) -> Report:
+) -> Outcome:
     """Restore images of one aligned face each.
 
     Args:
-        restorer: see :func:`gpen.restoration.base.load_restorer`.
+        restorer: see :func:`gpen.restoration.loading.load_restorer`.
         targets: see :func:`plan_targets`; the images are resized to the network's input.
         batch_size: faces at a time.
         strength: 0 (as they were) to 1 (as restored).
         max_pixels: larger images are refused.
         progress: called with the number of images that are done.
     """
-    report = Report()
-    for chunk in _read(targets, batch_size, max_pixels, report, progress):
+    outcome = Outcome()
+    for chunk in _read(targets, batch_size, max_pixels, outcome, progress):
         lq = torch.stack([to_tensor(resize(picture.image, restorer.in_size)) for _, picture in chunk])
         for (path, picture), image in zip(chunk, restorer(lq), strict=True):
             before = resize(picture.image, restorer.size)
             _write(targets[path], before + strength * (to_array(image) - before), picture.bits)
-        report.restored += len(chunk)
-        report.faces += len(chunk)
+
+        outcome.restored += len(chunk)
+        outcome.faces += len(chunk)
         progress(len(chunk))
-    return report
+    return outcome
 
 
 def restore_photographs(
@@ -119,7 +121,7 @@ def restore_photographs(
     save_faces: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Progress = int,
-) -> Report:
+) -> Outcome:
     """Restore whole photographs; those without a face are copied (enlarged, if that was asked for).
 
     Args:
@@ -130,27 +132,27 @@ def restore_photographs(
         max_pixels: larger photographs, and larger results, are refused.
         progress: called with the number of photographs that are done.
     """
-    report = Report()
+    outcome = Outcome()
     limit = max_pixels // restorer.enlarger.scale**2
-    for chunk in _read(targets, restorer.batch_size, limit, report, progress):
+    for chunk in _read(targets, restorer.batch_size, limit, outcome, progress):
         results = restorer.restore([picture.image for _, picture in chunk])
         for (path, picture), result in zip(chunk, results, strict=True):
             target = targets[path]
             if result.faces:
                 _write(target, result.compose(strength), picture.bits)
-                report.restored += 1
-                report.faces += len(result.faces)
+                outcome.restored += 1
+                outcome.faces += len(result.faces)
             else:
-                report.faceless.append(path)
+                outcome.faceless.append(path)
                 _copy(path, target, result.background, picture)
             if save_faces:
                 _write_faces(target, result)
         progress(len(chunk))
-    return report
+    return outcome
 
 
 def _read(
-    targets: Targets, count: int, max_pixels: int, report: Report, progress: Progress
+    targets: Targets, count: int, max_pixels: int, outcome: Outcome, progress: Progress
 ) -> Iterator[list[tuple[Path, Picture]]]:
     """Yield images in chunks of at most ``count`` and a bounded number of pixels; note those that cannot be used."""
     chunk: list[tuple[Path, Picture]] = []
@@ -159,9 +161,10 @@ def _read(
         try:
             picture = read_picture(path, max_pixels)
         except UserError as error:
-            report.failures.append(str(error))
+            outcome.failures.append(str(error))
             progress(1)
             continue
+
         chunk.append((path, picture))
         pixels += picture.image.shape[0] * picture.image.shape[1]
         if len(chunk) >= count or pixels >= _CHUNK_PIXELS:

@@ -1,4 +1,4 @@
-"""Loading a trained generator for use, through PyTorch or ONNX Runtime; its shape is read off its file."""
+"""Loading a trained generator for use, with PyTorch or ONNX Runtime; its size and width are read off its file."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
         if precision != 'fp32':
             raise UserError(f'--precision {precision} is for PyTorch; {path} has its own. Leave it out.')
         return load_onnx(path, device, fall_back)
+
     network, config = load_generator(path)
     network.fix_noise()
     network.fold_scales()

@@ -1,7 +1,7 @@
-"""Exported generators run through ONNX Runtime.
+"""Exported generators, run by ONNX Runtime.
 
-A file may come from a stranger: its graph is looked at before ONNX Runtime gets it, and nothing but the file and data
-beside it is read.
+A file may come from an untrusted source: its graph is checked before ONNX Runtime gets it, and nothing is read but the
+file and data beside it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def import_onnx(name: str = 'onnx') -> Any:
 
 
 def read_sizes(path: Path) -> tuple[int, int]:
-    """Return the side of the input and of the output in pixels, after a look at the whole graph.
+    """Return the side of the input and of the output in pixels, after checking the whole graph.
 
     Raises:
         UserError: the file is missing, damaged, or another kind of graph, or refers to data outside its folder.
@@ -93,7 +93,7 @@ def _read_model(path: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        # Named, because the suffix would choose a text format for some names.
+        # The format is given, because some suffixes would choose a text format.
         model: onnx.ModelProto = library.load(path, format='protobuf', load_external_data=False)
     except FileNotFoundError as error:
         raise UserError(f'There is no file {path}. Check the path, or make it with scripts/export.py.') from error
@@ -101,6 +101,7 @@ def _read_model(path: Path) -> onnx.ModelProto:
         raise UserError(f'Cannot read {path}: {error.strerror}. Give the path of a readable file.') from error
     except (DecodeError, ValueError) as error:
         raise _damaged(path) from error
+
     if not model.HasField('graph'):
         raise _damaged(path)
     for location in _find_locations(model):
@@ -123,7 +124,7 @@ def _check_location(path: Path, location: str) -> None:
 
 
 def _find_locations(message: Any) -> Iterator[str]:
-    """Yield where the tensors of a protobuf message, however deep inside, say that their external data lies."""
+    """Yield the paths of external data that the tensors in a protobuf message name, at any depth."""
     if message.DESCRIPTOR.name == 'TensorProto':
         yield from {entry.value for entry in message.external_data if entry.key == 'location'}
         return
@@ -134,15 +135,14 @@ def _find_locations(message: Any) -> Iterator[str]:
 
 
 def _open_session(path: Path, device: torch.device, fall_back: bool) -> Any:
-    """Return an onnxruntime.InferenceSession for a file that was looked at."""
+    """Return an onnxruntime.InferenceSession for a file that was checked."""
     onnxruntime = import_onnxruntime()
     providers: list[Any] = ['CPUExecutionProvider']
-    if device.type == 'cuda':
-        if 'CUDAExecutionProvider' not in onnxruntime.get_available_providers():
-            if fall_back:
-                return _open_session(path, torch.device('cpu'), fall_back)
-            raise _no_gpu(path)
+    if device.type == 'cuda' and 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
         providers.insert(0, ('CUDAExecutionProvider', {'device_id': device.index or 0}))
+    elif device.type == 'cuda' and not fall_back:
+        raise _no_gpu(path)
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what goes wrong is raised
@@ -153,8 +153,10 @@ def _open_session(path: Path, device: torch.device, fall_back: bool) -> Any:
             f'ONNX Runtime cannot load {path}: {first_line(error)}. Export the checkpoint again, or install a newer '
             'onnxruntime.'
         ) from error
+
+    # ONNX Runtime falls back to the CPU silently.
     if device.type == 'cuda' and session.get_providers()[0] != 'CUDAExecutionProvider' and not fall_back:
-        raise _no_gpu(path)  # ONNX Runtime falls back to the CPU without a word
+        raise _no_gpu(path)
     return session
 
 

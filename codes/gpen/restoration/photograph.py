@@ -1,4 +1,4 @@
-"""Whole photographs: every face is found, aligned, restored and put back."""
+"""Whole photographs: every face is detected, aligned, restored and pasted back."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class PhotographRestorer:
         batch_size: faces at a time.
         only_center: restore only the face nearest to the photograph's middle.
         keep_grey: faces of grey photographs stay grey.
-        masks: N x 3 x S x S restored faces to a mask each.
+        masks: takes restored faces, N x 3 x S x S, and gives a mask for each.
         enlarger: what enlarges the background.
     """
 
@@ -95,8 +95,9 @@ class PhotographRestorer:
         """Restore photographs (H x W x 3, float32, RGB, [-1, 1]), their faces batched together.
 
         Raises:
-            UserError: the network gave no numbers.
+            UserError: the network gave values that are not finite.
         """
+        # The faces of all photographs, aligned and restored in batches.
         found = [self._find(photo) for photo in photos]
         size = self.restorer.in_size
         aligned = [
@@ -105,6 +106,8 @@ class PhotographRestorer:
             for face in faces
         ]
         restored = iter(self._restore_faces(aligned))
+
+        # Back to their photographs, in the same order.
         results = []
         for photo, faces in zip(photos, found, strict=True):
             grey = self.keep_grey and is_grey(photo)
@@ -113,6 +116,7 @@ class PhotographRestorer:
         return results
 
     def _find(self, photo: np.ndarray) -> list[Face]:
+        """Return the faces of a photograph, or only the one nearest to its middle."""
         faces = self.detector.detect(photo)
         if not self.only_center or not faces:
             return faces
@@ -130,6 +134,7 @@ class PhotographRestorer:
         return results
 
     def _join(self, face: Face, aligned: AlignedFace, after: np.ndarray, mask: np.ndarray, grey: bool) -> RestoredFace:
+        """Return a face with its image before and after, both at the network's output size."""
         factor = self.restorer.size / self.restorer.in_size
         before = resize(aligned.image, self.restorer.size)
         if grey:

@@ -256,7 +256,7 @@ def _validate(run: TrainingRun) -> bool | None:
         setup.options.seed,
         options.num_pictures,
         should_stop=lambda: run.stop.is_noted,
-        is_shared=True,
+        is_sharded=True,
         restores=setup.model.restores,
     )
     run.timer.pause()

@@ -100,7 +100,8 @@ class _SameSize:
     degrade: Degrade
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        result = resample(self.degrade(image, generator), *image.shape[:2], 'bilinear').astype(np.float32, copy=False)
+        height, width = image.shape[:2]
+        result = resample(self.degrade(image, generator), height, width, 'bilinear').astype(np.float32, copy=False)
         # Fresh memory for a large image costs more than the clipping.
         own = result.flags.writeable and not np.may_share_memory(result, image)
         return np.clip(result, -1, 1, out=result if own else None)

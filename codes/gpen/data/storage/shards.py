@@ -2,7 +2,7 @@
 
 Arrow files are opened by ``datasets``, which maps them to memory.  Parquet files are read with pyarrow and fsspec, row
 group by row group, where they lie: ``datasets.load_dataset`` would copy them to a cache in the user's home first, and
-its streams can only be read from the start (a row group reached by ``reshard`` and ``shard`` took 13 times as long).
+its streams can only be read from the start (by ``reshard`` and ``shard``, a row group took about ten times as long).
 """
 
 from __future__ import annotations

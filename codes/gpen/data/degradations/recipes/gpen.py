@@ -76,7 +76,7 @@ def gpen(
         UserError: the lists do not fit together, or ``downsample_range`` reaches down to 0.
     """
     height, width = image.shape[:2]
-    given = (kernel_list, downsample_range, noise_range, jpeg_range, gray_prob)
+    given: tuple[Any, ...] = (kernel_list, downsample_range, noise_range, jpeg_range, gray_prob)
     shapes, factors, noise, quality, gray = (
         default if value is None else value for value, default in zip(given, _DEFAULTS[version], strict=True)
     )
@@ -92,8 +92,10 @@ def gpen(
         size = draw_size(generator, 3, 2 * round(blur_kernel_size * scale / 2) + 1)
         kernel = draw_kernel(generator, shapes, kernel_prob, size, [sigma * scale for sigma in blur_sigma])
         small = draw_smaller_size(image, generator, [max(1.0, factor * scale) for factor in factors])
-        sides = (max(side, min(_SMALLEST_SIDE, whole)) for side, whole in zip(small, (height, width), strict=True))
-        result = resample(convolve(image, kernel), *sides, 'area')
+        rows, columns = (
+            max(side, min(_SMALLEST_SIDE, whole)) for side, whole in zip(small, (height, width), strict=True)
+        )
+        result = resample(convolve(image, kernel), rows, columns, 'area')
 
     result = gaussian_noise(result, generator, noise)
     result = through_jpeg(result, draw_integer(generator, quality))
