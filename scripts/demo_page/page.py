@@ -68,15 +68,16 @@ def build_page(service: Service, about: About, examples: list[Path]) -> gr.Block
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                sources = ['upload', 'clipboard']
-                photo = gr.Image(sources=sources, label='Photograph', buttons=[], height=220, elem_id='photo')
+                photo = gr.Image(
+                    sources=['upload', 'clipboard'], label='Photograph', buttons=[], height=220, elem_id='photo'
+                )
                 gr.HTML(f'<p>{limits}</p>', elem_classes='quiet')
                 gr.Examples([str(path) for path in examples], photo, label='Or click on one of these', elem_id='people')
                 strength = gr.Slider(0, 100, 100, step=1, label='Strength in %', elem_id='strength')
                 faces = gr.Radio([_ALL, _CENTER], value=_ALL, label='Restore', elem_id='faces')
                 scale = gr.Radio([(f'{n}x', n) for n in SCALES], value=1, label='Enlarge', elem_id='scale')
             with gr.Column(scale=3, min_width=300, elem_id='results'):
-                full = {'visible': False, 'buttons': ['fullscreen']}
+                full: dict[str, Any] = {'visible': False, 'buttons': ['fullscreen']}
                 message = gr.HTML(_draw_message('empty', _EMPTY), elem_id='message')
                 picture = gr.ImageSlider(label='Before and after', elem_id='picture', **full)
                 download = gr.DownloadButton('Download PNG', visible=False, variant='primary', elem_id='download')

@@ -99,6 +99,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
         raise UserError(f'--host {host} is no address: {getattr(error, "strerror", None) or error}.') from error
+
     last = min(port + (_TRIED_PORTS if port else 1), 1 << 16) - 1
     for number in range(port, last + 1):
         try:
@@ -118,7 +119,7 @@ def name_hosts(host: str, more: Sequence[str]) -> list[str]:
         host: what the server is bound to.
         more: what the user allows beside it.
     """
-    own = [f'[{host}]' if ':' in host else host, socket.gethostname(), socket.getfqdn()]
+    own = [f'[{host}]' if ':' in host else host, socket.gethostname()]
     return list(dict.fromkeys(['localhost', '127.0.0.1', '[::1]', *own, *more]))
 
 

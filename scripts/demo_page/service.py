@@ -117,7 +117,8 @@ class Service:
             raise UserError('This photograph was forgotten already. Drop it again.') from error
         except DamagedFileError as error:
             raise UserError(
-                f'{shorten(name)} cannot be used: {error}. Drop another photograph, of a kind and size named below.'
+                f'{shorten(name)} cannot be used: {error}. '
+                'Drop another photograph, of a kind and size that this page names.'
             ) from error
 
     def _check_size(self, picture: Picture, choice: Choice) -> None:
@@ -193,8 +194,10 @@ def _explain(error: Exception) -> str:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return 'There is not enough memory for this photograph. Try a smaller one.'
+
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return 'There is no room for another photograph at the moment. Try again in some minutes.'
+
     _LOG.error('A photograph could not be restored.', exc_info=error)
     return (
         'Something went wrong with this photograph. Its cause is in the log of the program that serves this page. '
