@@ -190,14 +190,18 @@ def test_each_device_runs_one_trial_at_a_time_and_one_failure_ends_all(tmp_path:
     code = "import os; (folder / 'device').write_text(os.environ['CUDA_VISIBLE_DEVICES'])"
     runs = [python_run(tmp_path / str(n), code) for n in range(4)]
     devices = TrialPool(tmp_path, [{'CUDA_VISIBLE_DEVICES': '5'}, {'CUDA_VISIBLE_DEVICES': '7'}])
-    done = dict(devices.run(runs, never, lambda: False))
+    done = dict(devices.run_trials(runs, never, lambda: False))
     assert set(done) == set(runs)
     assert all(done.values())
     assert {(run.folder / 'device').read_text() for run in runs} == {'5', '7'}
     slow = python_run(tmp_path / 'slow', 'time.sleep(60)')
     started = time.monotonic()
     with pytest.raises(UserError, match='failed with status 3'):
-        list(devices.run([slow, python_run(tmp_path / 'bad', 'time.sleep(0.5); sys.exit(3)')], never, lambda: False))
+        list(
+            devices.run_trials(
+                [slow, python_run(tmp_path / 'bad', 'time.sleep(0.5); sys.exit(3)')], never, lambda: False
+            )
+        )
     assert time.monotonic() - started < 30
 
 
@@ -206,11 +210,11 @@ def test_a_ray_cluster_runs_trials_and_hands_on_what_failed(tmp_path: Path) -> N
     code = "import os; (folder / 'parent').write_text(str(os.getppid()))"
     runs = [python_run(tmp_path / str(n), code) for n in range(2)]
     with TrialPool(tmp_path, ray='local') as cluster:
-        assert dict(cluster.run(runs, never, lambda: False)) == dict.fromkeys(runs, True)
+        assert dict(cluster.run_trials(runs, never, lambda: False)) == dict.fromkeys(runs, True)
         assert str(os.getpid()) not in [(run.folder / 'parent').read_text() for run in runs]  # Ray started them
         bad = python_run(tmp_path / 'bad', 'sys.exit(3)')
         with pytest.raises(UserError, match='failed with status 3'):
-            list(cluster.run([bad], never, lambda: False))
+            list(cluster.run_trials([bad], never, lambda: False))
 
 
 def test_trials_are_stopped_on_ray_and_give_nothing_to_judge(tmp_path: Path) -> None:
@@ -218,7 +222,7 @@ def test_trials_are_stopped_on_ray_and_give_nothing_to_judge(tmp_path: Path) -> 
     run = python_run(tmp_path / 'slow', 'time.sleep(60)')
     started = time.monotonic()
     with TrialPool(tmp_path, ray='local') as cluster:
-        assert dict(cluster.run([run], never, run.folder.exists)) == {run: False}
+        assert dict(cluster.run_trials([run], never, run.folder.exists)) == {run: False}
     assert time.monotonic() - started < 50
 
 

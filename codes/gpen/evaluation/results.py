@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import math
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from gpen.evaluation.models import ModelFile
 from gpen.evaluation.validation import ValidationResult
 from gpen.metrics import MetricNotAvailableError
 from gpen.options.checks import INPUT_NAME
-from gpen.utils.files import write_text
+from gpen.utils.files import write_json, write_text
 
 PACKAGES = ('torchmetrics', 'torch-fidelity', 'basicsr', 'facexlib', 'onnxruntime')  # that metrics and models may use
 
@@ -82,8 +81,7 @@ class Scores:
 
 def write_results(scores: Scores, folder: Path) -> None:
     """Write ``results.json`` and ``results.csv``: all scores, image by image."""
-    text = json.dumps(_to_json(scores), indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / 'results.json', text + '\n')
+    write_json(folder / 'results.json', _to_json(scores))
     write_text(folder / 'results.csv', _to_csv(scores))
 
 
@@ -103,7 +101,7 @@ def _to_json(scores: Scores) -> dict[str, Any]:
         'manual_seed': scores.seed,
         'device': scores.device,
         'versions': _list_versions(),
-        'models': {name: asdict(file) for name, file in scores.models.items()},
+        'models': scores.models,
         'metrics': scores.metrics,
         'not_available': {
             name: {'missing': error.missing, 'reason': str(error)} for name, error in scores.missing.items()

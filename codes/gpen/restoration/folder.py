@@ -138,6 +138,7 @@ def restore_photographs(
         results = restorer.restore([picture.image for _, picture in chunk])
         for (path, picture), result in zip(chunk, results, strict=True):
             target = targets[path]
+
             if result.faces:
                 _write(target, result.compose(strength), picture.bits)
                 outcome.restored += 1
@@ -145,6 +146,7 @@ def restore_photographs(
             else:
                 outcome.faceless.append(path)
                 _copy(path, target, result.background, picture)
+
             if save_faces:
                 _write_faces(target, result)
         progress(len(chunk))

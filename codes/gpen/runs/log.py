@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from types import TracebackType
 
 LOGGER = logging.getLogger('gpen')
 
@@ -76,9 +75,7 @@ class RunLog:
                 handler.emit(record)
         LOGGER.addHandler(handler)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for handler in list(LOGGER.handlers):
             LOGGER.removeHandler(handler)
             handler.close()

@@ -6,7 +6,6 @@ import math
 import shutil
 import threading
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TextIO
 
 from gpen.tuning.curves import Curves
@@ -46,9 +45,7 @@ class Display:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
         self._refresh()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeVar
+from statistics import fmean, linear_regression
+from typing import Literal
 
 from gpen.tuning.curves import Curves, Line
-from gpen.tuning.rates import format_rate
+from gpen.tuning.rates import Trial, format_rate
 
 Verdict = Literal['too high', 'could be higher', 'good']
 
@@ -56,17 +57,6 @@ class Judgement:
         return ' '.join(filter(None, [f'{self.verdict}. {self.reason}', numbers, self.note]))
 
 
-class _HasRate(Protocol):
-    @property
-    def rate(self) -> float: ...
-
-    @property
-    def ratio(self) -> float | None: ...
-
-
-Tried = TypeVar('Tried', bound=_HasRate)
-
-
 def find_too_high(curves: Curves) -> str | None:
     """Return why a trial need not go on, in words, or None while there is no reason.
 
@@ -82,13 +72,10 @@ def find_too_high(curves: Curves) -> str | None:
             if not math.isfinite(value):
                 return f'{name} loss was not finite up to iteration {iteration}'
 
-    if curves.is_adversarial:
-        return _find_rise('G', curves.generator, RISE_ADVERSARIAL, from_start=True) or _find_rise_of_d(curves)
-    return _find_rise('G', curves.generator, RISE, from_start=False) or _find_rise_of_d(curves)
-
-
-def _find_rise_of_d(curves: Curves) -> str | None:
-    return _find_rise('D', curves.discriminator, RISE_ADVERSARIAL, from_start=True)
+    factor = RISE_ADVERSARIAL if curves.is_adversarial else RISE
+    return _find_rise('G', curves.generator, factor, from_start=curves.is_adversarial) or _find_rise(
+        'D', curves.discriminator, RISE_ADVERSARIAL, from_start=True
+    )
 
 
 def _find_rise(name: str, line: Line, factor: float, from_start: bool) -> str | None:
@@ -132,15 +119,15 @@ def judge(curves: Curves) -> Judgement:
 def note_guessing(accuracy: Line) -> str:
     """Return a sentence where the discriminator hardly learns: in the second half it does little more than guess."""
     half = [value for value in accuracy.y[len(accuracy.y) // 2 :] if math.isfinite(value)]
-    if not half or sum(half) / len(half) > GUESSING:
+    if not half or fmean(half) > GUESSING:
         return ''
     return (
-        f'The discriminator hardly learns: it judges {sum(half) / len(half):.0%} of the images rightly, where guessing '
-        'gives 50%. A lower --ratio may be better.'
+        f'The discriminator hardly learns: it judges {fmean(half):.0%} of the images rightly, where guessing gives '
+        '50%. A lower --ratio may be better.'
     )
 
 
-def compare(judgements: Mapping[Tried, Judgement]) -> dict[Tried, Judgement]:
+def compare(judgements: Mapping[Trial, Judgement]) -> dict[Trial, Judgement]:
     """Return the judgements, corrected by each other.
 
     A loss that falls slowly, and further at a lower rate, is too high; one that falls much further at a higher rate
@@ -166,7 +153,7 @@ def compare(judgements: Mapping[Tried, Judgement]) -> dict[Tried, Judgement]:
     return corrected
 
 
-def rank(judgements: Mapping[Tried, Judgement]) -> list[Tried]:
+def rank(judgements: Mapping[Trial, Judgement]) -> list[Trial]:
     """Return the trials from the best on, those that are too high left out.
 
     Good ones come before those that could be higher. Then the validation PSNR counts, in steps of 0.05 dB, and then
@@ -175,7 +162,7 @@ def rank(judgements: Mapping[Tried, Judgement]) -> list[Tried]:
 
     corrected = compare(judgements)
 
-    def key(trial: Tried) -> tuple[bool, float, float]:
+    def key(trial: Trial) -> tuple[bool, float, float]:
         judgement = corrected[trial]
         psnr = -math.inf if judgement.psnr is None else round(judgement.psnr / PSNR_STEP)
         return judgement.verdict != 'good', -psnr, judgement.slope
@@ -206,11 +193,7 @@ def slope_of(line: Line) -> float:
     logs = [math.log(value) for value in smooth([y for _, y in points])]
     half = len(points) // 2
     xs, ys = [x / 100 for x, _ in points[half:]], logs[half:]
-    if len(xs) < 2:
-        return 0.0
-    mean_x, mean_y = sum(xs) / len(xs), sum(ys) / len(ys)
-    spread = sum((x - mean_x) ** 2 for x in xs)
-    return sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / spread
+    return linear_regression(xs, ys).slope if len(xs) > 1 else 0.0
 
 
 def _describe(ratio: float, slope: float, psnr: float | None) -> str:

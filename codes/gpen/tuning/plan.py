@@ -10,47 +10,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count, takewhile
 
 from gpen.tuning.judge import Judgement, rank
-from gpen.tuning.rates import format_rate, round_rate
+from gpen.tuning.rates import Trial, round_rate
 
 STEP = 1.2
 PATIENCE = 2
 LONE_STEP = 2.0  # distance to the next rate where only one was given
 MAX_STEP = 10.0
 GAP = 1.1  # a fine rate nearer to a coarse one would tell the same
-
-
-@dataclass(frozen=True)
-class Trial:
-    """Learning rates to try.
-
-    Attributes:
-        rate: of the generator.
-        ratio: the discriminator's rate divided by the generator's; None where there is no discriminator.
-    """
-
-    rate: float
-    ratio: float | None
-
-    @property
-    def rate_d(self) -> float | None:
-        """The discriminator's learning rate."""
-        return None if self.ratio is None else round_rate(self.rate * self.ratio)
-
-    @property
-    def name(self) -> str:
-        """The name of its run."""
-        end = '' if self.rate_d is None else f'_d{format_rate(self.rate_d)}'
-        return f'g{format_rate(self.rate)}{end}'
-
-    @property
-    def label(self) -> str:
-        """Its rates in words."""
-        end = '' if self.rate_d is None else f', D {format_rate(self.rate_d)}'
-        return f'G {format_rate(self.rate)}{end}'
 
 
 def next_trials(

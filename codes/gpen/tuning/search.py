@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -11,11 +10,12 @@ from gpen.errors import UserError
 from gpen.tuning import judge
 from gpen.tuning.display import Display
 from gpen.tuning.judge import Judgement
-from gpen.tuning.plan import Trial, next_trials
+from gpen.tuning.plan import next_trials
+from gpen.tuning.rates import Trial
 from gpen.tuning.study import Study, claim_folder
 from gpen.tuning.trial_pool import TrialPool
 from gpen.tuning.trial_run import TrialRun, remove_weights
-from gpen.utils.files import write_text
+from gpen.utils.files import write_json
 
 RATES = 1e-3, 5e-4, 1e-4, 5e-5
 RATIO = 4.0
@@ -87,7 +87,7 @@ def run_search(
             for trial in trials:
                 _look_up(study, trial, result, display)
             missing = {result.runs[trial]: trial for trial in trials if trial not in result.judgements}
-            for run, is_done in pool.run(list(missing), judge.find_too_high, lambda: stop.is_noted):
+            for run, is_done in pool.run_trials(list(missing), judge.find_too_high, lambda: stop.is_noted):
                 if is_done:
                     _finish(missing[run], result, display)
 
@@ -113,12 +113,6 @@ def _finish(trial: Trial, result: SearchResult, display: Display) -> None:
     run = result.runs[trial]
     judgement = judge.judge(run.read_curves())
     result.judgements[trial] = judgement
-    content = {'lr_g': trial.rate, 'lr_d': trial.rate_d, **to_plain(judgement)}
-    write_text(run.folder / RESULT_FILE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    write_json(run.folder / RESULT_FILE, {'lr_g': trial.rate, 'lr_d': trial.rate_d, **asdict(judgement)})
     remove_weights(run.folder)
     display.show(run, judgement)
-
-
-def to_plain(judgement: Judgement) -> dict[str, object]:
-    """Return a judgement for JSON, where numbers that are not finite become null."""
-    return {name: None if value != value else value for name, value in asdict(judgement).items()}

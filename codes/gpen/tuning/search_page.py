@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from gpen.reporting.curves import Series, draw_curves
 from gpen.reporting.page import Html, escape, render_page, table
 from gpen.tuning.curves import Curves, Line
 from gpen.tuning.judge import Judgement
-from gpen.tuning.plan import Trial, is_at_edge
-from gpen.tuning.rates import format_rate
-from gpen.tuning.search import SearchResult, to_plain
+from gpen.tuning.plan import is_at_edge
+from gpen.tuning.rates import Trial, format_rate
+from gpen.tuning.search import SearchResult
 from gpen.tuning.study import Study, recommend
-from gpen.utils.files import write_text
+from gpen.utils.files import write_json, write_text
 
 PAGE_FILE, SEARCH_FILE = 'report.html', 'search.json'
 HPARAMS_FOLDER = 'hparams'
@@ -80,7 +80,7 @@ def write_search(study: Study, result: SearchResult) -> list[Path]:
     page, numbers = study.folder / PAGE_FILE, study.folder / SEARCH_FILE
     _write_hparams(study.folder / HPARAMS_FOLDER, result)
     write_text(page, render_page(title, sections))
-    write_text(numbers, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    write_json(numbers, content)
     return [page, numbers]
 
 
@@ -129,11 +129,8 @@ def _describe_trial(trial: Trial, judgement: Judgement, curves: Curves) -> dict[
         'name': trial.name,
         'lr_g': trial.rate,
         'lr_d': trial.rate_d,
-        **to_plain(judgement),
-        'curves': {
-            name: [[x, y if math.isfinite(y) else None] for x, y in zip(line.x, line.y, strict=True)]
-            for name, line in lines.items()
-        },
+        **asdict(judgement),
+        'curves': {name: list(zip(line.x, line.y, strict=True)) for name, line in lines.items()},
     }
 
 

@@ -13,8 +13,7 @@ from gpen.options import parse_options
 from gpen.options.checks import PRIOR_MODEL
 from gpen.options.schema import Options
 from gpen.options.yaml_reader import find_option_file
-from gpen.tuning.plan import Trial
-from gpen.tuning.rates import format_rate
+from gpen.tuning.rates import Trial, format_rate
 from gpen.tuning.trial_run import TrialRun, build_command, build_overrides, build_rates, name_of_psnr
 from gpen.utils.files import write_text
 

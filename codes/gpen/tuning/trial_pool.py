@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any
 
 from gpen.errors import UserError
@@ -55,7 +54,7 @@ def choose_devices(names: Sequence[str], num_gpu: Any) -> list[dict[str, str]]:
     return environments
 
 
-class TrialPool:
+class TrialPool(Pool):
     """Runs trials, one at a time on each device (a context manager).
 
     The machines of a Ray cluster need the same paths: this project, the data and the experiments lie on storage that
@@ -68,25 +67,11 @@ class TrialPool:
     """
 
     def __init__(self, folder: Path, environments: Sequence[Mapping[str, str]] = (), ray: str | None = None) -> None:
+        super().__init__(len(environments), ray, by_device=True, advice=ADVICE)
         self._stop_file = folder / '.stop'
         self._environments = environments
-        self._pool = Pool(len(environments), ray, by_device=True, advice=ADVICE)
 
-    def __enter__(self) -> TrialPool:
-        self._pool.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.__exit__(kind, error, trace)
-
-    @property
-    def count(self) -> int:
-        """How many trials run at a time."""
-        return self._pool.count
-
-    def run(
+    def run_trials(
         self, runs: Sequence[TrialRun], find_end: FindEnd, should_stop: Callable[[], bool]
     ) -> Iterator[tuple[TrialRun, bool]]:
         """Yield each run as it ends, and whether there is something to judge; see :func:`run_trial`.
@@ -99,13 +84,16 @@ class TrialPool:
         self._stop_file.unlink(missing_ok=True)
         work: Callable[[TrialRun], Outcome]
         if self._environments:
-            work = partial(_run_on_device, _fill_queue(self._environments), self._stop_file, find_end)
+            free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
+            for environment in self._environments:
+                free.put(environment)
+            work = partial(_run_on_device, free, self._stop_file, find_end)
         else:
-            cores = {} if self._pool.cores == 1 else {THREADS: str(self._pool.cores)}
+            cores = {} if self.cores == 1 else {THREADS: str(self.cores)}
             work = partial(_run_unless_stopped, cores, self._stop_file, find_end)
 
         failure: Exception | None = None
-        with closing(self._pool.run(work, runs)) as outcomes, _touch_when(should_stop, self._stop_file):
+        with closing(self.run(work, runs)) as outcomes, _touch_when(should_stop, self._stop_file):
             try:
                 for run, outcome in outcomes:
                     if isinstance(outcome, Exception):
@@ -119,13 +107,6 @@ class TrialPool:
         self._stop_file.unlink(missing_ok=True)
         if failure is not None:
             raise failure
-
-
-def _fill_queue(environments: Sequence[Mapping[str, str]]) -> SimpleQueue[Mapping[str, str]]:
-    free: SimpleQueue[Mapping[str, str]] = SimpleQueue()
-    for environment in environments:
-        free.put(environment)
-    return free
 
 
 def _run_on_device(free: SimpleQueue[Mapping[str, str]], stop_file: Path, find_end: FindEnd, run: TrialRun) -> Outcome:

@@ -176,7 +176,7 @@ def _watch(
     process: subprocess.Popen[Any],
     run: TrialRun,
     should_stop: Callable[[], bool],
-    find_end: Callable[[Curves], str | None],
+    find_end: FindEnd,
 ) -> None:
     """Return when the process has ended, or should."""
     length = -1  # of the records when they were last judged

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from gpen.errors import UserError
 
@@ -63,6 +64,13 @@ def write_text(target: Path, text: str) -> None:
     """Write ``text`` to ``target`` as UTF-8, whole or not at all."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding='utf-8')
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write plain values and dataclasses as strict JSON, whole or not at all; numbers that are not finite are null."""
+    from pydantic_core import to_json
+
+    write_text(target, to_json(content, indent=1, inf_nan_mode='null').decode() + '\n')
 
 
 def link_or_copy(source: Path, target: Path) -> None:

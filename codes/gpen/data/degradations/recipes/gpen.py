@@ -91,11 +91,12 @@ def gpen(
         scale = min(height, width) / PAPER_SIZE
         size = draw_size(generator, 3, 2 * round(blur_kernel_size * scale / 2) + 1)
         kernel = draw_kernel(generator, shapes, kernel_prob, size, [sigma * scale for sigma in blur_sigma])
-        small = draw_smaller_size(image, generator, [max(1.0, factor * scale) for factor in factors])
-        rows, columns = (
-            max(side, min(_SMALLEST_SIDE, whole)) for side, whole in zip(small, (height, width), strict=True)
+        small_height, small_width = draw_smaller_size(
+            image, generator, [max(1.0, factor * scale) for factor in factors]
         )
-        result = resample(convolve(image, kernel), rows, columns, 'area')
+        small_height = max(small_height, min(_SMALLEST_SIDE, height))
+        small_width = max(small_width, min(_SMALLEST_SIDE, width))
+        result = resample(convolve(image, kernel), small_height, small_width, 'area')
 
     result = gaussian_noise(result, generator, noise)
     result = through_jpeg(result, draw_integer(generator, quality))
