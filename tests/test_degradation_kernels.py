@@ -60,7 +60,7 @@ def test_gaussians_and_plateaus_are_those_of_basicsr(theirs: ModuleType, isotrop
                 theirs.bivariate_Gaussian(size, sigma_x, sigma_y, angle, isotropic=isotropic),
             ),
             (
-                kernels.generalized_gaussian(size, *ours, beta=beta),
+                kernels.gaussian(size, *ours, beta=beta),
                 theirs.bivariate_generalized_Gaussian(size, sigma_x, sigma_y, angle, beta, isotropic=isotropic),
             ),
             (

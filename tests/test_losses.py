@@ -48,7 +48,7 @@ def test_every_loss_states_its_arguments_for_the_option_check():
             'FeatureMatchingLoss'} <= set(LOSS_REGISTRY.definitions)  # fmt: skip
     for definition in LOSS_REGISTRY.definitions.values():
         model = signature_model(definition)()
-        assert model.loss_weight == 1.0
+        assert model.model_dump(by_alias=True)['loss_weight'] == 1.0
         with pytest.raises(ValueError, match='loss_weight'):
             signature_model(definition)(loss_weight=-1.0)
 

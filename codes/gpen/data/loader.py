@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing import parent_process, resource_tracker
 from typing import Any
 
@@ -84,7 +85,6 @@ def build_val_loader(
     dataset: Any,
     batch_size: int,
     num_workers: int,
-    start_method: str | None = None,
     pin_memory: bool = False,
     prefetch_factor: int = 2,
     rank: int = 0,
@@ -98,7 +98,7 @@ def build_val_loader(
     firsts = range(rank * batch_size, len(dataset), world_size * batch_size)
     batches = [list(samples[first : first + batch_size]) for first in firsts]
 
-    workers = _worker_options(num_workers, prefetch_factor, start_method) | {'persistent_workers': num_workers > 0}
+    workers = _worker_options(num_workers, prefetch_factor) | {'persistent_workers': num_workers > 0}
     return _build_loader(dataset, batches, 0, pin_memory, workers)
 
 
@@ -146,11 +146,11 @@ class BatchLoader:
             return iter(self.loader)
 
 
+@dataclass(frozen=True)
 class _Failure:
     """Stands in for a sample or a batch that could not be read; it carries the message out of the worker."""
 
-    def __init__(self, message: str) -> None:
-        self.message = message
+    message: str
 
 
 class _Guarded(Dataset[Any]):
@@ -176,7 +176,7 @@ def _collate(samples: list[Any]) -> Any:
     return failures[0] if failures else default_collate(samples)
 
 
-def _worker_options(num_workers: int, prefetch_factor: int, start_method: str | None) -> dict[str, Any]:
+def _worker_options(num_workers: int, prefetch_factor: int, start_method: str | None = None) -> dict[str, Any]:
     """Return the arguments of a DataLoader about its workers."""
     if num_workers == 0:
         return {}

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -207,9 +207,6 @@ def _load_cache(path: Path | None) -> dict[str, list[int]]:
 
 
 def _save_cache(path: Path | None, files: dict[str, list[int]]) -> None:
-    if path is None:
-        return
-    try:
-        write_text(path, json.dumps({'version': _CACHE_VERSION, 'files': files}))
-    except (UserError, OSError):
-        return  # a cache is a convenience
+    if path is not None:
+        with suppress(UserError, OSError):  # a cache is a convenience
+            write_text(path, json.dumps({'version': _CACHE_VERSION, 'files': files}))

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
+from gpen.utils.packages import import_package
 from gpen.weights.downloads import find_weights
 from gpen.weights.files import load_weights
 
 FILENAME = 'recognition_arcface_ir_se50.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'
 WHAT = 'ArcFace weights'
+ADVICE = (
+    'IdentityLoss needs facexlib, which cannot be imported ({error}). Install it (pip install facexlib) or remove the '
+    'loss.'
+)
 INPUT_SIZE = 112
 
 # The crop of an FFHQ-aligned face that ArcFace's own alignment shows: rows 35 to 223 and columns 32 to 220 of 256.
@@ -46,7 +49,7 @@ class IdentityLoss(nn.Module):
     def __init__(self, loss_weight: NonNegativeFloat = 1.0, weights: str | None = None) -> None:
         super().__init__()
         self.loss_weight = loss_weight
-        _check_facexlib()
+        import_package('facexlib.recognition.arcface_arch', ADVICE)
         self.network = load_arcface(find_weights(URL, weights, WHAT, "the option 'weights' of IdentityLoss"))
 
     def train(self, mode: bool = True) -> IdentityLoss:  # noqa: ARG002
@@ -93,13 +96,3 @@ def load_arcface(path: Path) -> nn.Module:
         network: nn.Module = Backbone(num_layers=50, drop_ratio=0.6, mode='ir_se')
     load_frozen(network, load_weights(path), path, "facexlib's ArcFace IR-SE50 weights")
     return network
-
-
-def _check_facexlib() -> None:
-    try:
-        importlib.import_module('facexlib.recognition.arcface_arch')
-    except ImportError as error:
-        raise UserError(
-            f'IdentityLoss needs facexlib, which cannot be imported ({error}). '
-            'Install it (pip install facexlib) or remove the loss.'
-        ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from difflib import get_close_matches
 from typing import Literal
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 
 from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
+from gpen.options.problems import suggest
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
 from gpen.weights.downloads import find_url, find_weights
@@ -60,8 +60,7 @@ class VGGFeatures(nn.Module):
         available = list_layers(vgg_type)
         for name in wanted:
             if name not in available:
-                near = get_close_matches(name, available, n=1)
-                hint = f' Did you mean {near[0]!r}?' if near else ''
+                hint = suggest(name, available)
                 raise UserError(f'{vgg_type} has no layer {name!r}.{hint} Available: {", ".join(available)}.')
 
         # Layers up to the last one that is wanted.

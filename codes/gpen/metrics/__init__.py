@@ -100,12 +100,6 @@ class SetMetric(ABC):
 Metric = ImageMetric | SetMetric
 
 
-def higher_is_better(function: Function) -> Function:
-    """Mark a metric as better when higher, which is the default (a decorator)."""
-    vars(function)['higher_is_better'] = True
-    return function
-
-
 def lower_is_better(function: Function) -> Function:
     """Mark a metric, such as a distance, as better when lower (a decorator, below the registry's)."""
     vars(function)['higher_is_better'] = False
@@ -148,14 +142,13 @@ def build_metric(
 
 
 def build_metrics(
-    blocks: Mapping[str, MetricOptions], device: torch.device | str = 'cpu', option: str = 'val.metrics'
+    blocks: Mapping[str, MetricOptions], device: torch.device | str = 'cpu'
 ) -> tuple[dict[str, Metric], dict[str, MetricNotAvailableError]]:
-    """Build the metrics of an option file.
+    """Build the metrics of an option file, its blocks ``val.metrics``.
 
     Args:
         blocks: by name.
         device: see :func:`build_metric`.
-        option: the path of the blocks in the option file.
 
     Returns:
         The metrics by name, and an error for each ``optional`` metric that is missing.
@@ -167,7 +160,7 @@ def build_metrics(
     missing: dict[str, MetricNotAvailableError] = {}
 
     for name, block in blocks.items():
-        place = f'{option}.{name}'
+        place = f'val.metrics.{name}'
         try:
             metrics[name] = build_metric(block.to_dict(), device, place)
         except MetricNotAvailableError as error:

@@ -52,7 +52,7 @@ def calculate_fid(device: torch.device | str, option: str, weights: str | None =
 
     network = build_inception(library)
     load_frozen(network, load_weights(path), path, "torch-fidelity's weights of InceptionV3")
-    return FrechetDistance(LastPooling(network), device)
+    return FrechetDistance(network, device)
 
 
 class FrechetDistance(SetMetric):
@@ -106,27 +106,18 @@ class FrechetDistance(SetMetric):
         return int(self.distance.fake_features_num_samples)
 
 
-class LastPooling(nn.Module):
-    """torch-fidelity's network with one tensor as its result: N x 3 x H x W, uint8 -> N x 2048."""
-
-    num_features = FEATURES
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(images)[0]
-        return features
-
-
 def build_inception(library: Any) -> nn.Module:
-    """Return torch-fidelity's InceptionV3 on the ``meta`` device, without weights."""
+    """Return torch-fidelity's InceptionV3 on the ``meta`` device, without weights: N x 3 x H x W, uint8 -> N x 2048."""
 
     class Inception(library.FeatureExtractorInceptionV3):  # type: ignore[misc, name-defined]
+        num_features = FEATURES
+
         # The base's constructor would unpickle weights without weights_only; it gets a file without any instead.
         def load_state_dict(self, state_dict: Any, *arguments: Any, **settings: Any) -> Any:
             return super().load_state_dict(state_dict, *arguments, **settings) if state_dict else None
+
+        def forward(self, images: Tensor) -> Any:
+            return super().forward(images)[0]
 
     nothing = io.BytesIO()
     torch.save({}, nothing)

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from gpen.data.image_io import to_uint8
 from gpen.errors import UserError
-from gpen.metrics import higher_is_better
 from gpen.options.types import NonNegativeInt
 from gpen.registry import METRIC_REGISTRY
 
@@ -21,7 +20,6 @@ _LUMA_OFFSET = 16.0
 
 
 @METRIC_REGISTRY.register
-@higher_is_better
 def calculate_psnr(
     restored: Tensor, gt: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
 ) -> Tensor:
@@ -46,7 +44,6 @@ def calculate_psnr(
 
 
 @METRIC_REGISTRY.register
-@higher_is_better
 def calculate_ssim(
     restored: Tensor, gt: Tensor, crop_border: NonNegativeInt = 0, test_y_channel: bool = False
 ) -> Tensor:

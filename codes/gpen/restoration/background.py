@@ -57,6 +57,7 @@ def load_enlarger(path: Path, scale: int | None, device: torch.device) -> Enlarg
     """
     advice = "--background_model needs the package spandrel: pip install 'spandrel>=0.4'."
     spandrel = import_package('spandrel', advice)
+
     try:
         model: Any = spandrel.ModelLoader(device).load_from_state_dict(dict(load_weights(path)))
     except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:

@@ -12,13 +12,17 @@ from gpen.errors import UserError
 def import_package(module: str, advice: str) -> Any:
     """Import and return a module of a package that may be missing.
 
+    Args:
+        module: its dotted name.
+        advice: the message where it cannot be imported; ``{error}`` stands for the reason.
+
     Raises:
-        UserError: it cannot be imported; the message is ``advice``.
+        UserError: it cannot be imported.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(advice) from error
+        raise UserError(advice.format(error=error)) from error
 
 
 def import_onnxruntime() -> Any:

@@ -41,6 +41,8 @@ def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
     Raises:
         UserError: the file ``local`` does not exist, or the download fails.
     """
+    import torch
+
     # The user's own file.
     if local is not None:
         path = resolve_path(local)
@@ -53,7 +55,7 @@ def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
     # A file on the disk.
     filename = url.rpartition('/')[2]
     target = project_root() / 'weights' / filename
-    for path in (target, _hub_folder() / filename):
+    for path in (target, Path(torch.hub.get_dir(), 'checkpoints', filename)):
         if path.is_file():
             return path
 
@@ -78,12 +80,6 @@ def find_url(model: str) -> str:
 
 class _DownloadError(Exception):
     """The reason why a download failed, in a few words."""
-
-
-def _hub_folder() -> Path:
-    import torch
-
-    return Path(torch.hub.get_dir()) / 'checkpoints'
 
 
 def _download(url: str, target: Path) -> None:

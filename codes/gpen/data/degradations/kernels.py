@@ -20,24 +20,19 @@ SHAPES = ('iso', 'aniso', 'generalized_iso', 'generalized_aniso', 'plateau_iso',
 _SMALLEST_SIGMA = 1e-3  # below it a kernel is a single point anyway, and 1 / sigma^2 has to stay finite
 
 
-def gaussian(size: int, sigma_x: float, sigma_y: float | None = None, angle: float = 0.0) -> np.ndarray:
-    """Return a Gaussian: isotropic, or with two deviations and turned by an angle.
+def gaussian(
+    size: int, sigma_x: float, sigma_y: float | None = None, angle: float = 0.0, beta: float = 1.0
+) -> np.ndarray:
+    """Return a generalised Gaussian, exp(-d^(2 beta) / 2), isotropic or with two deviations and turned by an angle.
+
+    Source: Pascal et al. 2013, arXiv 1302.6498.
 
     Args:
         size: height and width, odd, pixels.
         sigma_x: standard deviation along the first axis, pixels.
         sigma_y: the same along the second axis; default: isotropic.
         angle: of the first axis, radians.
-    """
-    return _normalize(np.exp(-0.5 * _squared_distance(size, sigma_x, sigma_y, angle)))
-
-
-def generalized_gaussian(
-    size: int, sigma_x: float, sigma_y: float | None = None, angle: float = 0.0, beta: float = 1.0
-) -> np.ndarray:
-    """Return a generalised Gaussian, exp(-d^(2 beta) / 2): ``beta`` 1 is the normal one, more is flatter on top.
-
-    The other arguments are those of :func:`gaussian`.  Source: Pascal et al. 2013, arXiv 1302.6498.
+        beta: exponent; 1 is the normal Gaussian, more is flatter on top.
     """
     with np.errstate(over='ignore'):  # infinitely far is as good
         return _normalize(np.exp(-0.5 * _squared_distance(size, sigma_x, sigma_y, angle) ** beta))
@@ -118,11 +113,10 @@ def draw_kernel(
     sigma_x, sigma_y, angle = draw_between(generator, blur_sigma), None, 0.0
     if shape.endswith('aniso'):
         sigma_y, angle = draw_between(generator, blur_sigma), generator.uniform(-math.pi, math.pi)
-    if shape in ('iso', 'aniso'):
-        return gaussian(kernel_size, sigma_x, sigma_y, angle)
     if shape.startswith('plateau'):
         return plateau(kernel_size, sigma_x, sigma_y, angle, _draw_beta(generator, betap_range))
-    return generalized_gaussian(kernel_size, sigma_x, sigma_y, angle, _draw_beta(generator, betag_range))
+    beta = _draw_beta(generator, betag_range) if shape.startswith('generalized') else 1.0
+    return gaussian(kernel_size, sigma_x, sigma_y, angle, beta)
 
 
 def draw_sinc(

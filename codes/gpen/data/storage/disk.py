@@ -28,18 +28,14 @@ class DiskStorage(Storage):
         # Of two files with the same key the first counts.
         super().__init__(root, dict(zip(reversed(keys), reversed(names), strict=True)), problems)
 
-    def path_of(self, key: str) -> Path:
-        """Return the path of an image's file."""
-        return self.root / self._names[key]
-
     def file_of(self, key: str) -> str:
-        return str(self.path_of(key))
+        return str(self.root / self._names[key])
 
     def open(self, key: str) -> BinaryIO:
-        return self.path_of(key).open('rb')
+        return Path(self.file_of(key)).open('rb')
 
     def load(self, key: str) -> bytes:
-        return self.path_of(key).read_bytes()
+        return Path(self.file_of(key)).read_bytes()
 
     def describe(self, key: str) -> str:
         return self.file_of(key)
