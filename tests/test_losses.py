@@ -47,8 +47,8 @@ def test_every_loss_states_its_arguments_for_the_option_check():
     assert {'L1Loss', 'SmoothL1Loss', 'MSELoss', 'CharbonnierLoss', 'GANLoss', 'PerceptualLoss', 'IdentityLoss',
             'FeatureMatchingLoss'} <= set(LOSS_REGISTRY.definitions)  # fmt: skip
     for definition in LOSS_REGISTRY.definitions.values():
-        model = signature_model(definition)()
-        assert model.model_dump(by_alias=True)['loss_weight'] == 1.0
+        defaults = signature_model(definition)().model_dump(by_alias=True)
+        assert defaults['loss_weight'] == 1.0
         with pytest.raises(ValueError, match='loss_weight'):
             signature_model(definition)(loss_weight=-1.0)
 

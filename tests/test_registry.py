@@ -18,6 +18,7 @@ from gpen.options.types import PositiveInt
 from gpen.registry import Registry
 
 THINGS = Registry('thing', 'own_things', 'THINGS')
+OTHERS = Registry('other', 'own_things', 'OTHERS')
 
 @THINGS.register
 class Base:
