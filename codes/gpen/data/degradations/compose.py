@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from gpen.registry import DEGRADATION_REGISTRY
 
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Takes and gives an image: H x W x 3, float32, RGB, [-1, 1]."""
+
+_Step = tuple[Callable[..., np.ndarray], dict[str, Any], float]
+"""A registered degradation, its arguments, and how often it is done."""
 
 _TRIAL_SIZE = 16  # pixels
 
@@ -32,7 +35,8 @@ def build_degradation(options: Degradations) -> Degrade:
     Raises:
         UserError: no degradation has this name.
     """
-    return _SameSize(build_steps(options))
+    # A partial and no closure, so that a data set can be pickled for spawned workers.
+    return partial(_keep_size, build_steps(options))
 
 
 def try_degradation(options: Degradations) -> None:
@@ -57,54 +61,32 @@ def try_degradation(options: Degradations) -> None:
 
 def build_steps(options: Degradations) -> Degrade:
     """Return the steps as one function; what it gives may have another size and reach beyond [-1, 1]."""
-    return _Chain([_Step.from_options(step) for step in _list_steps(options)])
+    steps = []
+    for step in _list_steps(options):
+        arguments = dict(step)
+        name, probability = arguments.pop('type'), arguments.pop('probability', 1.0)
+        steps.append((DEGRADATION_REGISTRY.get(name), arguments, probability))
+    return partial(_do_steps, steps)
 
 
 def _list_steps(options: Degradations) -> list[dict[str, Any]]:
     return options if isinstance(options, list) else [options]
 
 
-# These are classes and not closures, so that a data set can be pickled for spawned workers.
-@dataclass(frozen=True)
-class _Step:
-    function: Callable[..., np.ndarray]
-    arguments: dict[str, Any]
-    probability: float
-
-    @classmethod
-    def from_options(cls, options: dict[str, Any]) -> _Step:
-        arguments = dict(options)
-        name, probability = arguments.pop('type'), arguments.pop('probability', 1.0)
-        return cls(DEGRADATION_REGISTRY.get(name), arguments, probability)
-
-    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        if self.probability < 1 and generator.random() >= self.probability:
-            return image
-        return self.function(image, generator, **self.arguments)
+def _do_steps(steps: Sequence[_Step], image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    for function, arguments, probability in steps:
+        if probability >= 1 or generator.random() < probability:
+            image = function(image, generator, **arguments)
+    return image
 
 
-@dataclass(frozen=True)
-class _Chain:
-    steps: list[_Step]
-
-    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        for step in self.steps:
-            image = step(image, generator)
-        return image
-
-
-@dataclass(frozen=True)
-class _SameSize:
-    """Brings the result back to the size and range of what came in."""
-
-    degrade: Degrade
-
-    def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        height, width = image.shape[:2]
-        result = resample(self.degrade(image, generator), height, width, 'bilinear').astype(np.float32, copy=False)
-        # Fresh memory for a large image costs more than the clipping.
-        own = result.flags.writeable and not np.may_share_memory(result, image)
-        return np.clip(result, -1, 1, out=result if own else None)
+def _keep_size(degrade: Degrade, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Degrade an image, and bring the result back to its size and range."""
+    height, width = image.shape[:2]
+    result = resample(degrade(image, generator), height, width, 'bilinear').astype(np.float32, copy=False)
+    # Fresh memory for a large image costs more than the clipping.
+    own = result.flags.writeable and not np.may_share_memory(result, image)
+    return np.clip(result, -1, 1, out=result if own else None)
 
 
 @DEGRADATION_REGISTRY.register
