@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Takes and gives an image: H x W x 3, float32, RGB, [-1, 1]."""
 
 _Step = tuple[Callable[..., np.ndarray], dict[str, Any], float]
-"""A function, its arguments after image and generator, and how often it is done."""
+"""A registered degradation, its arguments, and how often it is done."""
 
 _TRIAL_SIZE = 16  # pixels
 
@@ -35,6 +35,7 @@ def build_degradation(options: Degradations) -> Degrade:
     Raises:
         UserError: no degradation has this name.
     """
+    # A partial and no closure, so that a data set can be pickled for spawned workers.
     return partial(_keep_size, build_steps(options))
 
 
@@ -72,8 +73,7 @@ def _list_steps(options: Degradations) -> list[dict[str, Any]]:
     return options if isinstance(options, list) else [options]
 
 
-# Partial functions and not closures, so that a data set can be pickled for spawned workers.
-def _do_steps(steps: list[_Step], image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def _do_steps(steps: Sequence[_Step], image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     for function, arguments, probability in steps:
         if probability >= 1 or generator.random() < probability:
             image = function(image, generator, **arguments)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -48,7 +48,7 @@ def mask(
 
     # One mark after the other, until enough is painted; the last one is shortened.
     canvas = np.zeros((height, width), np.uint8)
-    for mark in _Marks(generator, height, width, stroke_width, rectangle_side).draw(shape):
+    for mark in _draw_marks(generator, height, width, shape, stroke_width, rectangle_side):
         before = canvas.copy()
         mark(canvas, 1.0)
         if cv2.countNonZero(canvas) >= wanted:
@@ -74,67 +74,53 @@ def _shorten(mark: _Draw, before: np.ndarray, wanted: float) -> np.ndarray:
     return min(canvases, key=lambda canvas: abs(cv2.countNonZero(canvas) - wanted)) > 0
 
 
-@dataclass(frozen=True)
-class _Marks:
-    """An endless supply of random marks for an image of this size."""
-
-    generator: np.random.Generator
-    height: int
-    width: int
-    stroke_width: Sequence[float]
-    rectangle_side: Sequence[float]
-
-    def draw(self, shape: str) -> Iterator[_Draw]:
-        """Yield one mark after the other: a rectangle, or the next line of a stroke."""
-        while True:
-            rectangle = shape == 'rectangles' or (shape == 'mixed' and self.generator.random() < 0.5)
-            if rectangle:
-                yield self._draw_rectangle()
-            else:
-                yield from self._draw_stroke()
-
-    def _draw_rectangle(self) -> _Draw:
-        rows, columns = (
-            max(1, round(length * draw_between(self.generator, self.rectangle_side)))
-            for length in (self.height, self.width)
-        )
-        # Partly outside, so that the edges of the image are covered as often as its middle.
-        top = int(self.generator.integers(1 - rows, self.height))
-        left = int(self.generator.integers(1 - columns, self.width))
-
-        def paint(canvas: np.ndarray, part: float) -> None:
-            corner = left + max(1, round(columns * part)) - 1, top + rows - 1
-            cv2.rectangle(canvas, (left, top), corner, 1, cv2.FILLED)
-
-        return paint
-
-    def _draw_stroke(self) -> Iterator[_Draw]:
-        """Yield the lines of a stroke, which zigzags over the image to the left or to the right."""
-        generator, diagonal = self.generator, math.hypot(self.height, self.width)
-        thickness = max(1, round(min(self.height, self.width) * draw_between(generator, self.stroke_width)))
-        low, high = (0.4 * math.pi + sign * generator.uniform(0, 2 * math.pi / 15) for sign in (-1, 1))
-        onward = generator.choice([-1, 1])
-        x, y = generator.uniform(0, self.width), generator.uniform(0, self.height)
-
-        for n in range(int(generator.integers(8, 28))):
-            angle = generator.uniform(low, high) * (1 if n % 2 else -1)
-            length = min(max(generator.normal(diagonal / 8, diagonal / 16), 0), diagonal / 4)
-            new_x = x + onward * length * math.cos(angle)
-            new_y = min(max(y + length * math.sin(angle), 0), self.height - 1)
-
-            yield _line(x, y, new_x, new_y, thickness)
-            if not 0 <= new_x < self.width:
-                return
-            x, y = new_x, new_y
+def _draw_marks(
+    generator: np.random.Generator, height: int, width: int, shape: str, stroke_width: Range, rectangle_side: Range
+) -> Iterator[_Draw]:
+    """Yield random marks without end: a rectangle, or the next line of a stroke."""
+    while True:
+        if shape == 'rectangles' or (shape == 'mixed' and generator.random() < 0.5):
+            yield _draw_rectangle(generator, height, width, rectangle_side)
+        else:
+            yield from _draw_stroke(generator, height, width, stroke_width)
 
 
-def _line(x: float, y: float, to_x: float, to_y: float, thickness: int) -> _Draw:
-    """Return a line with round ends, which grows from its first end."""
+def _draw_rectangle(generator: np.random.Generator, height: int, width: int, side: Range) -> _Draw:
+    rows, columns = (max(1, round(length * draw_between(generator, side))) for length in (height, width))
+    # Partly outside, so that the edges of the image are covered as often as its middle.
+    top, left = int(generator.integers(1 - rows, height)), int(generator.integers(1 - columns, width))
 
     def paint(canvas: np.ndarray, part: float) -> None:
-        end = round(x + part * (to_x - x)), round(y + part * (to_y - y))
-        cv2.line(canvas, (round(x), round(y)), end, 1, thickness)
-        for point in ((round(x), round(y)), end):
-            cv2.circle(canvas, point, thickness // 2, 1, cv2.FILLED)
+        corner = left + max(1, round(columns * part)) - 1, top + rows - 1
+        cv2.rectangle(canvas, (left, top), corner, 1, cv2.FILLED)
 
     return paint
+
+
+def _draw_stroke(generator: np.random.Generator, height: int, width: int, stroke_width: Range) -> Iterator[_Draw]:
+    """Yield the lines of a stroke, which zigzags over the image to the left or to the right."""
+    diagonal = math.hypot(height, width)
+    thickness = max(1, round(min(height, width) * draw_between(generator, stroke_width)))
+    low, high = (0.4 * math.pi + sign * generator.uniform(0, 2 * math.pi / 15) for sign in (-1, 1))
+    onward = generator.choice([-1, 1])
+    x, y = generator.uniform(0, width), generator.uniform(0, height)
+
+    for n in range(int(generator.integers(8, 28))):
+        angle = generator.uniform(low, high) * (1 if n % 2 else -1)
+        length = min(max(generator.normal(diagonal / 8, diagonal / 16), 0), diagonal / 4)
+        new_x = x + onward * length * math.cos(angle)
+        new_y = min(max(y + length * math.sin(angle), 0), height - 1)
+
+        yield partial(_paint_line, x, y, new_x, new_y, thickness)
+        if not 0 <= new_x < width:
+            return
+        x, y = new_x, new_y
+
+
+def _paint_line(x: float, y: float, to_x: float, to_y: float, thickness: int, canvas: np.ndarray, part: float) -> None:
+    """Paint a line with round ends, which grows from its first end."""
+    start = round(x), round(y)
+    end = round(x + part * (to_x - x)), round(y + part * (to_y - y))
+    cv2.line(canvas, start, end, 1, thickness)
+    for point in (start, end):
+        cv2.circle(canvas, point, thickness // 2, 1, cv2.FILLED)
