@@ -116,7 +116,7 @@ def _look_at(
         {'name': image_name, **{name: values[n] for name, values in columns.items()}}
         for n, image_name in enumerate(batch['name'])
     ]
-    shown = range(min(len(rows), max(num_pictures, 0)))
+    shown = range(min(len(rows), num_pictures))
     if not restores:
         return _Batch(rows, [torch.as_tensor(to_uint8(restored[n])) for n in shown])
     return _Batch(rows, [make_strip(batch['lq'][n], restored[n], batch['gt'][n]) for n in shown])
