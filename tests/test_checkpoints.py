@@ -176,7 +176,7 @@ def test_a_run_goes_on_after_a_full_disk_has_been_emptied(
     save(store, 1)
     with monkeypatch.context() as patch:
         patch.setattr(torch, 'save', fail_at(3, DISK_FULL[0]))
-        with pytest.raises(UserError):
+        with pytest.raises(UserError, match=r'Cannot write .*training_states'):
             save(store, 2)
     assert store.clean_up(1) == []
     assert names_in(store.models) == ['net_d_1.pth', 'net_d_latest.pth', 'net_g_1.pth', 'net_g_latest.pth']

@@ -208,3 +208,11 @@ def test_all_borders_of_a_photograph_are_softened_alike(quarters: int) -> None:
     face = align_face(np.rot90(image, quarters).copy(), points, 160)
     assert face.padding == pytest.approx(expected.padding, abs=0.01)
     assert np.abs(face.image - expected.image).max() < 1e-3
+
+
+@pytest.mark.parametrize('size', [40, 300])
+def test_interpolation_never_leaves_the_range_of_images(size: int) -> None:
+    stripes = np.where(np.arange(300)[None, :, None] % 30 < 15, 1.0, -1.0).astype(np.float32)
+    face = align_face(np.broadcast_to(stripes, (300, 300, 3)).copy(), turned(FACE, 20, 1, (150, 150)), size).image
+    assert face.max() == 1
+    assert face.min() == -1

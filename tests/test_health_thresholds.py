@@ -23,10 +23,10 @@ Number = float | Callable[[int], float | None]
 """The same in all records, or by the number of the record, from 1."""
 
 
-def course(count: int, numbers: dict[str, Number], options: Options | None = None) -> History:
+def course(count: int, numbers: dict[str, Number], options: Options | None = None, total: int = TOTAL) -> History:
     """A run of so many records; ``val_psnr`` is ``val/psnr``, and a number that is None is not in that record."""
     options = options or options_of()
-    history = History(options, TOTAL, rates_of(options))
+    history = History(options, total, rates_of(options))
     for n in range(1, count + 1):
         values = {name: value(n) if callable(value) else value for name, value in numbers.items()}
         named = {name.replace('val_', 'val/'): value for name, value in values.items() if value is not None}
@@ -214,6 +214,13 @@ def test_a_flat_loss_that_never_fell_has_a_wrong_rate_and_one_that_did_may_fall_
     assert flat(fallen, scheduler={'type': 'MultiStepLR', 'milestones': [TOTAL - 1], 'gamma': 0.49}) is None
 
 
+def test_in_a_short_run_a_loss_is_flat_and_gradients_are_clipped_after_20_records() -> None:
+    options = options_of(**CONSTANT_RATE)
+    for rule, name in ((rules.loss_flat, 'G_loss_pixel'), (rules.gradients_always_clipped, 'grad_norm_g')):
+        assert rule(course(19, {name: 2.0}, options, total=30 * EVERY)) is None
+        assert rule(course(20, {name: 2.0}, options, total=30 * EVERY))
+
+
 # ---- optimization
 
 
@@ -295,14 +302,14 @@ def test_a_run_that_overfits_is_told_of_early_stopping_unless_it_has_it() -> Non
     assert 'early_stopping.enabled' not in str(overfits(early_stopping={'enabled': True}))
 
 
-def spent(factor: float, count: int = 60, comes_back: bool = False, **train: Any) -> str | None:
-    """The rate falls to ``factor`` of its peak after record 40."""
+def spent(factor: float, count: int = 60, turn: int = 40, comes_back: bool = False, **train: Any) -> str | None:
+    """The rate falls to ``factor`` of its peak after the record ``turn``."""
     options = options_of(**train)
 
     def rate_at(iteration: int) -> dict[str, float]:
-        return {'g': factor if 40 * EVERY < iteration < TOTAL or not comes_back else 1.0}
+        return {'g': factor if turn * EVERY < iteration < TOTAL or not comes_back else 1.0}
 
-    history = course(count, {'lr_g': after(40, 1.0, factor)}, options)
+    history = course(count, {'lr_g': after(turn, 1.0, factor)}, options)
     history.rate_at = rate_at
     return rules.learning_rate_spent(history)
 
@@ -312,6 +319,7 @@ def test_a_rate_is_spent_below_a_hundredth_of_its_peak_with_a_quarter_of_the_run
     assert spent(0.011) is None
     assert spent(0.01) is None
     assert spent(0.009, comes_back=True) is None
+    assert spent(0.009, count=2, turn=1)
     assert spent(0.009, count=75)
     assert spent(0.009, count=76) is None
     assert '(5000 iterations)' in str(spent(0.009))

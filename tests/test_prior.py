@@ -220,6 +220,23 @@ class Counting(SetMetric):
         return float(self.count)
 
 
+def test_faces_are_clamped_to_their_range_and_no_further() -> None:
+    model = build_prior()
+    with torch.no_grad():
+        for parameter in model.net_g_ema.parameters():
+            parameter *= 3
+    lq = faces(1)['gt']
+    torch.manual_seed(0)
+    restored = model.restore(lq)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        raw = model.net_g_ema(torch.randn(len(lq), 8))
+    assert raw.min() < -1
+    assert raw.max() > 1
+    assert (raw.abs() < 1).any()
+    assert torch.equal(restored, raw.clamp(-1, 1))
+
+
 def test_validation_makes_as_many_faces_as_there_are_images_of_the_same_noise_each_time() -> None:
     model = build_prior()
     batches = [{**faces(n), 'name': ['a', 'b']} for n in (1, 2, 3)]

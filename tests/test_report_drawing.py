@@ -117,7 +117,7 @@ def test_pictures_are_embedded(tmp_path: Path) -> None:
     assert pixels.shape == (150, 1000, 3)
     assert np.abs(pixels[0, 0].astype(int) - (10, 40, 200)).max() < 6
     assert embed_image(picture[:8, :8].copy()).startswith('data:image/png;base64,')
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r'none\.png'):
         embed_image(tmp_path / 'none.png')
 
 

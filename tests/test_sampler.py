@@ -133,7 +133,7 @@ def test_iterating_twice_starts_again_at_the_start_iteration() -> None:
 def test_sampler_without_an_end_goes_on() -> None:
     sampler = InfiniteBatchSampler(2, 1, 0)
     assert len(list(islice(sampler, 1000))) == 1000
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match='without an end has no length'):
         len(sampler)
 
 
@@ -162,7 +162,7 @@ def test_without_shuffling_the_order_is_that_of_the_data_set() -> None:
     ],
 )
 def test_impossible_samplers_are_refused(arguments: dict[str, int]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=f'no batches from .*{next(iter(arguments))}'):
         InfiniteBatchSampler(**{'length': 4, 'batch_size': 2, 'manual_seed': 0, 'world_size': 2, **arguments})
 
 

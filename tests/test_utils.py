@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from conftest import ROOT
 from gpen.errors import UserError
 from gpen.runs.experiment import move_aside
 from gpen.training.signals import StopRequest
-from gpen.utils import cpu, device
+from gpen.utils import cpu, device, files
 from gpen.utils.device import choose_device, explain_out_of_memory, select_device
-from gpen.utils.files import atomic_path, link_or_copy
+from gpen.utils.files import atomic_path, link_or_copy, resolve_path, write_text
 from gpen.utils.seeds import derive_seed
 from gpen.utils.text import format_duration, format_shape, list_names
 from gpen.utils.timing import StepTimer
@@ -128,6 +130,13 @@ def test_a_container_s_quota_is_read_in_whole_cpus(
     assert cpu._read_cpu_quota() == quota
 
 
+def test_where_the_system_tells_no_affinity_all_cpus_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, 'sched_getaffinity', raising=False)
+    for count, expected in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, 'cpu_count', lambda count=count: count)
+        assert cpu.cpu_threads() == cpu.count_cpus() == expected
+
+
 def test_out_of_memory_names_the_option_and_other_errors_pass() -> None:
     with (
         pytest.raises(UserError, match=r'Lower test\.batch \(now 6\), the rest\.'),
@@ -152,6 +161,35 @@ def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> N
         os.umask(before)
     assert (tmp_path / 'a').stat().st_mode & 0o777 == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='what is flushed is read from /proc')
+def test_a_written_file_and_its_folder_are_flushed_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(os, 'fsync', lambda handle: flushed.append(str(Path(f'/proc/self/fd/{handle}').readlink())))
+    write_text(tmp_path / 'new' / 'deeper' / 'a', 'text')
+    assert (tmp_path / 'new' / 'deeper' / 'a').read_text() == 'text'
+    file, folder = flushed
+    assert file.endswith('.tmp')
+    assert folder == str(tmp_path / 'new' / 'deeper')
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'), [(OSError(28, 'No space left on device'), 'No space left on device'), (OSError('odd'), 'odd')]
+)
+def test_a_write_that_fails_is_a_sentence_with_file_and_reason(tmp_path: Path, error: OSError, reason: str) -> None:
+    with pytest.raises(UserError) as caught, atomic_path(tmp_path / 'a'):
+        raise error
+    assert str(caught.value).startswith(f'Cannot write {tmp_path / "a"}: {reason}. Free some space')
+
+
+def test_relative_paths_start_at_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_path('options/train') == ROOT / 'options' / 'train'
+    assert resolve_path(tmp_path) == tmp_path
+    assert resolve_path('~/weights') == Path.home() / 'weights'
+    monkeypatch.setattr(files, '__file__', str(tmp_path / 'installed' / 'package' / 'gpen' / 'utils' / 'files.py'))
+    assert resolve_path('weights') == tmp_path / 'weights'
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

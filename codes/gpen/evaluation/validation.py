@@ -129,7 +129,7 @@ def _look_at(
         for n, image_name in enumerate(batch['name'])
     ]
 
-    shown = range(min(len(rows), max(num_pictures, 0)))
+    shown = range(min(len(rows), num_pictures))
     if not restores:
         return _Batch(rows, [to_uint8(restored[n]) for n in shown])
     return _Batch(rows, [make_strip(batch['lq'][n], restored[n], gt[n]) for n in shown])
