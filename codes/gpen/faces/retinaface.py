@@ -57,9 +57,8 @@ class RetinaFaceDetector:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # facexlib calls torchvision in an old way
             self._network = _import_class()(network_name='resnet50', device=device)
-        state = {name.removeprefix('module.'): tensor for name, tensor in load_weights(path).items()}
         try:
-            self._network.load_state_dict(state)
+            self._network.load_state_dict(load_weights(path))
         except RuntimeError as error:
             message = f'{path} does not hold the weights of RetinaFace with a ResNet-50. Replace it by {URL}.'
             raise UserError(message) from error

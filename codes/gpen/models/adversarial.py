@@ -19,10 +19,9 @@ from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
 from gpen.models.initial_weights import load_pretrained, load_prior
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, optimize, set_learning_rates
-from gpen.models.parameter_groups import freeze, group_parameters
 from gpen.models.precision import LossScale, autocast
 from gpen.models.step_log import FiniteGuard, RunningMeans
-from gpen.options.schema import Optimizer, Options
+from gpen.options.schema import Options
 from gpen.utils.seeds import derive_seed
 
 Values = dict[str, Tensor]
@@ -214,12 +213,12 @@ class AdversarialModel(ABC):
     def _build_training(self) -> None:
         """Build the discriminator, the losses, the optimizers, and what watches them."""
         train = self.options.train
-        self.optimizer_g = _build_optimizer(self.net_g, train.optim_g, train.freeze_g, 'g')
+        self.optimizer_g = build_optimizer(self.net_g, train.optim_g, train.freeze_g, 'g')
         self.optimizer_d: torch.optim.Optimizer | None = None
         if train.gan_opt is not None and train.gan_opt.is_on:
             self.gan = build_loss(train.gan_opt.to_dict())
             self.net_d = self._build_network('network_d', 'd')
-            self.optimizer_d = _build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
+            self.optimizer_d = build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
 
         self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
         self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
@@ -270,10 +269,3 @@ class AdversarialModel(ABC):
         return {
             name: scales[name].ignore_overflow(value) if name in scales else value for name, value in values.items()
         }
-
-
-def _build_optimizer(network: nn.Module, options: Optimizer, frozen: list[str], letter: str) -> torch.optim.Optimizer:
-    """Freeze parameters, and give the others to an optimizer in their groups."""
-    freeze(network, frozen, f'train.freeze_{letter}')
-    groups = group_parameters(network, options.param_groups, f'train.optim_{letter}.param_groups')
-    return build_optimizer(options.to_dict(), groups)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gpen.archs.recompute import run_in_micro_batches
 from gpen.losses import build_loss
 from gpen.models.adversarial import AdversarialModel, Values
-from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
 
 
@@ -30,19 +27,13 @@ class GPENModel(AdversarialModel):
         UserError: weights that cannot be had or do not fit, or a pattern that matches no parameter.
     """
 
-    def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
-        self.feature_matching: Callable[[list[Tensor], list[Tensor]], Tensor] | None = None
-        self.losses: dict[str, nn.Module] = {}
-        super().__init__(options, device, frozen)
-
     def _build_training(self) -> None:
         super()._build_training()
         self.losses = {
             name: build_loss(loss.to_dict()).to(self.device) for name, loss in self.options.generator_losses.items()
         }
         matching = self.options.train.feature_matching_opt
-        if matching is not None and matching.is_on:
-            self.feature_matching = build_loss(matching.to_dict())
+        self.feature_matching = build_loss(matching.to_dict()) if matching is not None and matching.is_on else None
 
     def generate(self, batch: Values) -> Tensor:
         """Restore ``lq``."""

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from gpen.distributed import ranks
-from gpen.models.parameter_groups import NAME, Group, name_parameters
+from gpen.models.parameter_groups import NAME, freeze, group_parameters, name_parameters
 from gpen.models.precision import LossScale
+from gpen.options.schema import Optimizer
 from gpen.options.types import Betas, NonNegativeFloat, PositiveFloat, Probability
 from gpen.registry import OPTIMIZER_REGISTRY
 
@@ -63,9 +64,23 @@ def SGD(  # noqa: N802
     return torch.optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
 
 
-def build_optimizer(options: dict[str, object], groups: list[Group]) -> torch.optim.Optimizer:
-    """Build the optimizer that ``options['type']`` names, with the further keys as its arguments."""
-    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.build(options, groups)
+def build_optimizer(
+    network: torch.nn.Module, options: Optimizer, frozen: list[str], letter: str
+) -> torch.optim.Optimizer:
+    """Freeze parameters of a network, and give the others to the optimizer of the options, in their groups.
+
+    Args:
+        network: ``requires_grad`` of its parameters is changed.
+        options: ``train.optim_LETTER``.
+        frozen: patterns of the names of parameters that do not learn.
+        letter: ``g`` or ``d``.
+
+    Raises:
+        UserError: a pattern matches no parameter, or nothing is left to train.
+    """
+    freeze(network, frozen, f'train.freeze_{letter}')
+    groups = group_parameters(network, options.param_groups, f'train.optim_{letter}.param_groups')
+    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.build(options.to_dict(), groups)
     return optimizer
 
 
@@ -155,15 +170,12 @@ def step_if(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
 
     A fused optimizer on a GPU decides on the device, so that the host does not wait for it.
     """
-    on_device = is_finite.device.type != 'cpu' and bool(optimizer.defaults.get('fused'))
-    if on_device:
-        step_unless_found_inf(optimizer, is_finite)
-    elif bool(is_finite):
-        optimizer.step()
+    if is_finite.device.type == 'cpu' or not optimizer.defaults.get('fused'):
+        if is_finite:
+            optimizer.step()
+        return
 
-
-def step_unless_found_inf(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
-    """Step a fused optimizer through the hook that gradient scalers use, ``found_inf``: no host synchronisation."""
+    # The hook that gradient scalers use.
     optimizer.grad_scale = None  # type: ignore[attr-defined]
     optimizer.found_inf = torch.logical_not(is_finite).float()  # type: ignore[attr-defined]
     try:

@@ -55,7 +55,8 @@ def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Rest
                 f'{path} fails in ONNX Runtime: {first_line(error)}. Export the checkpoint again.'
             ) from error
 
-    return Restorer(run, size, in_size, f'ONNX Runtime on {_name_provider(session)}')
+    provider = session.get_providers()[0].removesuffix('ExecutionProvider').lower()
+    return Restorer(run, size, in_size, f'ONNX Runtime on {provider}')
 
 
 def import_onnx(name: str = 'onnx') -> Any:
@@ -140,8 +141,6 @@ def _open_session(path: Path, device: torch.device, fall_back: bool) -> Any:
     providers: list[Any] = ['CPUExecutionProvider']
     if device.type == 'cuda' and 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
         providers.insert(0, ('CUDAExecutionProvider', {'device_id': device.index or 0}))
-    elif device.type == 'cuda' and not fall_back:
-        raise _no_gpu(path)
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -156,13 +155,11 @@ def _open_session(path: Path, device: torch.device, fall_back: bool) -> Any:
 
     # ONNX Runtime falls back to the CPU silently.
     if device.type == 'cuda' and session.get_providers()[0] != 'CUDAExecutionProvider' and not fall_back:
-        raise _no_gpu(path)
+        raise UserError(
+            f'{path} cannot run on the GPU: ONNX Runtime has no working CUDA support here. Install it (pip uninstall '
+            'onnxruntime, then pip install onnxruntime-gpu), or use --device cpu.'
+        )
     return session
-
-
-def _name_provider(session: Any) -> str:
-    name: str = session.get_providers()[0]
-    return name.removesuffix('ExecutionProvider').lower()
 
 
 def _find_side(values: Iterable[Any], name: str) -> int | None:
@@ -186,10 +183,3 @@ def _describe(values: Iterable[Any]) -> str:
 
 def _damaged(path: Path) -> UserError:
     return UserError(f'{path} is damaged, cut short or no ONNX file at all. Copy or export it again.')
-
-
-def _no_gpu(path: Path) -> UserError:
-    return UserError(
-        f'{path} cannot run on the GPU: ONNX Runtime has no working CUDA support here. Install it (pip uninstall '
-        'onnxruntime, then pip install onnxruntime-gpu), or use --device cpu.'
-    )
