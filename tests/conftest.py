@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,15 @@ os.environ['PYTHONPATH'] = os.pathsep.join([str(ROOT / 'codes'), str(ROOT / 'scr
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the scan cache of the tests out of the user's."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp() / 'cache'))
+
+
+@pytest.fixture(autouse=True)
+def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the modules of a user's project, and where they were found, after each test."""
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    yield
+    for name in [name for name in sys.modules if name.partition('.')[0] == 'my_project']:
+        del sys.modules[name]
 
 
 def write_pairs(folder: Path, count: int, size: int = 16, seed: int = 0) -> None:

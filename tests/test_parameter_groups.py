@@ -15,8 +15,8 @@ from comparing import assert_same, assert_same_run, read_records
 from conftest import tiny_options, write_options
 from gpen.errors import UserError
 from gpen.models.gpen_model import GPENModel
-from gpen.models.optimizers import build_optimizer
 from gpen.options import Options, parse_options
+from gpen.registry import OPTIMIZER_REGISTRY
 from gpen.training.schedule import LearningRates
 from tiny_model import batch_of, build
 
@@ -259,6 +259,6 @@ def test_rates_of_groups_are_logged_and_a_killed_run_continues_bit_for_bit(tiny_
 )
 def test_an_optimizer_has_its_documented_defaults(kind: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
-    optimizer = build_optimizer({'type': kind, **options}, [{'params': [parameter]}])
+    optimizer = OPTIMIZER_REGISTRY.build({'type': kind, **options}, [{'params': [parameter]}])
     assert type(optimizer) is getattr(torch.optim, kind)
     assert {name: optimizer.defaults[name] for name in expected} == expected

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gpen.errors import UserError
-from gpen.evaluation.validation import ValidationResult, make_grid, make_strip, validate
+from gpen.evaluation.validation import ValidationResult, arrange_in_grid, make_strip, validate
 from gpen.metrics import SetMetric
 
 SIZE = 8
@@ -124,6 +124,6 @@ def test_a_smaller_input_is_enlarged_without_smoothing() -> None:
     ('count', 'rows', 'columns'), [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2), (5, 2, 3), (10, 3, 4)]
 )
 def test_places_of_a_grid_that_are_left_over_stay_black(count: int, rows: int, columns: int) -> None:
-    grid = make_grid([torch.full((3, 2, 2), n + 1) for n in range(count)])
+    grid = arrange_in_grid([torch.full((3, 2, 2), n + 1) for n in range(count)])
     assert grid.shape == (3, 2 * rows, 2 * columns)
     assert grid[0, ::2, ::2].flatten().tolist() == [*range(1, count + 1), *[0] * (rows * columns - count)]

@@ -17,7 +17,8 @@ def compare_options(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         UserError: one of them makes the state unusable (another network, model or optimizer).
     """
     old, new = (flatten(fill_defaults(options, outside=True)) for options in (before, now))
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    given = {*flatten(before), *flatten(now)}
+    changed = [key for key in sorted(given) if old.get(key) != new.get(key)]
     lines = {key: f'{key}: {_show(old.get(key))} -> {_show(new.get(key))}' for key in changed}
     unusable = [line for key, line in lines.items() if key.startswith(UNUSABLE)]
     if 'train.gan_opt.type' in lines and 'train.gan_opt.type' not in old:  # there is no trained discriminator
