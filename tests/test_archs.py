@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gpen.archs import build_network
 from gpen.archs.gpen import GPEN
+from gpen.archs.layers import EqualLinear
 from gpen.errors import UserError
 from gpen.registry import ARCH_REGISTRY
 
@@ -146,6 +147,15 @@ def test_filters_at_the_start_are_those_of_the_published_files() -> None:
         for key, value in select(arrays, prefix).items():
             if key.endswith('kernel'):
                 torch.testing.assert_close(fresh.state_dict()[key], value)
+
+
+@pytest.mark.parametrize('lr_mul', [1.0, 0.01])
+def test_a_linear_layer_starts_with_outputs_of_the_size_of_its_inputs_times_its_rate(lr_mul: float) -> None:
+    torch.manual_seed(0)
+    layer = EqualLinear(64, 256, bias_init=2.0, lr_mul=lr_mul)
+    assert float(layer.weight.detach().std()) * lr_mul == pytest.approx(1, rel=0.02)
+    x = torch.randn(500, 64)
+    assert float((layer(x) - 2 * lr_mul).detach().std()) == pytest.approx(1, rel=0.05)
 
 
 def test_new_network_starts_with_a_sensible_image_and_no_encoder_features() -> None:

@@ -212,6 +212,8 @@ def test_parameters_find_their_optimizer_state_by_name() -> None:
     # And back: what was frozen starts without a state.
     again = build()
     again.load_state_dict(copy.deepcopy(after.state_dict()))
+    names = {parameter: name for name, parameter in again.net_g.named_parameters()}
+    assert {names[parameter] for parameter in again.optimizer_g.state} == set(states[1])
     again.train_step(batch_of(3), 3)
     assert all(len(again.optimizer_g.state[parameter]) == 3 for parameter in again.net_g.parameters())
 

@@ -87,6 +87,32 @@ def test_a_metric_summary_knows_its_direction_and_ignores_what_is_no_number() ->
     assert (lower.best, lower.best_iteration) == (1.0, 3)
 
 
+def test_of_a_metric_of_which_more_is_better_the_first_of_the_highest_is_the_best() -> None:
+    higher = MetricSummary(higher_is_better=True)
+    for iteration, value in enumerate([math.nan, 1.0, 3.0, 2.0, 3.0, math.nan], start=1):
+        higher.update(value, iteration)
+    assert (higher.best, higher.best_iteration) == (3.0, 3)
+
+
+def test_a_new_run_file_has_the_first_format_and_nothing_done(tmp_path: Path) -> None:
+    RunFile(name='new').write(tmp_path)
+    content = json.loads((tmp_path / 'run.json').read_text())
+    counts = (
+        'format',
+        'processes',
+        'iteration',
+        'total_iterations',
+        'resumes',
+        'seconds',
+        'train_images',
+        'batch_size',
+    )
+    assert [content[name] for name in counts] == [1, 1, 0, 0, 0, 0, 0, 0]
+    assert (content['status'], content['ended'], content['metrics']) == ('running', None, {})
+    assert read_run_file(tmp_path) == RunFile.model_validate(content)
+    assert read_run_file(tmp_path / 'none') is None
+
+
 def test_a_run_that_stopped_early_says_so(option_file: Path) -> None:
     succeed(option_file, 'train:early_stopping:patience=1', 'train:early_stopping:min_delta=1000')
     found = run_file_of(option_file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def test_an_epoch_sees_each_pair_once_and_the_run_has_as_many_as_are_asked_for(t
     assert (setup.iterations_per_epoch, setup.total_iterations) == (4, 12)
     assert [setup.epoch_of(n) for n in (0, 1, 4, 5, 8, 9, 12)] == [1, 1, 1, 2, 2, 3, 3]
     assert batch_size(setup.options) == 2
+    one_by_one = dataclasses.replace(setup, iterations_per_epoch=1)
+    assert [one_by_one.epoch_of(n) for n in (0, 1, 2)] == [1, 1, 2]
 
 
 def test_without_intervals_each_epoch_is_validated_and_saved(tiny_data: Path, tmp_path: Path) -> None:
@@ -121,6 +124,14 @@ def test_a_checkpoint_of_other_networks_optimizers_or_without_a_discriminator_is
 ) -> None:
     with pytest.raises(UserError, match='does not fit the options any more'):
         compare_options({path: old}, {path: new})
+
+
+def test_networks_that_are_not_known_here_are_compared_as_they_stand() -> None:
+    assert (
+        compare_options({'network_g': {'type': 'gone.Net', 'a': 1}}, {'network_g': {'type': 'gone.Net', 'a': 1}}) == []
+    )
+    with pytest.raises(UserError, match=r'network_g\.a: 1 -> 2'):
+        compare_options({'network_g': {'type': 'gone', 'a': 1}}, {'network_g': {'type': 'gone', 'a': 2}})
 
 
 def test_a_discriminator_that_is_left_out_is_no_obstacle() -> None:

@@ -42,7 +42,7 @@ class RunLog:
         is_main: this process speaks for all that train together; the others say only what ends them.
     """
 
-    def __init__(self, is_main: bool = True) -> None:
+    def __init__(self, is_main: bool) -> None:
         self._screen = _TqdmHandler()
         self._screen.setFormatter(logging.Formatter('%(message)s'))
         self._screen.setLevel(logging.INFO if is_main else logging.ERROR)

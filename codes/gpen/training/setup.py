@@ -112,7 +112,7 @@ def build_data(phase: str, options: Dataset) -> Any:
         raise UserError(f'datasets.{phase}: {error}') from error
 
 
-def build_validation(options: Options, rank: int = 0, world_size: int = 1) -> Any:
+def build_validation(options: Options, rank: int, world_size: int) -> Any:
     """Return a loader of the validation batches, in order, or None without a validation set.
 
     A rank gets every ``world_size``-th batch, from number ``rank`` on.
