@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from conftest import tiny_options
 from gpen.errors import UserError
 from gpen.models.adversarial import AdversarialModel, Values
-from gpen.models.ema import ema_decay_at
+from gpen.models.ema import EmaSchedule
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
 from gpen.runs.training_state import pack_networks
@@ -65,7 +65,7 @@ def plain_step(
     restored = net_g(lq)
     (F.l1_loss(restored, gt) + 0.1 * F.softplus(-net_d(restored)).mean()).backward()
     optimizers[0].step()
-    decay = ema_decay_at(iteration, 0.9, 10)
+    decay = EmaSchedule(0.9, 10).at(iteration)
     for average, weight in zip(ema.parameters(), net_g.parameters(), strict=True):
         average.data = decay * average.data + (1 - decay) * weight.data
 

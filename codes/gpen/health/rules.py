@@ -14,6 +14,7 @@ import numpy as np
 
 from gpen.health.history import SMALLEST_WINDOW, Curve, History
 from gpen.losses.gan import ALIASES
+from gpen.models.ema import build_ema_schedule
 from gpen.options.schema import Options
 
 VALIDATIONS = 3
@@ -281,18 +282,22 @@ def ema_behind(history: History) -> str | None:
         return None
 
     # Propose a quarter of the half-life, but at most a twentieth of the run.
-    decay = history.options.train.ema_decay
-    half_life = max(1, round(min(_half_life(decay) / 4, history.total_iterations / 20)))
+    train = history.options.train
+    if train.ema_halflife_images is not None:
+        images = train.ema_halflife_images
+        change = f'train.ema_halflife_images from {images:g} to {images / 4:g}'
+        grow = 'share: 0.05'
+    else:
+        ema = build_ema_schedule(train, 1)
+        half_life = max(1, round(min(ema.half_life / 4, history.total_iterations / 20)))
+        decay = f'{0.5 ** (1 / half_life):.4g} (a half-life of {half_life} iterations)'
+        change = f'train.ema_decay from {ema.decay:.6g} to {decay}'
+        grow = f'total_iter: {history.total_iterations // 2}'
     return (
         f'The EMA is behind: the averaged generator, which is validated and kept as best, restores '
-        f'{-recent.mean():.2g} dB worse than the generator itself. Lower train.ema_decay from {decay:.6g} to '
-        f'{0.5 ** (1 / half_life):.4g} (a half-life of {half_life} iterations), or let it grow with '
-        f'train.ema_scheduler.total_iter: {history.total_iterations // 2}.'
+        f'{-recent.mean():.2g} dB worse than the generator itself. Lower {change}, or let it grow with '
+        f'train.ema_scheduler.{grow}.'
     )
-
-
-def _half_life(decay: float) -> float:
-    return math.log(0.5) / math.log(decay) if decay > 0 else 0.0
 
 
 def overfitting(history: History) -> str | None:

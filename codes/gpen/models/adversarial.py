@@ -16,7 +16,7 @@ from gpen.archs.gpen import GPEN
 from gpen.distributed import ranks
 from gpen.losses import build_loss
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
-from gpen.models.ema import ema_decay_at, update_ema
+from gpen.models.ema import build_ema_schedule, update_ema
 from gpen.models.initial_weights import load_pretrained, load_prior
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, optimize, set_learning_rates
 from gpen.models.precision import LossScale, autocast
@@ -45,6 +45,7 @@ class AdversarialModel(ABC):
         net_g_ema: the EMA of the generator, which validation and restoring use.
         inputs: keys of a batch that go to the device: N x 3 x H x W in [-1, 1] each.
         restores: whether the generator restores faces, so that its images can be compared with the GT.
+        ema_schedule: the decay of the EMA by iteration.
         micro_batches: a batch is computed in so many micro-batches, for less memory; the result is the same.
         means: the means of what the steps since the last record reported.
         guard: watches for values that are not finite.
@@ -61,6 +62,9 @@ class AdversarialModel(ABC):
         self.device = device
         self.micro_batches = options.datasets.train.accumulate if options.datasets.train is not None else 1
         self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
+
+        batch = options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
+        self.ema_schedule = build_ema_schedule(options.train, batch * ranks.world_size())
 
         # Networks, with the weights that they start from.
         self.net_g: Any = self._build_network('network_g', 'g')
@@ -101,7 +105,6 @@ class AdversarialModel(ABC):
             batch: the images that :attr:`inputs` names, N x 3 x H x W in [-1, 1] each, and ``gt_path``, N file names.
             iteration: counted from 1; every random number of the step depends on it, on the seed and on the rank alone.
         """
-        train = self.options.train
         torch.manual_seed(derive_seed(self.options.seed, 'step', iteration, *filter(None, [ranks.rank()])))
         images = {key: self._to_device(batch[key]) for key in self.inputs}
         generator_learns = self._generator_learns(iteration)
@@ -125,8 +128,7 @@ class AdversarialModel(ABC):
             values |= {**generator_values, 'grad_norm_g': norm}
 
             # EMA: follows, unless the step was skipped.
-            decay = ema_decay_at(iteration, train.ema_decay, train.ema_scheduler.total_iter)
-            update_ema(self.net_g_ema, self.net_g, decay, stepped)
+            update_ema(self.net_g_ema, self.net_g, self.ema_schedule.at(iteration), stepped)
 
         # Records: kept on the device until the loop reads them.
         values = ranks.mean_values_over_ranks(values)

@@ -97,6 +97,10 @@ def _check_length(options: Options) -> Iterator[Problem]:
         yield Problem(TRAIN, 'give one of total_epochs and total_iter')
     if train.warmup_epochs and train.warmup_iter > 0:
         yield Problem(('train', 'warmup_iter'), 'give one of warmup_epochs and warmup_iter')
+    if train.ema_halflife_images is not None and 'ema_decay' in train.model_fields_set and train.ema_decay is not None:
+        yield Problem(('train', 'ema_halflife_images'), 'give one of ema_decay and ema_halflife_images')
+    if train.ema_scheduler.total_iter and train.ema_scheduler.share is not None:
+        yield Problem(('train', 'ema_scheduler', 'share'), 'give one of total_iter and share')
     if train.use_grad_norm and train.grad_norm_clip is None:
         yield Problem(('train', 'use_grad_norm'), 'needs train.grad_norm_clip, the largest gradient norm, such as 1.0')
 

@@ -154,6 +154,8 @@ class EmaScheduler(Section):
 
     total_iter: NonNegativeInt = 0
     """Iterations over which the EMA's half-life grows linearly from 0 to its full value; 0: full from the start."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The half-life is at most this share of the training so far, in place of total_iter; StyleGAN2-ADA has 0.05."""
 
 
 class EarlyStopping(Section):
@@ -165,6 +167,9 @@ class EarlyStopping(Section):
     """Validations without improvement before training stops."""
     min_delta: NonNegativeFloat = 0.0
     """Smallest change of the metric that counts as an improvement."""
+    min_iter: NonNegativeInt | None = None
+    """Training does not stop early before this iteration, and the patience is counted from there on. Default: when the
+    warm-up and the ramp-up of the EMA are over, or half of the run, whichever comes first."""
     enabled: bool = True
     """false: train to the end whatever the metric does."""
 
@@ -181,7 +186,7 @@ class Train(Section):
     total_iter: PositiveInt | None = None
     """Length of the training in iterations (training steps). Give this or total_epochs."""
     warmup_epochs: NonNegativeInt = 0
-    """Length of the warm-up in epochs, in which the learning rates rise linearly from base_lr."""
+    """Length of the warm-up in epochs, in which the rates rise linearly, in each iteration, from base_lr."""
     warmup_iter: Annotated[int, Field(ge=-1)] = 0
     """Length of the warm-up in iterations; 0 or -1: no warm-up."""
     base_lr: NonNegativeFloat = 1e-5
@@ -196,8 +201,10 @@ class Train(Section):
     """Names of the discriminator's parameters that are not trained."""
     scheduler: Scheduler | None = None
     """Learning-rate schedule after the warm-up. Default: constant rates."""
-    ema_decay: Decay = DEFAULT_EMA_DECAY
+    ema_decay: Decay | None = DEFAULT_EMA_DECAY
     """Decay of the EMA per iteration, once its half-life is full. The default is StyleGAN2's."""
+    ema_halflife_images: PositiveFloat | None = None
+    """Half-life of the EMA in images, whatever the batch size, in place of ema_decay; StyleGAN2 has 10,000."""
     ema_scheduler: EmaScheduler = Field(default_factory=EmaScheduler)
     """Ramp-up of the EMA."""
     amp: Literal['bf16', 'fp16'] | None = None
