@@ -19,7 +19,13 @@ _FAMILIES = {
     'grad_norm': 'Gradient norm',
 }
 _ORDER = ('G_loss', 'G_', 'D_loss', 'D_acc', 'D_', 'lr', 'grad_norm', '')
-_TITLES = dict(zip(MEASURES, ('Variety of the restored images', 'EMA, gain in dB'), strict=True))
+_TITLES = dict(
+    zip(
+        MEASURES,
+        ('Variety of the restored images', 'EMA, gain in dB', 'Sharpness, of that of the sharp images'),
+        strict=True,
+    )
+)
 _LINEAR = ('lr', 'D_acc')
 _SPREAD = 30  # from this ratio of large to small values on, an axis is logarithmic
 _MAX_RESUMES = 4
