@@ -228,6 +228,10 @@ class StyleGenerator(nn.Module):
     def map(self, code: Tensor) -> Tensor:
         """Return the latents of codes: N x style_dim -> N x n_latent x style_dim, the same for all layers."""
         latents: Tensor = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
+
+        # The path length needs the gradient with respect to the latents, even if all that they come from is frozen.
+        if torch.is_grad_enabled() and not latents.requires_grad:
+            latents.requires_grad_(True)
         return latents
 
     def synthesize(self, latents: Tensor, features: Sequence[Tensor | None]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,10 +16,11 @@ from gpen.archs.discriminator import GPENDiscriminator
 from gpen.archs.gpen import GPEN
 from gpen.distributed import ranks
 from gpen.losses import build_loss
+from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import build_ema_schedule, update_ema
 from gpen.models.initial_weights import load_pretrained, load_prior
-from gpen.models.optimizers import build_optimizer, load_optimizer_state, optimize, set_learning_rates
+from gpen.models.optimizers import Stepped, build_optimizer, load_optimizer_state, optimize, set_learning_rates
 from gpen.models.precision import LossScale, autocast
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
@@ -45,6 +47,8 @@ class AdversarialModel(ABC):
         net_g_ema: the EMA of the generator, which validation and restoring use.
         inputs: keys of a batch that go to the device: N x 3 x H x W in [-1, 1] each.
         restores: whether the generator restores faces, so that its images can be compared with the GT.
+        default_path_weight: weight of the path-length penalty where the options give none.
+        mean_path_length: running mean of the path lengths, a scalar.
         ema_schedule: the decay of the EMA by iteration.
         micro_batches: a batch is computed in so many micro-batches, for less memory; the result is the same.
         means: the means of what the steps since the last record reported.
@@ -56,11 +60,15 @@ class AdversarialModel(ABC):
 
     inputs: tuple[str, ...] = ('lq', 'gt')
     restores = True
+    default_path_weight = 0.0
 
     def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
         self.options = options
         self.device = device
         self.micro_batches = options.datasets.train.accumulate if options.datasets.train is not None else 1
+        given = options.train.path_reg_weight
+        self.path_weight = self.default_path_weight if given is None else given
+        self.mean_path_length = torch.zeros((), device=device)
         self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
 
         batch = options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
@@ -108,6 +116,7 @@ class AdversarialModel(ABC):
         torch.manual_seed(derive_seed(self.options.seed, 'step', iteration, *filter(None, [ranks.rank()])))
         images = {key: self._to_device(batch[key]) for key in self.inputs}
         generator_learns = self._generator_learns(iteration)
+        is_recorded = iteration % self.options.logger.print_freq == 0
         values: Values = {}
 
         # Restore: one forward pass, which serves both networks.
@@ -117,26 +126,28 @@ class AdversarialModel(ABC):
         # Discriminator: learns from the images without their gradients.
         if self.net_d is not None:
             assert self.optimizer_d is not None
-            loss, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
-            values['grad_norm_d'], _ = optimize(loss, self.net_d, self.optimizer_d, self.scale_d, self.clip_norm)
+            loss, penalty, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
+            step = optimize(loss, self.net_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded)
+            values |= _describe(step, 'd')
 
         # Generator: learns through the discriminator that was just updated.
         if generator_learns:
             self._set_discriminator_learns(False)
-            loss, generator_values = self.generator_loss(fake, images, iteration)
-            norm, stepped = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm)
-            values |= {**generator_values, 'grad_norm_g': norm}
+            loss, losses = self.generator_loss(fake, images, iteration)
+            penalty, lengths = self.generator_penalty(images, iteration)
+            step = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded)
+            values |= losses | lengths | _describe(step, 'g')
 
             # EMA: follows, unless the step was skipped.
-            update_ema(self.net_g_ema, self.net_g, self.ema_schedule.at(iteration), stepped)
+            update_ema(self.net_g_ema, self.net_g, self.ema_schedule.at(iteration), step.is_finite)
 
         # Records: kept on the device until the loop reads them.
         values = ranks.mean_values_over_ranks(values)
         self.means.add(values)
         self.guard.record(iteration, self._ignore_fp16_overflow(values), list(batch['gt_path']))
 
-    def discriminator_loss(self, fake: Tensor, gt: Tensor, iteration: int) -> tuple[Tensor, Values]:
-        """Return the discriminator's loss, with lazy R1 where it is due, and what is recorded of it.
+    def discriminator_loss(self, fake: Tensor, gt: Tensor, iteration: int) -> tuple[Tensor, Tensor | None, Values]:
+        """Return the discriminator's loss, the lazy R1 penalty where it is due, and what is recorded of both.
 
         Args:
             fake: the generator's images without gradients, N x 3 x size x size.
@@ -158,10 +169,44 @@ class AdversarialModel(ABC):
         loss = loss_real + loss_fake
 
         # Lazy R1: every net_d_reg_every-th step, its weight times that interval (StyleGAN2, appendix B)
+        penalty = None
         if regularize:
             values['D_r1'] = r1_penalty(real_logits, real) if shares_pass else self._r1_of_own_pass(gt)
-            loss = loss + values['D_r1'] * (train.r1_reg_weight / 2 * train.net_d_reg_every)
-        return loss, values
+            penalty = values['D_r1'] * (train.r1_reg_weight / 2 * train.net_d_reg_every)
+        return loss, penalty, values
+
+    def generator_penalty(self, batch: Values, iteration: int) -> tuple[Tensor | None, Values]:
+        """Return the generator's lazy path-length penalty where it is due, and what is recorded of it.
+
+        Args:
+            batch: as for :meth:`generate`; the first images of it are used.
+            iteration: counted from 1.
+        """
+        train = self.options.train
+        if not self.path_weight or iteration % train.net_g_reg_every:
+            return None, {}
+
+        # Second derivatives, in float32, of what is not compiled.
+        count = math.ceil(len(batch['gt']) / train.path_batch_shrink)
+        images, latents = self.generate_with_latents({key: value[:count] for key, value in batch.items()})
+        lengths = measure_path_lengths(images, latents)
+        mean = lengths.detach().mean()
+        ranks.all_reduce_mean([mean])
+        self.mean_path_length, penalty = penalize_path_lengths(lengths, mean, self.mean_path_length)
+
+        # Its weight times its interval (StyleGAN2, appendix B)
+        return penalty * (self.path_weight * train.net_g_reg_every), {
+            'G_path_length': mean,
+            'G_path_penalty': penalty,
+        }
+
+    def generate_with_latents(self, batch: Values) -> tuple[Tensor, Tensor]:
+        """Return the generator's images of a batch and their latents, N x L x D, which have gradients.
+
+        Only a model that ``train.path_reg_weight`` is used with needs it.
+        """
+        images, latents = self.net_g(batch['lq'], return_latents=True)
+        return images, latents
 
     def judge(self, images: Tensor, **arguments: Any) -> Any:
         """Return what the discriminator says of N images, in micro-batches where it can judge so."""
@@ -187,7 +232,7 @@ class AdversarialModel(ABC):
             ranks.broadcast([*network.parameters(), *network.buffers()])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the training state beside the networks: optimizers, running means, count of skipped steps."""
+        """Return the training state beside the networks: optimizers, running means, counts of skipped steps."""
         return {
             'optimizer_g': self.optimizer_g.state_dict(),
             'optimizer_d': self.optimizer_d.state_dict() if self.optimizer_d is not None else None,
@@ -196,6 +241,7 @@ class AdversarialModel(ABC):
             'loss_scale_d': self.scale_d.state_dict(),
             'not_finite_in_a_row': self.guard.in_a_row,
             'last_finite_iteration': self.guard.last_finite_iteration,
+            'mean_path_length': self.mean_path_length,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -207,6 +253,8 @@ class AdversarialModel(ABC):
         for name, scale in (('loss_scale_g', self.scale_g), ('loss_scale_d', self.scale_d)):
             if name in state:  # not in those of earlier versions
                 scale.load_state_dict(state[name])
+        if 'mean_path_length' in state:  # as above
+            self.mean_path_length = state['mean_path_length'].to(self.device)
         self.guard.in_a_row = state['not_finite_in_a_row']
         self.guard.last_finite_iteration = state['last_finite_iteration']
 
@@ -271,3 +319,9 @@ class AdversarialModel(ABC):
         return {
             name: scales[name].ignore_overflow(value) if name in scales else value for name, value in values.items()
         }
+
+
+def _describe(step: Stepped, letter: str) -> Values:
+    """Return what is recorded of an optimizer's step."""
+    small = {} if step.below_eps is None else {f'grad_below_eps_{letter}': step.below_eps}
+    return {f'grad_norm_{letter}': step.norm, **small}

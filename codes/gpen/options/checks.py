@@ -17,7 +17,13 @@ TRAIN: tuple[str, ...] = ('train',)
 INPUT_NAME = 'input'  # names the blurry input where models are named
 PRIOR_MODEL = 'GPENPriorModel'
 SHARP_ALONE = 'FaceImageDataset'
-PAIR_METRICS = {'calculate_psnr', 'calculate_ssim', 'calculate_lpips', 'calculate_identity'}
+PAIR_METRICS = {
+    'calculate_psnr',
+    'calculate_ssim',
+    'calculate_sharpness',
+    'calculate_lpips',
+    'calculate_identity',
+}
 
 
 def unify_run_options(options: Options) -> list[Problem]:
@@ -138,6 +144,9 @@ def _check_model(options: Options) -> Iterator[Problem]:
         if role == PRIOR and options.model_type in MODEL_REGISTRY.definitions:
             message = f'{options.network_g.type} makes faces out of noise; train it with model_type: {PRIOR_MODEL}'
             yield Problem(('network_g', 'type'), message)
+        if options.train.path_reg_weight and generator is not None and 'return_latents' not in (generator.inputs or ()):
+            message = 'needs a generator whose forward takes return_latents, such as GPEN'
+            yield Problem(('train', 'path_reg_weight'), message)
         return
 
     # The prior's stage: noise in, a discriminator to learn from.

@@ -234,13 +234,12 @@ class Train(Section):
     """Weight of the discriminator's R1 gradient penalty; 0: off."""
     net_d_reg_every: PositiveInt = 16
     """Iterations from one R1 penalty to the next (lazy regularization); the penalty is multiplied by this number."""
-    path_reg_weight: NonNegativeFloat = 2.0
-    """Weight of the generator's path-length penalty; 0: off. GPENPriorModel only."""
+    path_reg_weight: NonNegativeFloat | None = None
+    """Weight of the generator's path-length penalty; 0: off. Default: 2 for GPENPriorModel, 0 for GPENModel."""
     net_g_reg_every: PositiveInt = 4
-    """Iterations from one path-length penalty to the next; the penalty is multiplied by this number. GPENPriorModel
-    only."""
+    """Iterations from one path-length penalty to the next; the penalty is multiplied by this number."""
     path_batch_shrink: PositiveInt = 2
-    """Path lengths are computed on a batch smaller by this factor; less memory, faster. GPENPriorModel only."""
+    """Path lengths are computed on a batch smaller by this factor; less memory, faster."""
     mixing_prob: Probability = 0.9
     """Probability of style mixing: the upper layers of a sample get another latent than the lower ones. GPENPriorModel
     only."""
