@@ -26,6 +26,7 @@ from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
 from gpen.utils.seeds import derive_seed
 
+LOSS = 'G_loss_'
 Values = dict[str, Tensor]
 """Scalars on the device by name, as they are recorded."""
 
@@ -51,6 +52,7 @@ class AdversarialModel(ABC):
         mean_path_length: running mean of the path lengths, a scalar.
         ema_schedule: the decay of the EMA by iteration.
         micro_batches: a batch is computed in so many micro-batches, for less memory; the result is the same.
+        gradient_norms: of each loss of the generator, the norm of its gradient at the images of the first step.
         means: the means of what the steps since the last record reported.
         guard: watches for values that are not finite.
 
@@ -134,6 +136,8 @@ class AdversarialModel(ABC):
         if generator_learns:
             self._set_discriminator_learns(False)
             loss, losses = self.generator_loss(fake, images, iteration)
+            if iteration - self.options.train.net_d_iters <= self.options.train.net_d_init_iters:  # the first one
+                self.gradient_norms = self._measure_gradients(losses, fake)
             penalty, lengths = self.generator_penalty(images, iteration)
             step = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded)
             values |= losses | lengths | _describe(step, 'g')
@@ -270,6 +274,7 @@ class AdversarialModel(ABC):
             self.net_d = self._build_network('network_d', 'd')
             self.optimizer_d = build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
 
+        self.gradient_norms: Values = {}
         self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
         self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
         self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format
@@ -312,6 +317,16 @@ class AdversarialModel(ABC):
             return r1_in_micro_batches(self.net_d, gt, self.micro_batches)
         real = gt.detach().requires_grad_(True)
         return r1_penalty(self.net_d(real), real)
+
+    def _measure_gradients(self, losses: Values, fake: Tensor) -> Values:
+        """Return the norm of the gradient of each ``G_loss_NAME`` with respect to the images, by NAME."""
+        norms = {}
+        for name, loss in losses.items():
+            if name.startswith(LOSS):
+                scaled = self.scale_g.up(loss)
+                (gradient,) = torch.autograd.grad(scaled, fake, retain_graph=True, materialize_grads=True)
+                norms[name.removeprefix(LOSS)] = gradient.float().norm()
+        return norms
 
     def _ignore_fp16_overflow(self, values: Values) -> Values:
         """Leave out gradient norms that only a loss scale made too large."""

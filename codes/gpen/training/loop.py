@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,6 +108,8 @@ def train(run: TrainingRun) -> Ending:
             model.train_step(batch, run.iteration)
             run.timer.step()
             bar.update()
+            if model.gradient_norms:
+                _report_gradients(run)
 
             # Records: what the device holds is read here alone, because that makes a GPU wait.
             records_now = run.iteration % setup.options.logger.print_freq == 0
@@ -211,6 +214,20 @@ def _report_skipped_steps(run: TrainingRun) -> None:
         LOGGER.warning(sentence, extra=RECORDED)
         if run.recorder is not None:
             run.recorder.event(run.iteration, run.epoch, 'skipped_step', 'warning', sentence)
+
+
+def _report_gradients(run: TrainingRun) -> None:
+    """Say and record how much of the gradient at the images each loss has in the first step."""
+    norms = {name: float(norm) for name, norm in run.setup.model.gradient_norms.items()}
+    run.setup.model.gradient_norms = {}
+    total = sum(norms.values())
+    if len(norms) < 2 or not 0 < total < math.inf:
+        return
+    shares = ', '.join(f'{name} {norm / total:.2%}' for name, norm in norms.items())
+    sentence = f'Share of each loss in the gradient at the images, in the first step: {shares}.'
+    LOGGER.info(sentence)
+    if run.recorder is not None:
+        run.recorder.event(run.iteration, run.epoch, 'gradient_shares', 'info', sentence)
 
 
 def _record_training(run: TrainingRun, bar: tqdm[Any]) -> None:
