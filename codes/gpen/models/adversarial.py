@@ -19,7 +19,7 @@ from gpen.losses import build_loss
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import build_ema_schedule, update_ema
-from gpen.models.initial_weights import load_pretrained, load_prior
+from gpen.models.initial_weights import complete_discriminator, load_pretrained, load_prior
 from gpen.models.optimizers import Stepped, build_optimizer, load_optimizer_state, optimize, set_learning_rates
 from gpen.models.precision import LossScale, autocast
 from gpen.models.step_log import FiniteGuard, RunningMeans
@@ -286,7 +286,10 @@ class AdversarialModel(ABC):
     def _build_network(self, option: str, letter: str) -> nn.Module:
         """Build a network from its option, with random weights that depend on the seed alone, or pretrained ones."""
         torch.manual_seed(derive_seed(self.options.seed, f'init_{letter}'))
-        network: nn.Module = build_network(getattr(self.options, option).to_dict())
+        arguments = getattr(self.options, option).to_dict()
+        if letter == 'd':
+            arguments = complete_discriminator(arguments, self.options.path)
+        network: nn.Module = build_network(arguments)
         load_pretrained(network, self.options.path, letter)
         return network.to(self.device)
 
