@@ -10,7 +10,7 @@ from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem, suggest
 from gpen.options.schema import Options, ScoringOptions
-from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
+from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path
 
 TRAIN: tuple[str, ...] = ('train',)
@@ -41,7 +41,7 @@ def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
     problems = []
     generator: dict[str, Any] = {}
     if options.network_g is not None:
-        definition = find_definition(options.network_g, ARCH_REGISTRY)
+        definition = find_definition(options.network_g)
         defaults = {one.name: one.default for one in definition.parameters} if definition is not None else {}
         generator = {**defaults, **options.network_g.arguments}
 
@@ -49,7 +49,7 @@ def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
     for phase, dataset in options.dataset_blocks.items():
         if dataset.model_extra is None:
             continue
-        names = parameter_names(dataset, DATASET_REGISTRY)
+        names = parameter_names(dataset)
         for name, value in from_network.items():
             if name not in names or value is None:
                 continue
@@ -113,7 +113,7 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
 
     # Feature matching asks the discriminator for its features.
-    discriminator = find_definition(options.network_d, ARCH_REGISTRY) if options.network_d is not None else None
+    discriminator = find_definition(options.network_d) if options.network_d is not None else None
     inputs = discriminator.inputs if discriminator is not None else ()
     if matching and inputs is not None and 'return_features' not in inputs:
         message = 'needs a discriminator whose forward takes return_features, such as GPENDiscriminator'
@@ -128,7 +128,7 @@ def _check_losses(options: Options) -> Iterator[Problem]:
 
 def _check_model(options: Options) -> Iterator[Problem]:
     """Yield what a prior, which makes faces out of noise, cannot be trained with, and networks of the other stage."""
-    generator = find_definition(options.network_g, ARCH_REGISTRY)
+    generator = find_definition(options.network_g)
     role = generator.role if generator is not None else None  # one that declares none is taken anywhere
     if options.model_type != PRIOR_MODEL:
         if role == PRIOR and options.model_type in MODEL_REGISTRY.definitions:
@@ -185,7 +185,7 @@ def _check_networks(options: Options) -> Iterator[Problem]:
         size = options.datasets.train.arguments.get('size')
     if isinstance(size, int) and isinstance(in_size, int) and in_size > size:
         yield Problem(('network_g', 'in_size'), f'is {in_size}, larger than size {size}. Make it {size} or smaller.')
-    if options.network_d is not None and 'size' in parameter_names(options.network_d, ARCH_REGISTRY):
+    if options.network_d is not None and 'size' in parameter_names(options.network_d):
         other = options.network_d.arguments.get('size')
         if isinstance(size, int) and isinstance(other, int) and other != size:
             message = f'is {other}, but the generator makes {size} x {size} images. Make them equal.'
@@ -205,7 +205,7 @@ def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> 
             continue
         key = ('datasets', phase)
         io_backend = dataset.arguments.get('io_backend')
-        if isinstance(io_backend, dict) and 'io_backend' in parameter_names(dataset, DATASET_REGISTRY):
+        if isinstance(io_backend, dict) and 'io_backend' in parameter_names(dataset):
             yield from check_io_backend(io_backend, (*key, 'io_backend'))
         yield from check_dataroots(dataset.arguments, key)
 
@@ -244,7 +244,7 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
     if not options.val.metrics:
         yield Problem(('val', 'metrics'), 'names no metric: write NAME: {type: calculate_psnr}, or leave the block out')
     for name, dataset in options.datasets.items():
-        takes_size = 'size' in parameter_names(dataset, DATASET_REGISTRY)
+        takes_size = 'size' in parameter_names(dataset)
         if options.network_g is not None and takes_size and dataset.arguments.get('size') is None:
             message = f'needs size, the height and width of the images that {options.network_g.type} makes'
             yield Problem(('datasets', name), message)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from gpen.options.problems import Problem, from_pydantic
+from gpen.options.problems import Problem, find_problems
 from gpen.options.types import PositiveInt
 from gpen.options.yaml_reader import Key
 from gpen.utils.files import resolve_path
@@ -58,11 +58,7 @@ def check_io_backend(options: dict[str, Any], key: Key = ('io_backend',)) -> lis
     model = _BACKENDS.get(name) if isinstance(name, str) else None
     if model is None:
         return [Problem((*key, 'type'), f'is {name!r}; it can be disk, lmdb or datasets')]
-    try:
-        model.model_validate(options)
-    except ValidationError as error:
-        return from_pydantic(error.errors(), model, key)
-    return []
+    return find_problems(model, options, key)
 
 
 def read_io_backend(options: dict[str, Any]) -> PlainBackend | DatasetsBackend:

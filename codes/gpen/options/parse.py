@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from gpen.errors import UserError
 from gpen.options import checks
 from gpen.options.components import check_component, list_components, look_up
-from gpen.options.problems import Problem, describe, from_pydantic, to_user_error
+from gpen.options.problems import Problem, describe, find_problems, to_user_error
 from gpen.options.schema import Options, Run, Scoring, ScoringOptions
 from gpen.options.yaml_reader import Document, Key, apply_overrides, find_option_file, read_yaml
 from gpen.registry import MODEL_REGISTRY
@@ -138,8 +136,8 @@ def _parse_training(document: Document, training: bool, phases: Sequence[str]) -
 def _check_components(options: Options | ScoringOptions, document: Document) -> list[Problem]:
     """Return what is wrong with the names and arguments of all ``type`` blocks."""
     problems = []
-    for key, component, registry in list_components(options):
-        problems += check_component(key, component, registry)
+    for key, component in list_components(options):
+        problems += check_component(key, component)
 
     # A size that the generator lacks, or that is wrong for it, is so for the data sets that take it from there: it is
     # said once.  When scoring, the files of weights may tell the size.
@@ -168,11 +166,9 @@ def _validate(
         check_whole: what is wrong between blocks, or missing.
     """
     # Types, ranges and names of the options themselves.
-    try:
+    problems = find_problems(model, document.data)
+    if not problems:
         options = model.model_validate(document.data)
-    except ValidationError as error:
-        problems = from_pydantic(error.errors(), model)
-    else:
         problems = check_blocks(options) + check_whole(options)
         if not problems:
             return options
@@ -180,10 +176,10 @@ def _validate(
 
     # What can be found in the blocks that are right.
     wrong = {problem.key for problem in problems}
-    try:
-        rest = model.model_validate(_without(document.data, wrong, ()))
-    except ValidationError:
-        raise to_user_error(document, problems) from None
+    right = _without(document.data, wrong, ())
+    if find_problems(model, right):
+        raise to_user_error(document, problems)
+    rest = model.model_validate(right)
     more = check_blocks(rest) + [problem for problem in check_whole(rest) if problem.key in document.places]
     raise to_user_error(document, problems + [problem for problem in more if problem.key not in wrong])
 

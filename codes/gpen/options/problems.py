@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gpen.errors import UserError
@@ -53,13 +53,13 @@ def to_user_error(document: Document, problems: list[Problem]) -> UserError:
     return UserError('\n'.join([f'{document.file}: {count} in the options', *lines]))
 
 
-def from_pydantic(details: list[ErrorDetails], model: type[BaseModel], prefix: Key = ()) -> list[Problem]:
-    """Translate pydantic's findings about ``model`` to problems."""
-    problems = []
-    for detail in details:
-        location = tuple(part for part in detail['loc'] if not _is_union_member(part))
-        problems.append(Problem((*prefix, *location), _say(detail, location, model)))
-    return problems
+def find_problems(model: type[BaseModel], data: Any, prefix: Key = ()) -> list[Problem]:
+    """Return what ``model`` finds wrong with a block; ``prefix`` is where the block stands."""
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return [_translate(detail, model, prefix) for detail in error.errors()]
+    return []
 
 
 def suggest(name: str, names: list[str] | set[str]) -> str:
@@ -71,6 +71,11 @@ def suggest(name: str, names: list[str] | set[str]) -> str:
 def _is_union_member(part: str | int) -> bool:
     """Pydantic adds the tried member of a union to the location; that is no option."""
     return isinstance(part, str) and (part in {'int', 'float', 'str', 'bool'} or '[' in part)
+
+
+def _translate(detail: ErrorDetails, model: type[BaseModel], prefix: Key) -> Problem:
+    location = tuple(part for part in detail['loc'] if not _is_union_member(part))
+    return Problem((*prefix, *location), _say(detail, location, model))
 
 
 def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
