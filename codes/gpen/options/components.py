@@ -22,10 +22,9 @@ from gpen.registry import (
     METRIC_REGISTRY,
     OPTIMIZER_REGISTRY,
     SCHEDULER_REGISTRY,
-    Definition,
     Registry,
 )
-from gpen.registry.definitions import BUILTINS
+from gpen.registry.definitions import BUILTINS, Definition
 
 PRIOR = 'prior'
 ROLES = {

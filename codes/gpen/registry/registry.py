@@ -9,27 +9,15 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from gpen.errors import UserError
+from gpen.registry.basicsr import BasicSR
 from gpen.registry.definitions import Definition
 from gpen.registry.outside import explain_missing_outside, find_outside, get_outside
 from gpen.registry.source import ModuleSource
 
 T = TypeVar('T', bound=Callable[..., Any])
-
-
-class Fallback(Protocol):
-    """Where names are looked up that are neither ours nor dotted paths."""
-
-    def find(self, name: str) -> Definition | None:
-        """Return a definition, or None."""
-
-    def get(self, name: str) -> Any:
-        """Return what the name stands for, or None."""
-
-    def explain_missing(self) -> str:
-        """Return what is to be said of it where a name was not found."""
 
 
 class Registry:
@@ -44,9 +32,7 @@ class Registry:
         fallback: where a name is looked up that is not ours.
     """
 
-    def __init__(
-        self, kind: str, package: str, variable: str, given: int = 0, fallback: Fallback | None = None
-    ) -> None:
+    def __init__(self, kind: str, package: str, variable: str, given: int = 0, fallback: BasicSR | None = None) -> None:
         self.kind = kind
         self.package = package
         self.variable = variable
