@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import yaml
+
 from gpen.errors import UserError
 from gpen.options import checks
 from gpen.options.components import check_component, list_components, look_up
@@ -130,7 +132,7 @@ def _parse_training(document: Document, training: bool, phases: Sequence[str]) -
 
     options = _validate(document, Options, check_blocks, check_whole)
     warnings = [describe(document, problem) for problem in checks.find_warnings(options)] if training else []
-    return ParsedOptions(options, warnings, _dump(document))
+    return ParsedOptions(options, warnings, yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True))
 
 
 def _check_components(options: Options | ScoringOptions, document: Document) -> list[Problem]:
@@ -192,9 +194,3 @@ def _without(data: dict[str, object], keys: set[Key], prefix: Key) -> dict[str, 
             continue
         kept[name] = _without(value, keys, key) if isinstance(value, dict) else value
     return kept
-
-
-def _dump(document: Document) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True))
