@@ -8,10 +8,11 @@ from typing import Any
 
 from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
-from gpen.options.problems import Problem, suggest
+from gpen.options.problems import Problem
 from gpen.options.schema import Options, ScoringOptions
 from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path
+from gpen.utils.text import suggest
 
 TRAIN: tuple[str, ...] = ('train',)
 INPUT_NAME = 'input'  # names the blurry input where models are named
@@ -174,7 +175,7 @@ def _check_early_stopping(options: Options) -> Iterator[Problem]:
     if not options.val.metrics:  # validation shows pictures alone: there is nothing to follow
         return
     if options.datasets.val is not None and options.train.early_stopping.enabled and metric not in options.val.metrics:
-        hint = suggest(metric, set(options.val.metrics)) or f' It has: {", ".join(options.val.metrics) or "none"}.'
+        hint = suggest(metric, options.val.metrics) or f' It has: {", ".join(options.val.metrics) or "none"}.'
         yield Problem(('train', 'early_stopping', 'metric'), f'{metric!r} is not in val.metrics.{hint}')
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from gpen.errors import UserError
 from gpen.options.yaml_reader import Document, Key
+from gpen.utils.text import suggest
 
 WORDS = {
     'int_type': 'should be a whole number',
@@ -60,12 +60,6 @@ def find_problems(model: type[BaseModel], data: Any, prefix: Key = ()) -> list[P
     except ValidationError as error:
         return [_translate(detail, model, prefix) for detail in error.errors()]
     return []
-
-
-def suggest(name: str, names: list[str] | set[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the nearest of ``names``, or nothing."""
-    near = get_close_matches(name, sorted(names), n=1, cutoff=0.6)
-    return f' Did you mean {near[0]!r}?' if near else ''
 
 
 def _is_union_member(part: str | int) -> bool:

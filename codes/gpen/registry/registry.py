@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -16,6 +15,7 @@ from gpen.registry.basicsr import BasicSR
 from gpen.registry.definitions import Definition
 from gpen.registry.outside import explain_missing_outside, find_outside, get_outside
 from gpen.registry.source import ModuleSource
+from gpen.utils.text import suggest
 
 T = TypeVar('T', bound=Callable[..., Any])
 
@@ -153,8 +153,6 @@ class Registry:
         """Return a sentence that says what exists, and the nearest name."""
         if '.' in name:
             return explain_missing_outside(self.kind, name)
-        names = sorted(self.definitions)
-        near = get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
-        message = f'There is no {self.kind} named {name!r}.{hint} Available: {", ".join(names)}.'
+        hint = suggest(name, self.definitions, 0.5)
+        message = f'There is no {self.kind} named {name!r}.{hint} Available: {", ".join(sorted(self.definitions))}.'
         return message + (self.fallback.explain_missing() if self.fallback is not None else '')

@@ -191,11 +191,13 @@ class _AnnotationReader(ast.NodeTransformer):
         self.source = source
         self.is_known = True
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self._replace(node)
+    def visit_Name(self, node: ast.Name | ast.Attribute) -> ast.expr:
+        home, _, name = self.source.qualify(node).rpartition('.')
+        self.is_known &= home in TYPE_MODULES or (not home and name not in self.source.names)
+        return ast.Name(name)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        return self._replace(node)
+        return self.visit_Name(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         value = self.visit(node.value)
@@ -205,11 +207,6 @@ class _AnnotationReader(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         self.is_known &= node.value is None  # no quoted names of classes
         return node
-
-    def _replace(self, node: ast.Name | ast.Attribute) -> ast.expr:
-        home, _, name = self.source.qualify(node).rpartition('.')
-        self.is_known &= home in TYPE_MODULES or (not home and name not in self.source.names)
-        return ast.Name(name)
 
 
 def _read_meanings(node: Node) -> dict[str, str]:
