@@ -10,6 +10,7 @@ from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem
 from gpen.options.schema import Options, ScoringOptions
+from gpen.options.yaml_reader import Key
 from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path
 from gpen.utils.text import suggest
@@ -75,11 +76,8 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
     """
     # What training alone needs.
     if training:
-        yield from _check_length(options)
-        yield from _check_losses(options)
-        yield from _check_model(options)
-        yield from _check_early_stopping(options)
-        yield from _check_accumulation(options)
+        for check in (_check_length, _check_losses, _check_model, _check_early_stopping, _check_accumulation):
+            yield from check(options)
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
 
@@ -147,20 +145,18 @@ def _check_model(options: Options) -> Iterator[Problem]:
         )
 
     # It restores nothing, so there is no pair of images to compare.
+    no_pairs = f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none.'
     compared = [
         f'{name}_opt' if hasattr(train, f'{name}_opt') else f'losses.{name}' for name in options.generator_losses
     ]
     if train.feature_matching_opt is not None and train.feature_matching_opt.is_on:
         compared.append('feature_matching_opt')
     for name in compared:
-        message = f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none. Remove it.'
-        yield Problem(('train', *name.split('.', 1)), message)
+        yield Problem(('train', *name.split('.', 1)), f'{no_pairs} Remove it.')
     for name, metric in options.val.metrics.items() if options.datasets.val is not None else ():
         if metric.type in PAIR_METRICS:
-            message = (
-                f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none. Use calculate_fid, '
-            )
-            yield Problem(('val', 'metrics', name), message + 'or metrics: {} for pictures alone.')
+            message = f'{no_pairs} Use calculate_fid, or metrics: {{}} for pictures alone.'
+            yield Problem(('val', 'metrics', name), message)
 
 
 def _check_accumulation(options: Options) -> Iterator[Problem]:
@@ -171,12 +167,11 @@ def _check_accumulation(options: Options) -> Iterator[Problem]:
 
 
 def _check_early_stopping(options: Options) -> Iterator[Problem]:
-    metric = options.train.early_stopping.metric
-    if not options.val.metrics:  # validation shows pictures alone: there is nothing to follow
-        return
-    if options.datasets.val is not None and options.train.early_stopping.enabled and metric not in options.val.metrics:
-        hint = suggest(metric, options.val.metrics) or f' It has: {", ".join(options.val.metrics) or "none"}.'
-        yield Problem(('train', 'early_stopping', 'metric'), f'{metric!r} is not in val.metrics.{hint}')
+    early, metrics = options.train.early_stopping, options.val.metrics
+    # Without metrics, validation shows pictures alone: there is nothing to follow.
+    if metrics and options.datasets.val is not None and early.enabled and early.metric not in metrics:
+        hint = suggest(early.metric, metrics) or f' It has: {", ".join(metrics)}.'
+        yield Problem(('train', 'early_stopping', 'metric'), f'{early.metric!r} is not in val.metrics.{hint}')
 
 
 def _check_networks(options: Options) -> Iterator[Problem]:
@@ -217,9 +212,13 @@ def _check_files(options: Options) -> Iterator[Problem]:
         message = 'is given beside pretrain_network_g, whose decoder it would replace. Give one of them.'
         yield Problem(('path', 'pretrain_prior'), message)
     for name in ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state'):
-        value = getattr(paths, name)
-        if value is not None and not resolve_path(value).is_file():
-            yield Problem(('path', name), f'there is no file {resolve_path(value)}. Put it there, or change this line.')
+        if getattr(paths, name) is not None:
+            yield from _check_file(('path', name), getattr(paths, name))
+
+
+def _check_file(key: Key, file: str) -> Iterator[Problem]:
+    if not resolve_path(file).is_file():
+        yield Problem(key, f'there is no file {resolve_path(file)}. Put it there, or change this line.')
 
 
 def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator[Problem]:
@@ -235,9 +234,8 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
     for name, file in options.models.items():
         if name == INPUT_NAME:
             yield Problem(('models', name), f'{INPUT_NAME!r} is what tables call the blurry input; choose another name')
-        if check_models and not resolve_path(file).is_file():
-            message = f'there is no file {resolve_path(file)}. Put it there, or change this line.'
-            yield Problem(('models', name), message)
+        if check_models:
+            yield from _check_file(('models', name), file)
 
     # What they are scored on, and by what.
     if not options.datasets:
@@ -299,9 +297,8 @@ def _warn_schedule(options: Options, unit: str, total: int) -> Iterator[Problem]
     warmup = train.warmup_epochs if unit == 'epoch' else train.warmup_iter
 
     if warmup >= total:
-        yield Problem(
-            ('train', f'warmup_{"epochs" if unit == "epoch" else "iter"}'), 'training ends before the warm-up'
-        )
+        option = 'warmup_epochs' if unit == 'epoch' else 'warmup_iter'
+        yield Problem(('train', option), 'training ends before the warm-up')
     milestones = train.scheduler.arguments.get('milestones') if train.scheduler else None
     for n, milestone in enumerate(milestones if isinstance(milestones, list) else []):
         if isinstance(milestone, int) and milestone >= total:
