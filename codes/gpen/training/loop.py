@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from gpen.data.loader import build_train_loader
 from gpen.distributed import ranks
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.health.measures import add_measures
@@ -92,7 +91,7 @@ def train(run: TrainingRun) -> Ending:
         return _early(setup)
 
     with _open_bar(run) as bar:
-        for batch in _load_data(run):
+        for batch in setup.load_batches(run.iteration, setup.total_iterations):
             # Step
             run.iteration += 1
             model.set_learning_rates(setup.rates.at(run.iteration))
@@ -162,27 +161,6 @@ def write_run_file(run: TrainingRun, **changes: Any) -> None:
         run.run_file.seconds += run.timer.read_total()
         run.run_file = run.run_file.model_copy(update=changes)
         run.run_file.write(run.recorder.folder)
-
-
-# ---- data
-
-
-def _load_data(run: TrainingRun) -> Any:
-    """Return the batches of this rank from the next iteration to the last one."""
-    options = run.setup.options.datasets.train
-    assert options is not None
-    return build_train_loader(
-        run.setup.train_set,
-        batch_size=options.batch_size_per_gpu,
-        num_workers=options.num_worker_per_gpu,
-        manual_seed=run.setup.options.seed,
-        start_iteration=run.iteration,
-        end_iteration=run.setup.total_iterations,
-        pin_memory=options.pin_memory and run.setup.device.type == 'cuda',
-        prefetch_factor=options.prefetch_factor,
-        rank=ranks.rank(),
-        world_size=ranks.world_size(),
-    )
 
 
 # ---- records
