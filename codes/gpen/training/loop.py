@@ -84,11 +84,11 @@ def train(run: TrainingRun) -> Ending:
     if run.validation_is_due:
         is_done = _validate(run) is not None
         stop.all_reduce()
-        if not is_done:
-            return _stopped(run)
-        save(run, anew=True)
-    if _stops_early(setup):
-        return _early(setup)
+        if is_done:
+            save(run, anew=True)
+    ending = _find_ending(run)
+    if ending is not None:
+        return ending
 
     with _open_bar(run) as bar:
         for batch in setup.load_batches(run.iteration, setup.total_iterations):
@@ -110,16 +110,13 @@ def train(run: TrainingRun) -> Ending:
             run.validation_is_due = setup.validates_at(run.iteration)
             improved = bool(run.validation_is_due and _validate(run))
 
-            # Checkpoint: all ranks stop after the same step.
+            # Checkpoint and end: all ranks stop after the same step.
             stop.all_reduce()
-            if improved or _stops_early(setup) or stop.is_set or setup.saves_at(run.iteration):
+            ending = _find_ending(run)
+            if improved or ending is not None or setup.saves_at(run.iteration):
                 save(run)
-
-            # End
-            if stop.is_set:
-                return _stopped(run)
-            if _stops_early(setup):
-                return _early(setup)
+            if ending is not None:
+                return ending
 
     total = setup.total_iterations
     if run.iteration > total:
@@ -272,18 +269,15 @@ def _record_validation(run: TrainingRun, recorder: Recorder, result: ValidationR
         keep_sheet(recorder.folder, result.sheet, run.iteration, best, keeps_all=setup.options.val.save_img)
 
 
-# ---- endings
+# ---- the end
 
 
-def _stops_early(setup: Setup) -> bool:
-    return setup.early_stopping is not None and setup.early_stopping.should_stop
-
-
-def _stopped(run: TrainingRun) -> Ending:
-    return Ending('stopped', f'Stopped by {run.stop.name} after iteration {run.iteration}.')
-
-
-def _early(setup: Setup) -> Ending:
-    early = setup.early_stopping
-    assert early is not None
-    return Ending('stopped_early', f'Early stopping: {early.metric} has not improved for {early.waited} validations.')
+def _find_ending(run: TrainingRun) -> Ending | None:
+    """Return why the run ends after this iteration, or None where it goes on."""
+    early = run.setup.early_stopping
+    if run.stop.is_set:
+        return Ending('stopped', f'Stopped by {run.stop.name} after iteration {run.iteration}.')
+    if early is not None and early.should_stop:
+        reason = f'Early stopping: {early.metric} has not improved for {early.waited} validations.'
+        return Ending('stopped_early', reason)
+    return None
