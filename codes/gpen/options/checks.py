@@ -30,8 +30,6 @@ def unify_run_options(options: Options) -> list[Problem]:
         if above is not None and inside is not None and above != inside:
             problems.append(Problem(('train', name), f'is {inside} here and {above} at the top level. Give it once.'))
         setattr(options, name, inside if above is None else above)
-    if options.num_gpu is None:
-        options.num_gpu = 'auto'
     return problems
 
 
