@@ -62,8 +62,7 @@ class _Sum(torch.autograd.Function):
 
 @torch.compiler.disable
 def _sum_over_ranks(x: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(x)
-    return total
+    return _Sum.apply(x)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:

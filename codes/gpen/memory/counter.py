@@ -82,7 +82,7 @@ class StorageCounter(TorchDispatchMode):
 
     def restart(self) -> None:
         """Forget the peak so far, and start from what is alive now."""
-        self.peak = MemoryUse(**self._sizes)
+        self.peak = MemoryUse(**dict(self._sizes))
 
     def _follow(self, tensor: Tensor) -> int:
         storage = tensor.untyped_storage()

@@ -15,5 +15,4 @@ if TYPE_CHECKING:
 
 def build_model(options: Options, device: torch.device) -> AdversarialModel:
     """Build the model that ``model_type`` names."""
-    model: AdversarialModel = MODEL_REGISTRY.get(options.model_type)(options, device)
-    return model
+    return MODEL_REGISTRY.get(options.model_type)(options, device)

@@ -78,8 +78,7 @@ def build_optimizer(
     """
     freeze(network, frozen, f'train.freeze_{letter}')
     groups = group_parameters(network, options.param_groups, f'train.optim_{letter}.param_groups')
-    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.build(options.to_dict(), groups)
-    return optimizer
+    return OPTIMIZER_REGISTRY.build(options.to_dict(), groups)
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

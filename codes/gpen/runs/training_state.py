@@ -41,8 +41,7 @@ class Checkpoint:
     @property
     def options(self) -> dict[str, Any]:
         """The options of the run that wrote it."""
-        options: dict[str, Any] = self.state['options']
-        return options
+        return self.state['options']
 
     @property
     def data(self) -> dict[str, int]:
