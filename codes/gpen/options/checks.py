@@ -42,8 +42,7 @@ def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
     generator: dict[str, Any] = {}
     if options.network_g is not None:
         definition = find_definition(options.network_g)
-        defaults = {one.name: one.default for one in definition.parameters} if definition is not None else {}
-        generator = {**defaults, **options.network_g.arguments}
+        generator = {**(definition.defaults if definition is not None else {}), **options.network_g.arguments}
 
     from_network = {'size': generator.get('size'), 'in_size': generator.get('in_size') or generator.get('size')}
     for phase, dataset in options.dataset_blocks.items():

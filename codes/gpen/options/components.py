@@ -78,7 +78,7 @@ def find_definition(component: Component) -> Definition | None:
 def parameter_names(component: Component) -> set[str]:
     """Return the names of the arguments that a component is known to take."""
     definition = find_definition(component)
-    return {parameter.name for parameter in definition.parameters} if definition is not None else set()
+    return set(definition.defaults) if definition is not None else set()
 
 
 @cache

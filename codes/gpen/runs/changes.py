@@ -49,8 +49,8 @@ def fill_defaults(options: Any, outside: bool = False) -> Any:
         # Those of BasicSR are left out: finding them would import it.
         found = [one.find(kind) if '.' in kind else one.definitions.get(kind) for one in REGISTRIES.values()]
         for definition in filter(None, found):
-            defaults = {parameter.name: parameter.default for parameter in definition.parameters}
-            filled = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()} | filled
+            defaults = definition.defaults.items()
+            filled = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults} | filled
     return filled
 
 
