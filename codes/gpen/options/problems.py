@@ -100,18 +100,11 @@ def _field_names(model: type[BaseModel], location: tuple[str | int, ...]) -> set
     """Return the option names of the block at ``location`` below ``model``."""
     for part in location:
         field = model.model_fields.get(str(part))
-        inner = _find_model(field.annotation) if field else None
-        if inner is None:
-            continue
-        model = inner
+        model = (_find_model(field.annotation) if field is not None else None) or model
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def _find_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for argument in get_args(annotation):
-        found = _find_model(argument)
-        if found is not None:
-            return found
-    return None
+    return next(filter(None, map(_find_model, get_args(annotation))), None)

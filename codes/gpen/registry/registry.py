@@ -100,10 +100,7 @@ class Registry:
         if '.' in name:
             return find_outside(name, self.given)
 
-        definition = self.definitions.get(name)
-        if definition is None and self.fallback is not None:
-            return self.fallback.find(name)
-        return definition
+        return self.definitions.get(name) or (self.fallback.find(name) if self.fallback is not None else None)
 
     def get(self, name: str) -> Any:
         """Import and return what a name stands for.
