@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
+from gpen.runs.log import LOGGER
 from gpen.utils.locks import hold_lock, is_held
 
-LOGGER = logging.getLogger('gpen')
 LOCK_PATIENCE = 6  # seconds; torch's workers look for their parent every 5
 
 

@@ -61,7 +61,8 @@ def _train_two_steps(setup: Setup) -> list[float]:
         started = time.perf_counter()
         setup.model.set_learning_rates(setup.rates.at(iteration))
         setup.model.train_step(batch, iteration)
-        _synchronize(setup.device)
+        if setup.device.type == 'cuda':
+            torch.cuda.synchronize(setup.device)
         seconds.append(time.perf_counter() - started)
     return seconds
 
@@ -105,8 +106,3 @@ def _validate_one_batch(setup: Setup) -> str:
     assert result is not None
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
     return f'Validation of one batch ({len(batch["name"])} images, untrained): {numbers}'
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from gpen.metrics import Metric, build_metrics
 from gpen.models import build_model
 from gpen.models.adversarial import AdversarialModel
 from gpen.options.schema import Dataset, Options
+from gpen.runs.log import LOGGER
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
-
-LOGGER = logging.getLogger('gpen')
 
 
 @dataclass
