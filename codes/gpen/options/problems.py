@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gpen.errors import UserError
-from gpen.options.yaml_reader import FLOAT, Document, Key
+from gpen.options.yaml_reader import Document, Key
 from gpen.utils.text import suggest
 
 WORDS = {
@@ -91,9 +91,16 @@ def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[Base
     given: Any = detail.get('input')
     if kind == 'missing' or isinstance(given, dict):
         return message
-    is_quoted = kind == 'float_type' and isinstance(given, str) and FLOAT.match(given)
-    note = ' (write 1e-5 or 0.00001 without quotes)' if is_quoted else ''
+    note = ' (write 1e-5 or 0.00001 without quotes)' if kind == 'float_type' and _looks_like_number(given) else ''
     return f'{message}, not {given!r}{note}'
+
+
+def _looks_like_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, str)
 
 
 def _field_names(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
