@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
+from gpen.models.adversarial import AdversarialModel
+from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
-
-if TYPE_CHECKING:
-    import torch
-
-    from gpen.models.adversarial import AdversarialModel
-    from gpen.options.schema import Options
 
 
 def build_model(options: Options, device: torch.device) -> AdversarialModel:

@@ -197,8 +197,7 @@ def _check_keys(loader: _Loader, node: yaml.MappingNode, key: Key, file: str) ->
 
 
 def _merge_into(base: Document, child: Document) -> None:
-    replaced = _drop_replaced_types(base.data, child.data, ())
-    for key in replaced:
+    for key in _drop_replaced_types(base.data, child.data, ()):
         base.places = {
             place: where for place, where in base.places.items() if place[: len(key)] != key or place[-1] in KEPT_KEYS
         }
