@@ -122,8 +122,7 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, latent: Tensor, feature: Tensor | None) -> Tensor:
         x = self.noise(self.conv(x, latent), feature)
-        activated: Tensor = self.activate(x)
-        return activated
+        return self.activate(x)
 
 
 class Upsample(nn.Module):
@@ -227,8 +226,7 @@ class StyleGenerator(nn.Module):
 
     def map(self, code: Tensor) -> Tensor:
         """Return the latents of codes: N x style_dim -> N x n_latent x style_dim, the same for all layers."""
-        latents: Tensor = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
-        return latents
+        return self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
 
     def synthesize(self, latents: Tensor, features: Sequence[Tensor | None]) -> Tensor:
         """Return the images of latents, N x n_latent x style_dim; the rest as for :meth:`forward`."""

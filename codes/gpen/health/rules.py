@@ -208,7 +208,7 @@ def loss_flat(history: History) -> str | None:
             )
 
         # The loss fell before: a lower rate, which the schedule does not bring by itself, may help.
-        if history.done < 0.75 and not _rate_will_fall(history):
+        if history.done < 0.75 and _future_rate(history, min) >= 0.5 * history.rate_at(history.iteration)['g']:
             return (
                 f'{name} has been flat at {now:.3g} for {curve.iterations[-1] - curve.iterations[-count]} iterations, '
                 f'and validation has not improved. Lower the rate from here on, with a train.scheduler such as '
@@ -232,10 +232,6 @@ def _validation_improved(history: History, since: int) -> bool:
     first_new = int(np.searchsorted(psnr.iterations, since))
     before, after = psnr.values[:first_new], psnr.values[first_new:]
     return bool(len(before) and len(after) and after.max() > before.max() + 0.05)
-
-
-def _rate_will_fall(history: History) -> bool:
-    return _future_rate(history, min) < 0.5 * history.rate_at(history.iteration)['g']
 
 
 def _future_rate(history: History, choose: Callable[[Iterator[float]], float]) -> float:

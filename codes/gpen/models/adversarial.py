@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,9 +19,10 @@ from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import ema_decay_at, update_ema
 from gpen.models.initial_weights import load_pretrained, load_prior
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, optimize, set_learning_rates
-from gpen.models.precision import LossScale, autocast
+from gpen.models.precision import LossScale
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
+from gpen.utils.device import DTYPES
 from gpen.utils.seeds import derive_seed
 
 Values = dict[str, Tensor]
@@ -171,7 +172,8 @@ class AdversarialModel(ABC):
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of ``train.amp`` that a forward pass runs in."""
-        return autocast(self.options.train.amp, self.device)
+        amp = self.options.train.amp
+        return nullcontext() if amp is None else torch.autocast(self.device.type, DTYPES[amp])
 
     def set_learning_rates(self, rates: dict[str, float]) -> None:
         """Set the learning rates for the coming steps: ``g``, ``d``, and ``g_NAME`` or ``d_NAME`` of groups."""

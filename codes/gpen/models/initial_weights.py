@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from torch import nn
 
+from gpen.options.schema import PathOptions
 from gpen.utils.files import resolve_path
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS
 from gpen.weights.networks import MisfitError, load_network
 from gpen.weights.prior import load_decoder, load_discriminator
-
-if TYPE_CHECKING:
-    from gpen.options.schema import PathOptions
 
 LOGGER = logging.getLogger('gpen')
 
