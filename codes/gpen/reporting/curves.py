@@ -96,7 +96,10 @@ def draw_curves(
     figure.update_layout(
         **_LAYOUT,
         height=HEIGHT + LEGEND_LINE * len(series) * has_legend,
-        xaxis={**_AXIS, 'title': x_label, 'type': 'log' if log_x else 'linear', 'showgrid': False},
+        xaxis={
+            **{**_AXIS, 'title': x_label, 'showgrid': False},
+            **({'type': 'log'} if log_x else {'type': 'linear', 'tickformat': ',~g'}),  # 15,000 instead of 1.5e+4
+        },
         yaxis={**_AXIS, 'type': 'log' if log_y else 'linear'},
         showlegend=has_legend,
     )
