@@ -23,6 +23,10 @@ _AXIS = {
     **{'exponentformat': 'e', 'separatethousands': True, 'hoverformat': ',.6~g'},
     **{'zeroline': False, 'automargin': True, 'nticks': 6},
 }
+_MARK = {
+    **{'type': 'line', 'yref': 'paper', 'y0': 0, 'y1': 1, 'line': {'width': 1, 'dash': 'dot'}},
+    'label': {'textposition': 'end', 'xanchor': 'right', 'font': {'size': 10}},
+}
 _LAYOUT = {
     **{'template': {}, 'paper_bgcolor': 'rgba(0,0,0,0)', 'plot_bgcolor': 'rgba(0,0,0,0)'},  # the page has the colours
     **{'margin': dict.fromkeys('lrtb', 10), 'hovermode': 'x unified', 'hoverlabel': {'namelength': -1}},
@@ -86,11 +90,9 @@ def draw_curves(
     heading = f'<h3>{escape(title)}</h3>' + (f'<p class="quiet">{escape(y_label)}</p>' if y_label else '')
     if not places:
         return f'{heading}<p class="quiet">no numbers yet</p>'
-    for x, words in marks:
-        if min(places) <= x <= max(places):
-            label = {'text': _to_label(words), 'textposition': 'end', 'xanchor': 'right', 'font': {'size': 10}}
-            line = {'width': 1, 'dash': 'dot'}
-            figure.add_shape(type='line', x0=x, x1=x, yref='paper', y0=0, y1=1, line=line, label=label)
+    for place, words in marks:
+        if min(places) <= place <= max(places):
+            figure.add_shape(_MARK, x0=place, x1=place, label_text=_to_label(words))
 
     has_legend = len(series) > 1 or series[0].name not in ('', title)
     figure.update_layout(

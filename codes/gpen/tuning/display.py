@@ -36,10 +36,10 @@ class Display:
 
     def __init__(self, stream: TextIO) -> None:
         is_terminal = stream.isatty()
-        self._console = Console(file=stream, force_terminal=is_terminal, markup=False, highlight=False, emoji=False)
-        self._live = Live(console=self._console, get_renderable=self._draw, auto_refresh=False) if is_terminal else None
         self._rows: dict[str, _Row] = {}
         self._lock = threading.RLock()
+        self._console = Console(file=stream, force_terminal=is_terminal, markup=False, highlight=False, emoji=False)
+        self._live = Live(console=self._console, get_renderable=self._draw, auto_refresh=False) if is_terminal else None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._refresh_regularly, daemon=True)
 
@@ -97,7 +97,9 @@ class Display:
 
     def _draw(self) -> Table:
         """Return the table, with as many of the last trials as the terminal has room for."""
-        table = Table(*(Column(name, no_wrap=True) for name in HEADER), box=None)
+        columns = [Column(name, no_wrap=True) for name in HEADER]
+        columns[-1].ratio = 1  # the verdict is cut where the window is narrow
+        table = Table(*columns, box=None, expand=True)
         with self._lock:
             for row in list(self._rows.values())[-max(self._console.height - 3, 1) :]:
                 table.add_row(*_list_cells(row))
