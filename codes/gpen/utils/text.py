@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 _NAMES_SHOWN = 4
+_MAX_PLAIN = 1e6  # from here on, a number is written with an exponent
+
+
+def format_number(value: float, digits: int = 4) -> str:
+    """Return a number for people: ``1,600``, ``0.0743``, ``2.9e-5``."""
+    if not math.isfinite(value):
+        return 'not finite'
+    if abs(value) < _MAX_PLAIN and (value == int(value) or abs(value) >= 10**digits):
+        return f'{value:,.0f}'
+    return re.sub(r'e\+?(-?)0*', r'e\1', f'{value:,.{digits}g}')
 
 
 def format_duration(seconds: float) -> str:
