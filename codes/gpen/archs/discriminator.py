@@ -108,8 +108,7 @@ class GPENDiscriminator(nn.Module):
         """Return logits, N x 1, for the last block's output, N x C x 4 x 4, of the whole batch."""
         with full_precision(x):
             x = _append_batch_deviation(widen(x))  # N x C x 4 x 4 -> N x (C + 1) x 4 x 4
-            logits: Tensor = self.final_linear(self.final_conv(x).flatten(1))  # N x C x 4 x 4 -> N x 16C -> N x 1
-            return logits
+            return self.final_linear(self.final_conv(x).flatten(1))  # N x C x 4 x 4 -> N x 16C -> N x 1
 
 
 def _append_batch_deviation(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,9 +21,10 @@ from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import build_ema_schedule, update_ema
 from gpen.models.initial_weights import complete_discriminator, load_pretrained, load_prior
 from gpen.models.optimizers import Stepped, build_optimizer, load_optimizer_state, optimize, set_learning_rates
-from gpen.models.precision import LossScale, autocast
+from gpen.models.precision import LossScale
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
+from gpen.utils.device import DTYPES
 from gpen.utils.seeds import derive_seed
 
 LOSS = 'G_loss_'
@@ -71,6 +72,7 @@ class AdversarialModel(ABC):
         given = options.train.path_reg_weight
         self.path_weight = self.default_path_weight if given is None else given
         self.mean_path_length = torch.zeros((), device=device)
+        self.gradient_norms: Values = {}
         self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
 
         batch = options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
@@ -222,7 +224,8 @@ class AdversarialModel(ABC):
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of ``train.amp`` that a forward pass runs in."""
-        return autocast(self.options.train.amp, self.device)
+        amp = self.options.train.amp
+        return nullcontext() if amp is None else torch.autocast(self.device.type, DTYPES[amp])
 
     def set_learning_rates(self, rates: dict[str, float]) -> None:
         """Set the learning rates for the coming steps: ``g``, ``d``, and ``g_NAME`` or ``d_NAME`` of groups."""
@@ -274,7 +277,6 @@ class AdversarialModel(ABC):
             self.net_d = self._build_network('network_d', 'd')
             self.optimizer_d = build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
 
-        self.gradient_norms: Values = {}
         self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
         self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
         self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format

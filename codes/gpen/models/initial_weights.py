@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from gpen.archs.discriminator import GPENDiscriminator
 from gpen.errors import UserError
+from gpen.options.schema import PathOptions
 from gpen.utils.files import resolve_path
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_weights
 from gpen.weights.networks import MisfitError, infer_discriminator_config, load_network
 from gpen.weights.prior import load_decoder, load_discriminator
-
-if TYPE_CHECKING:
-    from gpen.options.schema import PathOptions
 
 LOGGER = logging.getLogger('gpen')
 

@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from gpen.data.loader import build_train_loader
 from gpen.distributed import ranks
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.health.measures import add_measures
@@ -94,14 +93,14 @@ def train(run: TrainingRun) -> Ending:
     if run.validation_is_due:
         is_done = _validate(run) is not None
         stop.all_reduce()
-        if not is_done:
-            return _stopped(run)
-        save(run, anew=True)
-    if _stops_early(setup):
-        return _early(setup)
+        if is_done:
+            save(run, anew=True)
+    ending = _find_ending(run)
+    if ending is not None:
+        return ending
 
     with _open_bar(run) as bar:
-        for batch in _load_data(run):
+        for batch in setup.load_batches(run.iteration, setup.total_iterations):
             # Step
             run.iteration += 1
             model.set_learning_rates(setup.rates.at(run.iteration))
@@ -122,16 +121,13 @@ def train(run: TrainingRun) -> Ending:
             run.validation_is_due = setup.validates_at(run.iteration)
             improved = bool(run.validation_is_due and _validate(run))
 
-            # Checkpoint: all ranks stop after the same step.
+            # Checkpoint and end: all ranks stop after the same step.
             stop.all_reduce()
-            if improved or _stops_early(setup) or stop.is_set or setup.saves_at(run.iteration):
+            ending = _find_ending(run)
+            if improved or ending is not None or setup.saves_at(run.iteration):
                 save(run)
-
-            # End
-            if stop.is_set:
-                return _stopped(run)
-            if _stops_early(setup):
-                return _early(setup)
+            if ending is not None:
+                return ending
 
     total = setup.total_iterations
     if run.iteration > total:
@@ -172,27 +168,6 @@ def write_run_file(run: TrainingRun, **changes: Any) -> None:
         run.run_file.seconds += run.timer.read_total()
         run.run_file = run.run_file.model_copy(update=changes)
         run.run_file.write(run.recorder.folder)
-
-
-# ---- data
-
-
-def _load_data(run: TrainingRun) -> Any:
-    """Return the batches of this rank from the next iteration to the last one."""
-    options = run.setup.options.datasets.train
-    assert options is not None
-    return build_train_loader(
-        run.setup.train_set,
-        batch_size=options.batch_size_per_gpu,
-        num_workers=options.num_worker_per_gpu,
-        manual_seed=run.setup.options.seed,
-        start_iteration=run.iteration,
-        end_iteration=run.setup.total_iterations,
-        pin_memory=options.pin_memory and run.setup.device.type == 'cuda',
-        prefetch_factor=options.prefetch_factor,
-        rank=ranks.rank(),
-        world_size=ranks.world_size(),
-    )
 
 
 # ---- records
@@ -316,18 +291,15 @@ def _record_validation(run: TrainingRun, recorder: Recorder, result: ValidationR
         keep_sheet(recorder.folder, result.sheet, run.iteration, best, keeps_all=setup.options.val.save_img)
 
 
-# ---- endings
+# ---- the end
 
 
-def _stops_early(setup: Setup) -> bool:
-    return setup.early_stopping is not None and setup.early_stopping.should_stop
-
-
-def _stopped(run: TrainingRun) -> Ending:
-    return Ending('stopped', f'Stopped by {run.stop.name} after iteration {run.iteration}.')
-
-
-def _early(setup: Setup) -> Ending:
-    early = setup.early_stopping
-    assert early is not None
-    return Ending('stopped_early', f'Early stopping: {early.metric} has not improved for {early.waited} validations.')
+def _find_ending(run: TrainingRun) -> Ending | None:
+    """Return why the run ends after this iteration, or None where it goes on."""
+    early = run.setup.early_stopping
+    if run.stop.is_set:
+        return Ending('stopped', f'Stopped by {run.stop.name} after iteration {run.iteration}.')
+    if early is not None and early.should_stop:
+        reason = f'Early stopping: {early.metric} has not improved for {early.waited} validations.'
+        return Ending('stopped_early', reason)
+    return None
