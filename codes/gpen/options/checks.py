@@ -275,8 +275,7 @@ def find_warnings(options: Options) -> Iterator[Problem]:
         if (train.warmup_epochs or train.warmup_iter > 0) and train.base_lr > rate:
             message = f'is {train.base_lr:g}, above train.{name}.lr {rate:g}: the warm-up goes down, not up'
             yield Problem(('train', 'base_lr'), message)
-    if train.grad_norm_clip is not None and not train.use_grad_norm:
-        yield Problem(('train', 'grad_norm_clip'), 'has no effect while train.use_grad_norm is false')
+    yield from _warn_idle(options)
 
     # What is left out, or known from BasicSR.
     if options.datasets.val is None:
@@ -291,6 +290,38 @@ def find_warnings(options: Options) -> Iterator[Problem]:
         yield Problem(('network_d',), 'is not trained, since train.gan_opt is off')
     if train.net_d_init_iters and train.total_iter and train.net_d_init_iters >= train.total_iter:
         yield Problem(('train', 'net_d_init_iters'), 'the generator never learns: training ends before')
+
+
+def _warn_idle(options: Options) -> Iterator[Problem]:
+    """Yield options that are given and have no effect beside the others, one warning for each reason."""
+    train = options.train
+    is_adversarial = train.gan_opt is not None and train.gan_opt.is_on
+    is_prior = options.model_type == PRIOR_MODEL
+    has_paths = bool(train.path_reg_weight) or (is_prior and train.path_reg_weight is None)
+    restores = not is_prior and options.model_type in MODEL_REGISTRY.definitions
+
+    measures = options.datasets.val is not None and bool(options.val.metrics)
+    reasons = {
+        'without metrics of validation': ('early_stopping',) if not measures and train.early_stopping.enabled else (),
+        'while train.use_grad_norm is false': ('grad_norm_clip',) if not train.use_grad_norm else (),
+        'without a warm-up': ('base_lr',) if not train.warmup_epochs and train.warmup_iter <= 0 else (),
+        'without path_reg_weight': ('net_g_reg_every', 'path_batch_shrink') if not has_paths else (),
+        'without r1_reg_weight': ('net_d_reg_every',) if is_adversarial and not train.r1_reg_weight else (),
+        f'but in {PRIOR_MODEL}': ('mixing_prob',) if restores else (),
+        'while train.gan_opt is off': (
+            *('optim_d', 'freeze_d', 'r1_reg_weight', 'net_d_reg_every', 'net_d_iters', 'net_d_init_iters'),
+        )
+        if not is_adversarial
+        else (),
+    }
+    for reason, names in reasons.items():
+        given = [name for name in names if name in train.model_fields_set and getattr(train, name) is not None]
+        if given:
+            yield Problem(('train', given[0]), f'has no effect {reason}' + _also(given[1:]))
+
+
+def _also(names: Sequence[str]) -> str:
+    return f' (nor have {", ".join(names)})' if names else ''
 
 
 def schedule_unit(options: Options) -> str:
