@@ -107,7 +107,7 @@ def test_what_component_losses_need_is_said(tiny_data: Path, data: Path, tmp_pat
     assert not parse_options(write_options(tmp_path / 'good.yml', options)).warnings
 
     del options['datasets']['train']['landmarks']
-    assert 'train.component_opt: needs landmarks: give datasets.train.landmarks' in errors_of(tmp_path, options)
+    assert 'train.component_opt: needs datasets.train.landmarks: manifest.csv of' in errors_of(tmp_path, options)
 
     options = options_of(tiny_data, data, tmp_path, gan_opt=None)
     del options['network_d']

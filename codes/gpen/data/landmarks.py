@@ -22,10 +22,10 @@ from gpen.utils.text import list_names
 
 POINTS = ('left_eye', 'right_eye', 'nose', 'left_mouth', 'right_mouth')
 """The five landmarks, as columns ``NAME_x`` and ``NAME_y``; left: in the picture."""
+COLUMNS = tuple(f'{point}_{axis}' for point in POINTS for axis in 'xy')
 COMPONENTS = ('left_eye', 'right_eye', 'mouth')
 """The rows of :meth:`Landmarks.boxes`; left: in the picture, mirrored or not."""
 
-_COLUMNS = tuple(f'{point}_{axis}' for point in POINTS for axis in 'xy')
 _SIDES = (0.9, 0.9, 1.2)  # of the boxes, in distances between the eyes
 _DOWN_TO_ACROSS = 0.9  # of a face seen from the front: its eyes' distance, in distances from the eyes to the mouth
 
@@ -128,11 +128,11 @@ def _read_table(path: Path) -> tuple[dict[str, dict[str, str]], bool]:
         with path.open(newline='', encoding='utf-8-sig', errors='surrogateescape') as stream:
             table = csv.DictReader(stream)
             header = table.fieldnames or ()
-            absent = [column for column in ('name', *_COLUMNS) if column not in header]
+            absent = [column for column in ('name', *COLUMNS) if column not in header]
             if absent:
                 raise UserError(
                     f'{path} is no table of landmarks: it has no column {list_names(absent)}. It needs a header with '
-                    f'name, {", ".join(_COLUMNS)}.'
+                    f'name, {", ".join(COLUMNS)}.'
                 )
             is_manifest = 'source' in header
 
@@ -151,7 +151,7 @@ def _read_table(path: Path) -> tuple[dict[str, dict[str, str]], bool]:
 def _to_points(row: dict[str, str] | None) -> np.ndarray | None:
     """Return the landmarks of a row, 5 x 2, or None where it holds none that make a face."""
     try:
-        points = np.array([float(row[column]) for column in _COLUMNS]).reshape(5, 2) if row else None
+        points = np.array([float(row[column]) for column in COLUMNS]).reshape(5, 2) if row else None
     except (TypeError, ValueError):
         return None
     if points is None or not np.isfinite(points).all() or np.ptp(points, axis=0).max() == 0:

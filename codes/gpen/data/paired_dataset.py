@@ -45,8 +45,8 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
         scan: check all files now; otherwise a bad one is reported when it is met.
-        landmarks: CSV file of the faces' landmarks, such as the ``manifest.csv`` of ``prepare_dataset.py``; for
-            ``train.component_opt``.
+        landmarks: CSV file of the faces' landmarks for ``train.component_opt``: the ``manifest.csv`` of
+            ``prepare_dataset.py``, or a table that ``find_landmarks.py`` made.
 
     Raises:
         UserError: folders, names or files do not fit together; here, or for one file when it is met.

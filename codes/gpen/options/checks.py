@@ -147,7 +147,7 @@ def _check_components(options: Options, adversarial: bool) -> Iterator[Problem]:
         yield Problem(('train', 'component_opt'), 'needs gan_opt, whose discriminator judges the whole face')
     data = options.datasets.train
     if data is not None and data.arguments.get('landmarks') is None:
-        message = 'needs landmarks: give datasets.train.landmarks, such as manifest.csv of prepare_dataset.py'
+        message = 'needs datasets.train.landmarks: manifest.csv of prepare_dataset.py, or a table of find_landmarks.py'
         yield Problem(('train', 'component_opt'), message)
 
 

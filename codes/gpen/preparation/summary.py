@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 import gpen
-from gpen.data.landmarks import POINTS
+from gpen.data.landmarks import COLUMNS, POINTS
 from gpen.preparation.pairs import degradation_seed
 from gpen.preparation.photos import printable
 from gpen.preparation.selection import REASONS, Entry
@@ -96,7 +96,7 @@ def _to_row(entry: Entry, seed: int) -> dict[str, Any]:
         'face': entry.index,
         'group': '_'.join(entry.group),
         **dict(zip(('left', 'top', 'right', 'bottom'), face.box, strict=True)),
-        **dict(zip((f'{point}_{axis}' for point in POINTS for axis in 'xy'), points, strict=True)),
+        **dict(zip(COLUMNS, points, strict=True)),
         'score': face.score,
         'sharpness': face.sharpness,
         **dict(zip(('yaw', 'pitch', 'roll'), face.pose or (None, None, None), strict=True)),
