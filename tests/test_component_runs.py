@@ -125,6 +125,8 @@ def test_a_wrong_loss_or_argument_is_said(tiny_data: Path, data: Path, tmp_path:
         ({'type': 'ComponentLoss', 'style_weight': -1}, 'style_weight'),
     ):
         assert message in errors_of(tmp_path, options_of(tiny_data, data, tmp_path, component_opt=block))
+    options = options_of(tiny_data, data, tmp_path, losses={'component_mouth': {'type': 'L1Loss'}})
+    assert 'train.losses.component_mouth: has the name of a built-in loss' in errors_of(tmp_path, options)
     options = options_of(tiny_data, data, tmp_path, pixel_opt=COMPONENTS)
     assert 'ComponentLoss judges facial components; it belongs to train.component_opt' in errors_of(tmp_path, options)
 

@@ -132,7 +132,7 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'feature_matching_opt'), message)
 
     for name in train.losses:
-        if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'}:
+        if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'} or name.startswith('component_'):
             yield Problem(
                 ('train', 'losses', name), f'has the name of a built-in loss; use train.{name}_opt or rename it'
             )
