@@ -16,8 +16,9 @@ import torch
 from gpen.errors import UserError
 from gpen.losses import build_loss
 from gpen.losses.gan import GANLoss
-from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, Definition, basicsr_adapters
+from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, basicsr_adapters
 from gpen.registry.basicsr import BasicSR
+from gpen.registry.definitions import Definition
 
 CODES = Path(__file__).resolve().parents[1] / 'codes'
 

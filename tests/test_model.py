@@ -107,6 +107,27 @@ def test_a_step_logs_the_documented_tags_and_r1_when_it_is_due() -> None:
         assert set(logged(model)) == tags | (is_recorded if iteration == 3 else set())
 
 
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_the_first_step_measures_the_gradient_of_each_loss_at_the_images(accumulate: int) -> None:
+    data = tiny_options(Path('data'), Path('results'))['datasets']
+    data['train'] |= {'accumulate': accumulate}
+    changes = {'net_d_init_iters': 1, 'feature_matching_opt': {'type': 'FeatureMatchingLoss', 'loss_weight': 0.5}}
+    model, plain = (build(datasets=data, train=changes) for _ in range(2))
+    model.train_step(batch_of(1), 1)
+    assert model.gradient_norms == {}  # the generator does not learn yet
+
+    batch = batch_of(2)
+    model.train_step(batch, 2)
+    assert list(model.gradient_norms) == ['pixel', 'adv', 'feature_matching']
+    restored = plain.net_g(batch['lq'])
+    (gradient,) = torch.autograd.grad(F.l1_loss(restored, batch['gt']), restored)
+    assert float(model.gradient_norms['pixel']) == pytest.approx(float(gradient.norm()), rel=1e-5)
+
+    model.gradient_norms = {}
+    model.train_step(batch_of(3), 3)
+    assert model.gradient_norms == {}
+
+
 def test_r1_weight_0_switches_the_penalty_off() -> None:
     model = build(train={'r1_reg_weight': 0})
     model.train_step(batch_of(3), 3)

@@ -3,66 +3,72 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
+import json
 import math
 import re
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from plotly.offline import get_plotlyjs
 
+from figures import list_legend, list_marks, read_figures
 from gpen.errors import UserError
-from gpen.reporting.curves import Series, draw_curves
+from gpen.reporting.curves import Series, draw_curves, smooth
 from gpen.reporting.page import Html, embed_image, render_page, table
 from gpen.reporting.pictures import choose_through_time
-from gpen.reporting.points import choose_ticks, format_number, smooth, thin
+from gpen.utils.text import format_number
 
 EVIL = '<script>alert("x")</script>'
 
 
 def test_gaps_are_not_drawn_over() -> None:
-    drawing = draw_curves([Series('a', range(6), [1, 2, None, 3, math.inf, 4])], 'title', 'x', 'y')
-    line = next(path for path in re.findall(r'<path d="(M[^"]*)" stroke-width="1.8"', drawing))
-    assert line.count('M') == 3
-    assert line.count('L') == 1
-    assert line.count('h0') == 2  # points that stand alone are seen
-    assert 'nan' not in drawing
-    assert 'inf' not in drawing
-    assert 'a: not finite' in drawing
+    (figure,) = read_figures(
+        draw_curves([Series('a', range(60), [1, 2, None, 3, math.inf, *range(55)])], 'a', 'x', 'y')
+    )
+    (trace,) = figure['data']
+    assert trace['y'] == [1, 2, None, 3, None, *range(55)]
+    assert 'connectgaps' not in trace
+    assert [x for x, size in enumerate(trace['marker']['size']) if size] == [3]  # points that stand alone are seen
 
 
-def test_long_curves_are_thinned_and_keep_their_extremes() -> None:
-    values = np.sin(np.arange(20_000) / 900)
-    values[[7_777, 12_345]] = -9, 9
-    values[15_000] = math.nan
-    kept = thin(values, 500)
-    assert len(kept) <= 520
-    assert {0, 7_777, 12_345, 15_000, 19_999} <= set(kept)
-    assert len(draw_curves([Series('a', range(20_000), values.tolist())], 'a', 'x', '')) < 30_000
+def test_values_that_a_logarithmic_axis_cannot_show_are_gaps() -> None:
+    series = Series('a', [0, 1, 10, 100], [1, -1, 0, 5])
+    (figure,) = read_figures(draw_curves([series], 'a', 'x', 'y', log_x=True, log_y=True))
+    assert figure['data'][0]['x'] == [1, 10, 100]
+    assert figure['data'][0]['y'] == [None, None, 5]
+    assert {figure['layout'][axis]['type'] for axis in ('xaxis', 'yaxis')} == {'log'}
 
 
-def test_noise_is_smoothed_and_trends_are_kept() -> None:
+def test_points_are_drawn_in_their_order_and_with_their_labels() -> None:
+    drawing = draw_curves([Series('a', [3, 1, 2], [30, 10, 20])], 'loss', 'iteration', 'adversarial')
+    (figure,) = read_figures(drawing)
+    assert (figure['data'][0]['x'], figure['data'][0]['y']) == ([1, 2, 3], [10, 20, 30])
+    assert figure['layout']['xaxis']['title']['text'] == 'iteration'
+    assert {figure['layout'][axis]['type'] for axis in ('xaxis', 'yaxis')} == {'linear'}
+    assert figure['layout']['hovermode'] == 'x unified'
+    assert drawing.startswith('<h3>loss</h3><p class="quiet">adversarial</p>')
+    assert list_legend(figure) == ['a']
+    assert list_legend(read_figures(draw_curves([Series('a', [1], [1])], 'a', 'x', ''))[0]) == []  # the title says it
+
+
+@pytest.mark.parametrize('log', [False, True])
+def test_noise_is_smoothed_and_trends_are_kept(log: bool) -> None:
     generator = np.random.default_rng(0)
-    trend = np.linspace(1, 0, 400)
+    trend = np.linspace(2, 1, 400)
     noisy = trend + generator.normal(0, 0.1, 400)
     assert np.abs(smooth(noisy) - trend)[20:-20].max() < 0.1
-    drawing = draw_curves([Series('a', range(400), noisy.tolist())], 'a', 'x', '')
-    assert 'stroke-opacity="0.3"' in drawing
-    assert 'stroke-opacity="0.3"' not in draw_curves([Series('a', range(400), trend.tolist())], 'a', 'x', '')
-
-
-@pytest.mark.parametrize(
-    ('low', 'high', 'log', 'expected'),
-    [
-        (0, 100, False, [0, 20, 40, 60, 80, 100]),
-        (0.031, 0.09, False, [0.04, 0.06, 0.08]),
-        (1e-5, 1, True, [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]),
-        (0.5, 90, True, [1, 3, 10, 30]),
-        (2.0, 2.5, True, [2, 2.1, 2.2, 2.3, 2.4, 2.5]),
-    ],
-)
-def test_ticks_are_round(low: float, high: float, log: bool, expected: list[float]) -> None:
-    assert choose_ticks(low, high, log) == pytest.approx(expected)
+    (figure,) = read_figures(draw_curves([Series('a', range(400), noisy.tolist())], 'a', 'x', '', log_y=log))
+    faint, line = figure['data']
+    assert faint['opacity'] < 0.5
+    assert faint['y'] == noisy.tolist()
+    assert 'opacity' not in line
+    assert np.abs(np.array(line['y']) - trend)[20:-20].max() < 0.1
+    assert line['line'] == faint['line']
+    assert line['hoverinfo'] == 'skip'  # the pointer shows the numbers that were recorded
+    assert len(read_figures(draw_curves([Series('a', range(400), trend.tolist())], 'a', 'x', ''))[0]['data']) == 1
 
 
 def test_numbers_are_written_for_people() -> None:
@@ -76,19 +82,30 @@ def test_numbers_are_written_for_people() -> None:
 @pytest.mark.parametrize('log', [False, True])
 def test_any_numbers_make_a_drawing(values: list[float], log: bool) -> None:
     drawing = draw_curves([Series(EVIL, range(len(values)), values)], EVIL, 'x', 'y', log_y=log, log_x=log)
-    root = ElementTree.fromstring(drawing)
-    assert root.tag.endswith('svg')
-    for element in root.iter():
-        assert not re.search(r'\b(nan|inf)\b', element.get('d', ''))
+    assert EVIL not in drawing
+    figures = read_figures(drawing)
+    drawn = [y for figure in figures for trace in figure['data'] for y in trace['y'] if y is not None]
+    is_finite = [x for x, y in enumerate(values) if y is not None and math.isfinite(y) and not (log and min(x, y) <= 0)]
+    assert len(drawn) == len(is_finite)
+    assert ('no numbers yet' in drawing) == (not drawn)
+    assert EVIL not in json.dumps(figures)  # plotly reads tags, too
 
 
 def test_colours_beyond_the_palette_have_dashes_and_marks_have_words() -> None:
     curves = [Series(f'trial {n}', [0, 1], [n, n + 1]) for n in range(9)]
     drawing = draw_curves(curves, 'trials', 'iteration', 'loss', marks=[(0.5, 'best'), (7, 'beyond')])
-    styles = re.findall(r'<g style="([^"]*)"', drawing)
-    assert len(set(styles)) == 9
-    assert '<title>best</title>' in drawing
-    assert 'beyond' not in drawing
+    (figure,) = read_figures(drawing)
+    assert len({tuple(trace['line'].items()) for trace in figure['data']}) == 9
+    assert list_legend(figure) == [f'trial {n}' for n in range(9)]
+    assert list_marks(figure) == ['best']
+    (mark,) = figure['layout']['shapes']
+    assert mark['x0'] == mark['x1'] == 0.5
+
+
+def test_a_run_keeps_its_colour() -> None:
+    (figure,) = read_figures(draw_curves([Series('b', [0, 1], [1, 2], 1)], 'loss', 'x', ''))
+    both = read_figures(draw_curves([Series(name, [0, 1], [1, 2]) for name in 'ab'], 'loss', 'x', ''))[0]
+    assert figure['data'][0]['line'] == both['data'][1]['line'] != both['data'][0]['line']
 
 
 def test_tables_escape_text_and_keep_html() -> None:
@@ -101,9 +118,22 @@ def test_tables_escape_text_and_keep_html() -> None:
 def test_a_page_lets_nothing_in_and_leaves_empty_sections_out() -> None:
     page = render_page(EVIL, [('One', '<p>1</p>'), ('Two', ''), ('\udcff', '<p>3</p>')])
     assert "default-src 'none'" in page
+    assert 'script' not in page.replace(html.escape(EVIL), '')  # without curves there is nothing to run
     assert EVIL not in page
     assert 'Two' not in page
     page.encode('utf-8')
+
+
+def test_a_page_with_curves_admits_exactly_its_own_scripts() -> None:
+    drawing = draw_curves([Series('a', [0, 1], [1, 2])], 'a', 'x', '')
+    page = render_page('title', [('One', drawing), ('Two', drawing)])
+    scripts = re.findall('<script>(.*?)</script>', page, re.DOTALL)
+    assert scripts[0] == get_plotlyjs()
+    assert len(scripts) == 2
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    policy = html.unescape(re.search('http-equiv="Content-Security-Policy" content="([^"]*)"', page)[1])
+    allowed = ' '.join(f"'sha256-{one}'" for one in hashes)
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
 
 
 def test_pictures_are_embedded(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ class UserError(Exception):
         is_logged: the message was printed already, by this rank or another, and must not be printed again.
     """
 
-    is_logged = False
+    def __init__(self, message: str, is_logged: bool = False) -> None:
+        super().__init__(message)
+        self.is_logged = is_logged
 
 
 def explain_os_error(error: OSError) -> str:

@@ -1,6 +1,8 @@
-"""The small discriminator of a facial component."""
+"""The small discriminators of facial components."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -43,3 +45,15 @@ class ComponentDiscriminator(nn.Module):
         fine = self.fine(crops)
         coarse = self.coarse(fine)
         return self.last(coarse) + self.bias, fine, coarse
+
+
+class ComponentDiscriminators(nn.ModuleDict):
+    """A discriminator for each of several components.
+
+    Args:
+        names: of the components.
+        channels: of each discriminator.
+    """
+
+    def __init__(self, names: Iterable[str], channels: int) -> None:
+        super().__init__({name: ComponentDiscriminator(channels) for name in names})

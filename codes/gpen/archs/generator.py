@@ -122,8 +122,7 @@ class StyledConv(nn.Module):
 
     def forward(self, x: Tensor, latent: Tensor, feature: Tensor | None) -> Tensor:
         x = self.noise(self.conv(x, latent), feature)
-        activated: Tensor = self.activate(x)
-        return activated
+        return self.activate(x)
 
 
 class Upsample(nn.Module):
@@ -227,7 +226,7 @@ class StyleGenerator(nn.Module):
 
     def map(self, code: Tensor) -> Tensor:
         """Return the latents of codes: N x style_dim -> N x n_latent x style_dim, the same for all layers."""
-        latents: Tensor = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
+        latents = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
 
         # The path length needs the gradient with respect to the latents, even if all that they come from is frozen.
         if torch.is_grad_enabled() and not latents.requires_grad:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpen.data.degradations import build_degradation, try_degradation
+from gpen.data.degradations import build_pair_degradation, try_degradation
 from gpen.data.face_dataset import FaceImageDataset
 from gpen.data.image_io import resize, to_tensor
 from gpen.data.landmarks import Landmarks, check_stays
@@ -60,7 +60,7 @@ class DegradedFaceDataset(FaceImageDataset):
         try_degradation(degradation)
 
         super().__init__(dataroot_gt, size, augment, io_backend, use_hflip, manual_seed, scan)
-        self._degrade = build_degradation(degradation)
+        self._degrade = build_pair_degradation(degradation)
 
         self._landmarks = None
         if landmarks is not None:
@@ -70,7 +70,7 @@ class DegradedFaceDataset(FaceImageDataset):
     def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
         gt, view = self.read_gt(epoch, index)
-        lq = self._degrade(gt, derive_generator(self.manual_seed, 'degrade', epoch, index))
+        lq, gt = self._degrade(gt, derive_generator(self.manual_seed, 'degrade', epoch, index))
         described = self.describe(index)
         return {
             'lq': to_tensor(resize(lq, self.in_size)),  # 3 x in_size x in_size

@@ -25,14 +25,12 @@ from gpen.utils.seeds import derive_seed
 
 Batch = dict[str, Any]
 
+build_dataset = DATASET_REGISTRY.build
+"""Build the data set that a block describes: ``type``, and the arguments of that type.
 
-def build_dataset(options: dict[str, Any]) -> Any:
-    """Return the data set that ``options`` names: ``type``, and the arguments of that type.
-
-    Raises:
-        UserError: there is no such type, or its files are not as they should be.
-    """
-    return DATASET_REGISTRY.build(options)
+Raises:
+    UserError: there is no such type, or its files are not as they should be.
+"""
 
 
 def build_train_loader(

@@ -62,8 +62,7 @@ class _Sum(torch.autograd.Function):
 
 @torch.compiler.disable
 def _sum_over_ranks(x: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(x)
-    return total
+    return _Sum.apply(x)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
@@ -215,9 +214,7 @@ def _raise_together(failures: Sequence[str | None]) -> None:
     messages = [message for message in failures if message is not None]
     if len(set(messages)) > 1:
         messages = [f'process {number}: {message}' for number, message in enumerate(failures) if message is not None]
-    error = UserError('\n'.join(dict.fromkeys(messages)))
-    error.is_logged = not is_main()
-    raise error
+    raise UserError('\n'.join(dict.fromkeys(messages)), is_logged=not is_main())
 
 
 @contextmanager
@@ -234,9 +231,8 @@ def explain_lost_process() -> Iterator[None]:
         lost = isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ('gloo', 'connection'))
         if world_size() == 1 or not lost:
             raise
-        lost_error = UserError(
+        raise UserError(
             'Another process of this training has ended, or cannot be reached any more; its own message says why. '
-            'Start all again with --auto_resume.'
-        )
-        lost_error.is_logged = not is_main()
-        raise lost_error from error
+            'Start all again with --auto_resume.',
+            is_logged=not is_main(),
+        ) from error

@@ -17,7 +17,6 @@ from gpen.evaluation.validation import ValidationResult, validate
 from gpen.metrics import ImageMetric, build_metrics
 from gpen.options.checks import parameter_names
 from gpen.options.schema import Dataset, ScoringOptions
-from gpen.registry import DATASET_REGISTRY
 from gpen.utils.device import explain_out_of_memory
 
 Progress = Callable[[int, str], object]
@@ -152,7 +151,7 @@ class Scoring:
     def _build_dataset(self, name: str, block: Dataset) -> Any:
         """Build a data set at the size of the models."""
         arguments = block.to_dict()
-        takes = parameter_names(block, DATASET_REGISTRY)
+        takes = parameter_names(block)
         for key, value in (('size', self.shelf.size), ('in_size', self.shelf.in_size)):
             if key not in takes or value is None:
                 continue

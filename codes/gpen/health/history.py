@@ -51,8 +51,7 @@ class Curve:
         if len(self) < count:
             return np.empty(0)
         sums = np.concatenate([[0.0], np.cumsum(self.values)])
-        means: NDArray[np.float64] = (sums[count:] - sums[:-count]) / count
-        return means
+        return (sums[count:] - sums[:-count]) / count
 
 
 NOTHING = Curve()

@@ -3,29 +3,15 @@
 It imports weights, option types, the registry and rooms below; metrics, models and everything above may import it.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 from gpen.registry import LOSS_REGISTRY
 
-if TYPE_CHECKING:
-    from torch import nn
+build_loss = LOSS_REGISTRY.build
+"""Build a loss from a block such as ``{'type': 'L1Loss', 'loss_weight': 1.0}`` (a ``torch.nn.Module``).
 
+Losses on images are called as ``loss(restored, gt)`` with two N x 3 x H x W batches in [-1, 1], and return a scalar
+with their weight applied.  Adversarial losses have ``generator``, ``discriminator`` and ``accuracy`` instead (see
+:class:`gpen.losses.gan.GANLoss`).
 
-def build_loss(options: Mapping[str, Any]) -> nn.Module:
-    """Build a loss from a block such as ``{'type': 'L1Loss', 'loss_weight': 1.0}``.
-
-    Losses on images are called as ``loss(restored, gt)`` with two N x 3 x H x W batches in [-1, 1], and return a scalar
-    with their weight applied.  Adversarial losses have ``generator``, ``discriminator`` and ``accuracy`` instead (see
-    :class:`gpen.losses.gan.GANLoss`).
-
-    Args:
-        options: ``type``, and the arguments of the loss that it names; left unchanged.
-
-    Raises:
-        UserError: there is no such loss, or a weight file that it needs can neither be found nor downloaded.
-    """
-    loss: nn.Module = LOSS_REGISTRY.build(options)
-    return loss
+Raises:
+    UserError: there is no such loss, or a weight file that it needs can neither be found nor downloaded.
+"""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
-from gpen.archs.component_discriminator import ComponentDiscriminator
+from gpen.archs.component_discriminator import ComponentDiscriminators
 from gpen.archs.ops.precision import full_precision, widen
 from gpen.archs.recompute import run_in_micro_batches
 from gpen.data.landmarks import COMPONENTS
@@ -55,7 +55,7 @@ class ComponentLoss(nn.Module):
         self.loss_weight = loss_weight
         self.style_weight = style_weight
         self.gan = GANLoss(gan_type)
-        self.discriminators = nn.ModuleDict({name: ComponentDiscriminator(channels) for name in COMPONENTS})
+        self.discriminators = ComponentDiscriminators(COMPONENTS, channels)
         self._crop_sizes = {'left_eye': eye_size, 'right_eye': eye_size, 'mouth': mouth_size}
 
     def discriminator(self, restored: Tensor, gt: Tensor, boxes: Tensor, micro_batches: int = 1) -> dict[str, Tensor]:

@@ -12,9 +12,9 @@ from torch import nn
 
 from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
-from gpen.options.problems import suggest
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
+from gpen.utils.text import suggest
 from gpen.weights.downloads import find_url, find_weights
 from gpen.weights.files import load_weights
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,9 +53,7 @@ class StorageCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.peak = MemoryUse()
-        self._highest = 0
-        self._total = 0
-        self._sizes: dict[Category, int] = {'weights': 0, 'gradients': 0, 'optimizer': 0, 'activations': 0}
+        self._sizes: Counter[Category] = Counter()
         # By address of the storage: a weak reference that tells when it is freed, its bytes, its category.
         self._live: dict[int, tuple[weakref.ref[torch.UntypedStorage], int, Category]] = {}
 
@@ -83,8 +82,7 @@ class StorageCounter(TorchDispatchMode):
 
     def restart(self) -> None:
         """Forget the peak so far, and start from what is alive now."""
-        self._highest = self._total
-        self.peak = MemoryUse(**self._sizes)
+        self.peak = MemoryUse(**dict(self._sizes))
 
     def _follow(self, tensor: Tensor) -> int:
         storage = tensor.untyped_storage()
@@ -93,12 +91,10 @@ class StorageCounter(TorchDispatchMode):
             size = storage.nbytes()
             self._live[address] = (weakref.ref(storage, lambda _: self._forget(address)), size, 'activations')
             self._sizes['activations'] += size
-            self._total += size
-            if self._total > self._highest:
+            if self._sizes.total() > self.peak.total:
                 self.restart()
         return address
 
     def _forget(self, address: int) -> None:
         _, size, category = self._live.pop(address)
         self._sizes[category] -= size
-        self._total -= size

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -103,13 +104,13 @@ class Rehearsal:
             warnings.filterwarnings('ignore', message='Accessing the data pointer of FakeTensor')
 
             # Networks are created on their device; moving fake parameters, even to the same device, is an error.
-            stack.enter_context(_replaced(nn.Module, 'to', lambda module, *_, **__: module))
+            stack.enter_context(patch.object(nn.Module, 'to', lambda module, *_, **__: module))
 
             # Losses get networks without weights.
             for losses in (perceptual, identity):
-                stack.enter_context(_replaced(losses, 'find_weights', lambda name, *_, **__: Path(name)))
-                stack.enter_context(_replaced(losses, 'load_weights', lambda _: {}))
-                stack.enter_context(_replaced(losses, 'load_frozen', _load_blank))
+                stack.enter_context(patch.object(losses, 'find_weights', lambda name, *_, **__: Path(name)))
+                stack.enter_context(patch.object(losses, 'load_weights', lambda _: {}))
+                stack.enter_context(patch.object(losses, 'load_frozen', _load_blank))
 
             stack.enter_context(self._mode)
             stack.enter_context(self._counter)
@@ -155,13 +156,3 @@ def _find(model: Any, kind: type) -> list[Any]:
     for value in vars(model).values():
         found += [item for item in (value.values() if isinstance(value, dict) else [value]) if isinstance(item, kind)]
     return found
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)

@@ -12,7 +12,6 @@ from gpen.memory.forecast import Rehearsal, choose_iterations
 from gpen.options import Options, parse_options
 from gpen.options.components import parameter_names
 from gpen.options.schema import Dataset
-from gpen.registry import ARCH_REGISTRY
 
 GIB = 2**30
 SHARE = 0.9
@@ -235,5 +234,5 @@ def _checkpoints(options: Options) -> dict[str, bool]:
     return {
         name: bool(network.arguments.get(CHECKPOINT))
         for name, network in networks.items()
-        if network is not None and CHECKPOINT in parameter_names(network, ARCH_REGISTRY)
+        if network is not None and CHECKPOINT in parameter_names(network)
     }

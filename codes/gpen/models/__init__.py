@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
+from gpen.models.adversarial import AdversarialModel
+from gpen.options.schema import Options
 from gpen.registry import MODEL_REGISTRY
-
-if TYPE_CHECKING:
-    import torch
-
-    from gpen.models.adversarial import AdversarialModel
-    from gpen.options.schema import Options
 
 
 def build_model(options: Options, device: torch.device) -> AdversarialModel:
     """Build the model that ``model_type`` names."""
-    model: AdversarialModel = MODEL_REGISTRY.get(options.model_type)(options, device)
-    return model
+    return MODEL_REGISTRY.get(options.model_type)(options, device)

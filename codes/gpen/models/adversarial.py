@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,13 +19,15 @@ from gpen.losses import build_loss
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
 from gpen.models.ema import build_ema_schedule, update_ema
-from gpen.models.initial_weights import load_pretrained, load_prior
+from gpen.models.initial_weights import complete_discriminator, load_pretrained, load_prior
 from gpen.models.optimizers import Stepped, build_optimizer, load_optimizer_state, optimize, set_learning_rates
-from gpen.models.precision import LossScale, autocast
+from gpen.models.precision import LossScale
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
+from gpen.utils.device import DTYPES
 from gpen.utils.seeds import derive_seed
 
+LOSS = 'G_loss_'
 Values = dict[str, Tensor]
 """Scalars on the device by name, as they are recorded."""
 
@@ -52,6 +54,7 @@ class AdversarialModel(ABC):
         mean_path_length: running mean of the path lengths, a scalar.
         ema_schedule: the decay of the EMA by iteration.
         micro_batches: a batch is computed in so many micro-batches, for less memory; the result is the same.
+        gradient_norms: of each loss of the generator, the norm of its gradient at the images of the first step.
         means: the means of what the steps since the last record reported.
         guard: watches for values that are not finite.
 
@@ -70,6 +73,7 @@ class AdversarialModel(ABC):
         given = options.train.path_reg_weight
         self.path_weight = self.default_path_weight if given is None else given
         self.mean_path_length = torch.zeros((), device=device)
+        self.gradient_norms: Values = {}
         self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
 
         batch = options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
@@ -136,6 +140,8 @@ class AdversarialModel(ABC):
         if generator_learns:
             self._set_discriminator_learns(False)
             loss, losses = self.generator_loss(fake, images, iteration)
+            if iteration - self.options.train.net_d_iters <= self.options.train.net_d_init_iters:  # the first one
+                self.gradient_norms = self._measure_gradients(losses, fake)
             penalty, lengths = self.generator_penalty(images, iteration)
             step = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded)
             values |= losses | lengths | _describe(step, 'g')
@@ -229,7 +235,8 @@ class AdversarialModel(ABC):
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of ``train.amp`` that a forward pass runs in."""
-        return autocast(self.options.train.amp, self.device)
+        amp = self.options.train.amp
+        return nullcontext() if amp is None else torch.autocast(self.device.type, DTYPES[amp])
 
     def set_learning_rates(self, rates: dict[str, float]) -> None:
         """Set the learning rates for the coming steps: ``g``, ``d``, and ``g_NAME`` or ``d_NAME`` of groups."""
@@ -292,7 +299,10 @@ class AdversarialModel(ABC):
     def _build_network(self, option: str, letter: str) -> nn.Module:
         """Build a network from its option, with random weights that depend on the seed alone, or pretrained ones."""
         torch.manual_seed(derive_seed(self.options.seed, f'init_{letter}'))
-        network: nn.Module = build_network(getattr(self.options, option).to_dict())
+        arguments = getattr(self.options, option).to_dict()
+        if letter == 'd':
+            arguments = complete_discriminator(arguments, self.options.path)
+        network: nn.Module = build_network(arguments)
         load_pretrained(network, self.options.path, letter)
         return network.to(self.device)
 
@@ -324,6 +334,16 @@ class AdversarialModel(ABC):
             return r1_in_micro_batches(self.net_d, gt, self.micro_batches)
         real = gt.detach().requires_grad_(True)
         return r1_penalty(self.net_d(real), real)
+
+    def _measure_gradients(self, losses: Values, fake: Tensor) -> Values:
+        """Return the norm of the gradient of each ``G_loss_NAME`` with respect to the images, by NAME."""
+        norms = {}
+        for name, loss in losses.items():
+            if name.startswith(LOSS):
+                scaled = self.scale_g.up(loss)
+                (gradient,) = torch.autograd.grad(scaled, fake, retain_graph=True, materialize_grads=True)
+                norms[name.removeprefix(LOSS)] = gradient.float().norm()
+        return norms
 
     def _ignore_fp16_overflow(self, values: Values) -> Values:
         """Leave out gradient norms that only a loss scale made too large."""

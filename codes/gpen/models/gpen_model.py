@@ -121,8 +121,7 @@ class GPENModel(AdversarialModel):
     @torch.inference_mode()
     def restore(self, lq: Tensor) -> Tensor:
         """Restore images with the EMA generator: N x 3 x H x W in [-1, 1] to N x 3 x size x size, clamped."""
-        restored: Tensor = self.net_g_ema(lq.to(self.device))
-        return restored.clamp(-1, 1)
+        return self.net_g_ema(lq.to(self.device)).clamp(-1, 1)
 
     @torch.no_grad()
     def restore_raw(self, lq: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Optimizers by name, and one step of an optimizer.
 
-Each optimizer takes the parameters first; its further arguments are options.
+Each optimizer takes the parameters first; its further arguments are options.  Adam and AdamW are fused, so that a step
+can be skipped on the GPU.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def Adam(  # noqa: N802
     weight_decay: NonNegativeFloat = 0.0,
 ) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015); ``betas`` default to (0.9, 0.99)."""
-    return _build_adam(torch.optim.Adam, params, lr, betas, eps, weight_decay)
+    return torch.optim.Adam(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
 
 
 @OPTIMIZER_REGISTRY.register
@@ -42,15 +43,12 @@ def AdamW(  # noqa: N802
     weight_decay: NonNegativeFloat = 0.01,
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); ``betas`` default to (0.9, 0.99)."""
-    return _build_adam(torch.optim.AdamW, params, lr, betas, eps, weight_decay)
+    return torch.optim.AdamW(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
 
 
-def _build_adam(
-    kind: type[torch.optim.Adam], params: Parameters, lr: float, betas: Betas | None, eps: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Build either kind, fused, so that a step can be skipped on the GPU."""
+def _to_floats(betas: Betas | None) -> tuple[float, float]:
     first, second = betas or (0.9, 0.99)
-    return kind(params, lr=lr, betas=(float(first), float(second)), eps=eps, weight_decay=weight_decay, fused=True)
+    return float(first), float(second)
 
 
 @OPTIMIZER_REGISTRY.register
@@ -81,8 +79,7 @@ def build_optimizer(
     """
     freeze(network, frozen, f'train.freeze_{letter}')
     groups = group_parameters(network, options.param_groups, f'train.optim_{letter}.param_groups')
-    optimizer: torch.optim.Optimizer = OPTIMIZER_REGISTRY.build(options.to_dict(), groups)
-    return optimizer
+    return OPTIMIZER_REGISTRY.build(options.to_dict(), groups)
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

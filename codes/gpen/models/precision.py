@@ -1,25 +1,17 @@
-"""Mixed precision: most of a step in bfloat16 or float16, weights and sums in float32."""
+"""The loss scale of mixed precision in float16."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-
-from gpen.utils.device import DTYPES
 
 Amp = Literal['bf16', 'fp16']
 
 START = 2.0**16
 PATIENCE = 2000
 """Finite steps after which the scale is doubled."""
-
-
-def autocast(amp: Amp | None, device: torch.device) -> AbstractContextManager[object]:
-    """Return the context that a forward pass runs in."""
-    return nullcontext() if amp is None else torch.autocast(device.type, DTYPES[amp])
 
 
 class LossScale:

@@ -66,5 +66,4 @@ class GPENPriorModel(AdversarialModel):
             N x 3 x size x size, clamped to [-1, 1].
         """
         z = torch.randn(len(lq), self.net_g.style_dim, device=self.device)
-        faces: Tensor = self.net_g_ema(z)
-        return faces.clamp(-1, 1)
+        return self.net_g_ema(z).clamp(-1, 1)

@@ -30,11 +30,8 @@ class RunningMeans:
         for name, value in values.items():
             number = value.detach().float()
             finite = torch.isfinite(number)
-            if name not in self._sums:
-                self._sums[name] = torch.zeros((), device=self._device)
-                self._counts[name] = torch.zeros((), device=self._device)
-            self._sums[name] += torch.where(finite, number, 0.0)
-            self._counts[name] += finite
+            self._sums[name] = self._sums.get(name, 0.0) + torch.where(finite, number, 0.0)
+            self._counts[name] = self._counts.get(name, 0.0) + finite
 
     def read(self) -> dict[str, float]:
         """Return the means and start anew; one copy from the device."""
@@ -106,13 +103,12 @@ class FiniteGuard:
                 )
             if self.gave_up:
                 self._pending, self.unreported = [], messages[:-1]
-                error = UserError(
+                raise UserError(
                     f'{messages[-1]} That is {LIMIT} steps in a row; training stops here, the last good '
                     'checkpoint is kept. Lower train.optim_g.lr and train.optim_d.lr or '
-                    'set train.grad_norm_clip, and look at these files.'
+                    'set train.grad_norm_clip, and look at these files.',
+                    is_logged=not is_main(),  # all processes have the same numbers: rank 0 says it
                 )
-                error.is_logged = not is_main()  # all processes have the same numbers: rank 0 says it
-                raise error
         self._pending = []
         return messages
 

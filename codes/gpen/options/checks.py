@@ -8,10 +8,12 @@ from typing import Any
 
 from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
-from gpen.options.problems import Problem, suggest
+from gpen.options.problems import Problem
 from gpen.options.schema import Dataset, Options, ScoringOptions
-from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, MODEL_REGISTRY
+from gpen.options.yaml_reader import Key
+from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path
+from gpen.utils.text import suggest
 
 TRAIN: tuple[str, ...] = ('train',)
 INPUT_NAME = 'input'  # names the blurry input where models are named
@@ -34,8 +36,6 @@ def unify_run_options(options: Options) -> list[Problem]:
         if above is not None and inside is not None and above != inside:
             problems.append(Problem(('train', name), f'is {inside} here and {above} at the top level. Give it once.'))
         setattr(options, name, inside if above is None else above)
-    if options.num_gpu is None:
-        options.num_gpu = 'auto'
     return problems
 
 
@@ -47,15 +47,14 @@ def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
     problems = []
     generator: dict[str, Any] = {}
     if options.network_g is not None:
-        definition = find_definition(options.network_g, ARCH_REGISTRY)
-        defaults = {one.name: one.default for one in definition.parameters} if definition is not None else {}
-        generator = {**defaults, **options.network_g.arguments}
+        definition = find_definition(options.network_g)
+        generator = {**(definition.defaults if definition is not None else {}), **options.network_g.arguments}
 
     from_network = {'size': generator.get('size'), 'in_size': generator.get('in_size') or generator.get('size')}
     for phase, dataset in options.dataset_blocks.items():
         if dataset.model_extra is None:
             continue
-        names = parameter_names(dataset, DATASET_REGISTRY)
+        names = parameter_names(dataset)
         for name, value in from_network.items():
             if name not in names or value is None:
                 continue
@@ -80,11 +79,8 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
     """
     # What training alone needs.
     if training:
-        yield from _check_length(options)
-        yield from _check_losses(options)
-        yield from _check_model(options)
-        yield from _check_early_stopping(options)
-        yield from _check_accumulation(options)
+        for check in (_check_length, _check_losses, _check_model, _check_early_stopping, _check_accumulation):
+            yield from check(options)
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
 
@@ -125,7 +121,7 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield from _check_components(options, adversarial)
 
     # Feature matching asks the discriminator for its features.
-    discriminator = find_definition(options.network_d, ARCH_REGISTRY) if options.network_d is not None else None
+    discriminator = find_definition(options.network_d) if options.network_d is not None else None
     inputs = discriminator.inputs if discriminator is not None else ()
     if matching and inputs is not None and 'return_features' not in inputs:
         message = 'needs a discriminator whose forward takes return_features, such as GPENDiscriminator'
@@ -153,7 +149,7 @@ def _check_components(options: Options, adversarial: bool) -> Iterator[Problem]:
 
 def _check_model(options: Options) -> Iterator[Problem]:
     """Yield what a prior, which makes faces out of noise, cannot be trained with, and networks of the other stage."""
-    generator = find_definition(options.network_g, ARCH_REGISTRY)
+    generator = find_definition(options.network_g)
     role = generator.role if generator is not None else None  # one that declares none is taken anywhere
     if options.model_type != PRIOR_MODEL:
         if role == PRIOR and options.model_type in MODEL_REGISTRY.definitions:
@@ -174,6 +170,7 @@ def _check_model(options: Options) -> Iterator[Problem]:
         )
 
     # It restores nothing, so there is no pair of images to compare.
+    no_pairs = f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none.'
     compared = [
         f'{name}_opt' if hasattr(train, f'{name}_opt') else f'losses.{name}' for name in options.generator_losses
     ]
@@ -182,14 +179,11 @@ def _check_model(options: Options) -> Iterator[Problem]:
     if _has_components(options):
         compared.append('component_opt')
     for name in compared:
-        message = f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none. Remove it.'
-        yield Problem(('train', *name.split('.', 1)), message)
+        yield Problem(('train', *name.split('.', 1)), f'{no_pairs} Remove it.')
     for name, metric in options.val.metrics.items() if options.datasets.val is not None else ():
         if metric.type in PAIR_METRICS:
-            message = (
-                f'compares a restored face with its sharp one, but {PRIOR_MODEL} restores none. Use calculate_fid, '
-            )
-            yield Problem(('val', 'metrics', name), message + 'or metrics: {} for pictures alone.')
+            message = f'{no_pairs} Use calculate_fid, or metrics: {{}} for pictures alone.'
+            yield Problem(('val', 'metrics', name), message)
 
 
 def _check_accumulation(options: Options) -> Iterator[Problem]:
@@ -200,12 +194,11 @@ def _check_accumulation(options: Options) -> Iterator[Problem]:
 
 
 def _check_early_stopping(options: Options) -> Iterator[Problem]:
-    metric = options.train.early_stopping.metric
-    if not options.val.metrics:  # validation shows pictures alone: there is nothing to follow
-        return
-    if options.datasets.val is not None and options.train.early_stopping.enabled and metric not in options.val.metrics:
-        hint = suggest(metric, set(options.val.metrics)) or f' It has: {", ".join(options.val.metrics) or "none"}.'
-        yield Problem(('train', 'early_stopping', 'metric'), f'{metric!r} is not in val.metrics.{hint}')
+    early, metrics = options.train.early_stopping, options.val.metrics
+    # Without metrics, validation shows pictures alone: there is nothing to follow.
+    if metrics and options.datasets.val is not None and early.enabled and early.metric not in metrics:
+        hint = suggest(early.metric, metrics) or f' It has: {", ".join(metrics)}.'
+        yield Problem(('train', 'early_stopping', 'metric'), f'{early.metric!r} is not in val.metrics.{hint}')
 
 
 def _check_networks(options: Options) -> Iterator[Problem]:
@@ -215,7 +208,7 @@ def _check_networks(options: Options) -> Iterator[Problem]:
         size = options.datasets.train.arguments.get('size')
     if isinstance(size, int) and isinstance(in_size, int) and in_size > size:
         yield Problem(('network_g', 'in_size'), f'is {in_size}, larger than size {size}. Make it {size} or smaller.')
-    if options.network_d is not None and 'size' in parameter_names(options.network_d, ARCH_REGISTRY):
+    if options.network_d is not None and 'size' in parameter_names(options.network_d):
         other = options.network_d.arguments.get('size')
         if isinstance(size, int) and isinstance(other, int) and other != size:
             message = f'is {other}, but the generator makes {size} x {size} images. Make them equal.'
@@ -235,7 +228,7 @@ def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> 
             continue
         key = ('datasets', phase)
         io_backend = dataset.arguments.get('io_backend')
-        if isinstance(io_backend, dict) and 'io_backend' in parameter_names(dataset, DATASET_REGISTRY):
+        if isinstance(io_backend, dict) and 'io_backend' in parameter_names(dataset):
             yield from check_io_backend(io_backend, (*key, 'io_backend'))
         yield from check_dataroots(dataset.arguments, key)
         yield from _check_landmarks(dataset, key, is_trained_on=isinstance(options, Options) and phase == 'train')
@@ -243,7 +236,7 @@ def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> 
 
 def _check_landmarks(dataset: Dataset, key: tuple[str, ...], is_trained_on: bool) -> Iterator[Problem]:
     file = dataset.arguments.get('landmarks')
-    if not isinstance(file, str) or 'landmarks' not in parameter_names(dataset, DATASET_REGISTRY):
+    if not isinstance(file, str) or 'landmarks' not in parameter_names(dataset):
         return
     if not is_trained_on:
         yield Problem(
@@ -260,9 +253,13 @@ def _check_files(options: Options) -> Iterator[Problem]:
         message = 'is given beside pretrain_network_g, whose decoder it would replace. Give one of them.'
         yield Problem(('path', 'pretrain_prior'), message)
     for name in ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state'):
-        value = getattr(paths, name)
-        if value is not None and not resolve_path(value).is_file():
-            yield Problem(('path', name), f'there is no file {resolve_path(value)}. Put it there, or change this line.')
+        if getattr(paths, name) is not None:
+            yield from _check_file(('path', name), getattr(paths, name))
+
+
+def _check_file(key: Key, file: str) -> Iterator[Problem]:
+    if not resolve_path(file).is_file():
+        yield Problem(key, f'there is no file {resolve_path(file)}. Put it there, or change this line.')
 
 
 def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator[Problem]:
@@ -278,9 +275,8 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
     for name, file in options.models.items():
         if name == INPUT_NAME:
             yield Problem(('models', name), f'{INPUT_NAME!r} is what tables call the blurry input; choose another name')
-        if check_models and not resolve_path(file).is_file():
-            message = f'there is no file {resolve_path(file)}. Put it there, or change this line.'
-            yield Problem(('models', name), message)
+        if check_models:
+            yield from _check_file(('models', name), file)
 
     # What they are scored on, and by what.
     if not options.datasets:
@@ -288,7 +284,7 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
     if not options.val.metrics:
         yield Problem(('val', 'metrics'), 'names no metric: write NAME: {type: calculate_psnr}, or leave the block out')
     for name, dataset in options.datasets.items():
-        takes_size = 'size' in parameter_names(dataset, DATASET_REGISTRY)
+        takes_size = 'size' in parameter_names(dataset)
         if options.network_g is not None and takes_size and dataset.arguments.get('size') is None:
             message = f'needs size, the height and width of the images that {options.network_g.type} makes'
             yield Problem(('datasets', name), message)
@@ -345,9 +341,8 @@ def _warn_schedule(options: Options, unit: str, total: int) -> Iterator[Problem]
     warmup = train.warmup_epochs if unit == 'epoch' else train.warmup_iter
 
     if warmup >= total:
-        yield Problem(
-            ('train', f'warmup_{"epochs" if unit == "epoch" else "iter"}'), 'training ends before the warm-up'
-        )
+        option = 'warmup_epochs' if unit == 'epoch' else 'warmup_iter'
+        yield Problem(('train', option), 'training ends before the warm-up')
     milestones = train.scheduler.arguments.get('milestones') if train.scheduler else None
     for n, milestone in enumerate(milestones if isinstance(milestones, list) else []):
         if isinstance(milestone, int) and milestone >= total:

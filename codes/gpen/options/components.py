@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from gpen.errors import UserError
 from gpen.options import types
-from gpen.options.problems import Problem, from_pydantic
-from gpen.options.schema import Component, Degradation, Options, ScoringOptions
+from gpen.options.problems import Problem, find_problems
+from gpen.options.schema import Component, Dataset, Degradation, Loss, Metric, Optimizer, Scheduler
 from gpen.options.yaml_reader import Key
 from gpen.registry import (
     ARCH_REGISTRY,
@@ -22,10 +22,9 @@ from gpen.registry import (
     METRIC_REGISTRY,
     OPTIMIZER_REGISTRY,
     SCHEDULER_REGISTRY,
-    Definition,
     Registry,
 )
-from gpen.registry.definitions import BUILTINS
+from gpen.registry.definitions import BUILTINS, Definition
 
 PRIOR = 'prior'
 ROLES = {
@@ -42,36 +41,26 @@ ROLE_NEEDED = {
     'train.feature_matching_opt': 'does not compare features; use FeatureMatchingLoss here',
     'train.component_opt': 'does not judge facial components; use ComponentLoss here',
 }
-KNOWN_TYPES = {*types.__all__, *BUILTINS}
-LOSS_KEYS = ('pixel_opt', 'perceptual_opt', 'gan_opt', 'identity_opt', 'feature_matching_opt', 'component_opt')
+KNOWN_TYPES = {*vars(types), *BUILTINS}
+REGISTRIES: dict[type[Component], Registry] = {
+    Component: ARCH_REGISTRY,  # network_g and network_d
+    Dataset: DATASET_REGISTRY,
+    Degradation: DEGRADATION_REGISTRY,
+    Loss: LOSS_REGISTRY,
+    Metric: METRIC_REGISTRY,
+    Optimizer: OPTIMIZER_REGISTRY,
+    Scheduler: SCHEDULER_REGISTRY,
+}
+"""The registry that the ``type`` of each kind of block belongs to."""
 
 
-def list_components(options: Options | ScoringOptions) -> Iterator[tuple[Key, Component, Registry]]:
-    """Yield the key path of each ``type`` block, the block, and the registry its name belongs to."""
-    if options.network_g is not None:
-        yield ('network_g',), options.network_g, ARCH_REGISTRY
-    for phase, dataset in options.dataset_blocks.items():
-        yield ('datasets', phase), dataset, DATASET_REGISTRY
-    for name, metric in options.val.metrics.items():
-        yield ('val', 'metrics', name), metric, METRIC_REGISTRY
-    if isinstance(options, Options):
-        yield from _list_training_components(options)
-
-
-def _list_training_components(options: Options) -> Iterator[tuple[Key, Component, Registry]]:
-    if options.network_d is not None:
-        yield ('network_d',), options.network_d, ARCH_REGISTRY
-    train = options.train
-    yield ('train', 'optim_g'), train.optim_g, OPTIMIZER_REGISTRY
-    yield ('train', 'optim_d'), train.optim_d, OPTIMIZER_REGISTRY
-    if train.scheduler is not None:
-        yield ('train', 'scheduler'), train.scheduler, SCHEDULER_REGISTRY
-    for key in LOSS_KEYS:
-        loss = getattr(train, key)
-        if loss is not None:
-            yield ('train', key), loss, LOSS_REGISTRY
-    for name, loss in train.losses.items():
-        yield ('train', 'losses', name), loss, LOSS_REGISTRY
+def list_components(block: Any, key: Key = ()) -> Iterator[tuple[Key, Component]]:
+    """Yield the key path of each ``type`` block among the options of a run, and the block."""
+    if isinstance(block, Component):
+        yield key, block
+    elif isinstance(block, BaseModel | dict):
+        for name, inner in block.items() if isinstance(block, dict) else block:
+            yield from list_components(inner, (*key, name))
 
 
 def look_up(key: Key, name: str, registry: Registry) -> tuple[Definition | None, list[Problem]]:
@@ -83,15 +72,15 @@ def look_up(key: Key, name: str, registry: Registry) -> tuple[Definition | None,
         return None, [Problem(key, str(error))]
 
 
-def find_definition(component: Component, registry: Registry) -> Definition | None:
+def find_definition(component: Component) -> Definition | None:
     """Return what a ``type`` block names and takes; None where that is not known, of which check_component speaks."""
-    return look_up((), component.type, registry)[0]
+    return look_up((), component.type, REGISTRIES[type(component)])[0]
 
 
-def parameter_names(component: Component, registry: Registry) -> set[str]:
+def parameter_names(component: Component) -> set[str]:
     """Return the names of the arguments that a component is known to take."""
-    definition = find_definition(component, registry)
-    return {parameter.name for parameter in definition.parameters} if definition is not None else set()
+    definition = find_definition(component)
+    return set(definition.defaults) if definition is not None else set()
 
 
 @cache
@@ -131,10 +120,6 @@ def check_role(key: Key, definition: Definition) -> str | None:
     A network that declares no role is taken anywhere; a loss that declares none compares images.
     """
     option = '.'.join(str(part) for part in key)
-    is_loss = key[:2] == ('train', 'losses') or (key[:1] == ('train',) and key[1] in LOSS_KEYS)
-    if not is_loss and option not in ('network_g', 'network_d'):
-        return None
-
     name, role = definition.name, definition.role
     if role is not None and role not in ROLES:
         return f'{name} declares the role {role!r}; it can be {", ".join(ROLES)}'
@@ -144,12 +129,13 @@ def check_role(key: Key, definition: Definition) -> str | None:
     return f'{name} {what}; it belongs to {home}' if home != option else None
 
 
-def check_component(key: Key, component: Component, registry: Registry) -> list[Problem]:
+def check_component(key: Key, component: Component) -> list[Problem]:
     """Return what is wrong with a ``type`` block at an option: its name, its role, its arguments, blocks inside."""
+    registry = REGISTRIES[type(component)]
     definition, problems = look_up((*key, 'type'), component.type, registry)
     if definition is None:
         return problems
-    wrong_role = check_role(key, definition)
+    wrong_role = check_role(key, definition) if registry in (ARCH_REGISTRY, LOSS_REGISTRY) else None
     if wrong_role is not None:
         return [Problem((*key, 'type'), wrong_role)]
     return _check_arguments(key, component, definition)
@@ -157,11 +143,7 @@ def check_component(key: Key, component: Component, registry: Registry) -> list[
 
 def _check_arguments(key: Key, component: Component, definition: Definition) -> list[Problem]:
     model = signature_model(definition)
-    problems = []
-    try:
-        model.model_validate(component.arguments)
-    except ValidationError as error:
-        problems = from_pydantic(error.errors(), model, key)
+    problems = find_problems(model, component.arguments, key)
     wrong = {problem.key for problem in problems}
     for parameter in definition.parameters:
         nested = component.arguments.get(parameter.name)
@@ -177,10 +159,5 @@ def check_degradations(options: Any, key: Key = ()) -> list[Problem]:
     problems: list[Problem] = []
     for n, step in enumerate(options if listed else [options]):
         place = (*key, n) if listed else key
-        try:
-            component = Degradation.model_validate(step)
-        except ValidationError as error:
-            problems += from_pydantic(error.errors(), Degradation, place)
-        else:
-            problems += check_component(place, component, DEGRADATION_REGISTRY)
+        problems += find_problems(Degradation, step, place) or check_component(place, Degradation.model_validate(step))
     return problems

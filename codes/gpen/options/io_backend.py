@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from gpen.options.problems import Problem, from_pydantic
+from gpen.options.problems import Problem, find_problems
+from gpen.options.schema import Section
 from gpen.options.types import PositiveInt
 from gpen.options.yaml_reader import Key
 from gpen.utils.files import resolve_path
@@ -16,19 +17,15 @@ from gpen.utils.files import resolve_path
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+(::|://)')  # two letters at least: C:\ is a drive
 
 
-class PlainBackend(BaseModel):
+class PlainBackend(Section):
     """Image files in folders (``disk``), or a database in BasicSR's layout (``lmdb``)."""
-
-    model_config = ConfigDict(extra='forbid', strict=True, use_attribute_docstrings=True)
 
     type: Literal['disk', 'lmdb'] = 'disk'
     """disk: folders of image files; lmdb: databases in BasicSR's layout."""
 
 
-class DatasetsBackend(BaseModel):
+class DatasetsBackend(Section):
     """Tables of Hugging Face ``datasets``: a folder of ``save_to_disk``, Parquet files, or URLs of these."""
-
-    model_config = ConfigDict(extra='forbid', strict=True, use_attribute_docstrings=True)
 
     type: Literal['datasets']
     """Tables of Hugging Face datasets (Arrow or Parquet)."""
@@ -58,11 +55,7 @@ def check_io_backend(options: dict[str, Any], key: Key = ('io_backend',)) -> lis
     model = _BACKENDS.get(name) if isinstance(name, str) else None
     if model is None:
         return [Problem((*key, 'type'), f'is {name!r}; it can be disk, lmdb or datasets')]
-    try:
-        model.model_validate(options)
-    except ValidationError as error:
-        return from_pydantic(error.errors(), model, key)
-    return []
+    return find_problems(model, options, key)
 
 
 def read_io_backend(options: dict[str, Any]) -> PlainBackend | DatasetsBackend:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+import yaml
 
 from gpen.errors import UserError
 from gpen.options import checks
 from gpen.options.components import check_component, list_components, look_up
-from gpen.options.problems import Problem, describe, from_pydantic, to_user_error
-from gpen.options.schema import Options, Run, Scoring, ScoringOptions
+from gpen.options.problems import Problem, describe, find_problems, to_user_error
+from gpen.options.schema import Options, Scoring, ScoringOptions
 from gpen.options.yaml_reader import Document, Key, apply_overrides, find_option_file, read_yaml
 from gpen.registry import MODEL_REGISTRY
 
-Parsed = TypeVar('Parsed', bound=Run)
+Parsed = TypeVar('Parsed', Options, ScoringOptions)
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,7 @@ def parse_scoring_options(
     if 'train' in document.data:
         return _parse_training(document, training=False, phases=('val',)).options
 
-    def check_blocks(options: ScoringOptions) -> list[Problem]:
-        if options.num_gpu is None:
-            options.num_gpu = 'auto'
-        return checks.fill_dataset_arguments(options) + _check_components(options, document)
-
-    def check_whole(options: ScoringOptions) -> list[Problem]:
-        return list(checks.find_scoring_errors(options, check_models))
-
-    return _validate(document, ScoringOptions, check_blocks, check_whole)
+    return _validate(document, ScoringOptions, lambda options: checks.find_scoring_errors(options, check_models))
 
 
 def to_scoring_options(options: Options) -> ScoringOptions:
@@ -122,24 +114,19 @@ def _read(path: str | Path, overrides: Sequence[str]) -> Document:
 
 
 def _parse_training(document: Document, training: bool, phases: Sequence[str]) -> ParsedOptions:
-    def check_blocks(options: Options) -> list[Problem]:
-        problems = checks.unify_run_options(options) + checks.fill_dataset_arguments(options)
-        problems += look_up(('model_type',), options.model_type, MODEL_REGISTRY)[1]
-        return problems + _check_components(options, document)
-
-    def check_whole(options: Options) -> list[Problem]:
-        return list(checks.find_errors(options, training, phases))
-
-    options = _validate(document, Options, check_blocks, check_whole)
+    options = _validate(document, Options, lambda options: checks.find_errors(options, training, phases))
     warnings = [describe(document, problem) for problem in checks.find_warnings(options)] if training else []
-    return ParsedOptions(options, warnings, _dump(document))
+    return ParsedOptions(options, warnings, yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True))
 
 
-def _check_components(options: Options | ScoringOptions, document: Document) -> list[Problem]:
-    """Return what is wrong with the names and arguments of all ``type`` blocks."""
-    problems = []
-    for key, component, registry in list_components(options):
-        problems += check_component(key, component, registry)
+def _check_blocks(options: Options | ScoringOptions, document: Document) -> list[Problem]:
+    """Fill in what blocks take from each other; return what is wrong within blocks: names, arguments, two values."""
+    problems = checks.unify_run_options(options) if isinstance(options, Options) else []
+    problems += checks.fill_dataset_arguments(options)
+    if isinstance(options, Options):
+        problems += look_up(('model_type',), options.model_type, MODEL_REGISTRY)[1]
+    for key, component in list_components(options):
+        problems += check_component(key, component)
 
     # A size that the generator lacks, or that is wrong for it, is so for the data sets that take it from there: it is
     # said once.  When scoring, the files of weights may tell the size.
@@ -150,12 +137,7 @@ def _check_components(options: Options | ScoringOptions, document: Document) -> 
     return problems
 
 
-def _validate(
-    document: Document,
-    model: type[Parsed],
-    check_blocks: Callable[[Parsed], list[Problem]],
-    check_whole: Callable[[Parsed], list[Problem]],
-) -> Parsed:
+def _validate(document: Document, model: type[Parsed], check_whole: Callable[[Parsed], Iterable[Problem]]) -> Parsed:
     """Return the document as checked options.
 
     Where the schema already complains, blocks that it complains about are left out: what remains may be valid enough to
@@ -164,27 +146,25 @@ def _validate(
     Args:
         document: the file.
         model: its schema.
-        check_blocks: what is wrong within blocks; fills in what blocks take from each other.
         check_whole: what is wrong between blocks, or missing.
     """
     # Types, ranges and names of the options themselves.
-    try:
-        options = model.model_validate(document.data)
-    except ValidationError as error:
-        problems = from_pydantic(error.errors(), model)
-    else:
-        problems = check_blocks(options) + check_whole(options)
+    problems = find_problems(model, document.data)
+    if not problems:
+        options: Parsed = model.model_validate(document.data)
+        problems = [*_check_blocks(options, document), *check_whole(options)]
         if not problems:
+            options.num_gpu = 'auto' if options.num_gpu is None else options.num_gpu
             return options
         raise to_user_error(document, problems)
 
     # What can be found in the blocks that are right.
     wrong = {problem.key for problem in problems}
-    try:
-        rest = model.model_validate(_without(document.data, wrong, ()))
-    except ValidationError:
-        raise to_user_error(document, problems) from None
-    more = check_blocks(rest) + [problem for problem in check_whole(rest) if problem.key in document.places]
+    right = _without(document.data, wrong, ())
+    if find_problems(model, right):
+        raise to_user_error(document, problems)
+    rest: Parsed = model.model_validate(right)
+    more = [*_check_blocks(rest, document), *(one for one in check_whole(rest) if one.key in document.places)]
     raise to_user_error(document, problems + [problem for problem in more if problem.key not in wrong])
 
 
@@ -196,9 +176,3 @@ def _without(data: dict[str, object], keys: set[Key], prefix: Key) -> dict[str, 
             continue
         kept[name] = _without(value, keys, key) if isinstance(value, dict) else value
     return kept
-
-
-def _dump(document: Document) -> str:
-    import yaml
-
-    return str(yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True))

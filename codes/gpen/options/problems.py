@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gpen.errors import UserError
 from gpen.options.yaml_reader import Document, Key
+from gpen.utils.text import suggest
 
 WORDS = {
     'int_type': 'should be a whole number',
@@ -53,24 +53,23 @@ def to_user_error(document: Document, problems: list[Problem]) -> UserError:
     return UserError('\n'.join([f'{document.file}: {count} in the options', *lines]))
 
 
-def from_pydantic(details: list[ErrorDetails], model: type[BaseModel], prefix: Key = ()) -> list[Problem]:
-    """Translate pydantic's findings about ``model`` to problems."""
-    problems = []
-    for detail in details:
-        location = tuple(part for part in detail['loc'] if not _is_union_member(part))
-        problems.append(Problem((*prefix, *location), _say(detail, location, model)))
-    return problems
-
-
-def suggest(name: str, names: list[str] | set[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the nearest of ``names``, or nothing."""
-    near = get_close_matches(name, sorted(names), n=1, cutoff=0.6)
-    return f' Did you mean {near[0]!r}?' if near else ''
+def find_problems(model: type[BaseModel], data: Any, prefix: Key = ()) -> list[Problem]:
+    """Return what ``model`` finds wrong with a block; ``prefix`` is where the block stands."""
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        return [_translate(detail, model, prefix) for detail in error.errors()]
+    return []
 
 
 def _is_union_member(part: str | int) -> bool:
     """Pydantic adds the tried member of a union to the location; that is no option."""
     return isinstance(part, str) and (part in {'int', 'float', 'str', 'bool'} or '[' in part)
+
+
+def _translate(detail: ErrorDetails, model: type[BaseModel], prefix: Key) -> Problem:
+    location = tuple(part for part in detail['loc'] if not _is_union_member(part))
+    return Problem((*prefix, *location), _say(detail, location, model))
 
 
 def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
@@ -108,18 +107,11 @@ def _field_names(model: type[BaseModel], location: tuple[str | int, ...]) -> set
     """Return the option names of the block at ``location`` below ``model``."""
     for part in location:
         field = model.model_fields.get(str(part))
-        inner = _find_model(field.annotation) if field else None
-        if inner is None:
-            continue
-        model = inner
+        model = (_find_model(field.annotation) if field is not None else None) or model
     return {field.alias or name for name, field in model.model_fields.items()}
 
 
 def _find_model(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for argument in get_args(annotation):
-        found = _find_model(argument)
-        if found is not None:
-            return found
-    return None
+    return next(filter(None, map(_find_model, get_args(annotation))), None)

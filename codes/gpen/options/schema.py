@@ -257,7 +257,7 @@ class Train(Section):
 class Scoring(Section):
     """Metrics and pictures of restored images."""
 
-    metrics: Annotated[dict[str, Metric], BeforeValidator(_drop_empty)] = Field(
+    metrics: Annotated[dict[Name, Metric], BeforeValidator(_drop_empty)] = Field(
         default_factory=lambda: {
             'psnr': Metric(type='calculate_psnr'),
             'ssim': Metric(type='calculate_ssim'),

@@ -8,7 +8,7 @@ the option parser checks YAML values against them without importing torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal, Optional, Union  # noqa: F401 - annotations may hold all of them
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
@@ -66,26 +66,3 @@ QualityRange = Annotated[
 Degradations = Annotated[Any, AfterValidator(_check_degradations), WithJsonSchema({'format': 'degradations'})]
 """A step (a dict with ``type`` and its arguments) or a list of steps; checked in :mod:`gpen.options.components`."""
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]
-
-__all__ = [
-    'Any',
-    'Betas',
-    'Decay',
-    'Degradations',
-    'FiniteFloat',
-    'ImageSize',
-    'KernelShapes',
-    'Literal',
-    'NonNegativeFloat',
-    'NonNegativeInt',
-    'OddInt',
-    'Optional',
-    'PositiveFloat',
-    'PositiveInt',
-    'Probability',
-    'QualityRange',
-    'Range',
-    'Sequence',
-    'SignedRange',
-    'Union',
-]

@@ -93,7 +93,10 @@ def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:
         raise UserError(f'Cannot read {path}: {error}. Give a text file in UTF-8.') from error
 
     # The names of its bases.
-    document = _parse(text, str(path))
+    value, places = _parse(text, str(path))
+    if not isinstance(value, dict | None):
+        raise UserError(f'{path}: an option file holds "key: value" lines, this one holds a {type(value).__name__}.')
+    document = Document(value or {}, places, str(path))
     bases = document.data.pop('_base_', [])
     merged = Document({}, {}, str(path))
     names = [bases] if isinstance(bases, str) else bases
@@ -140,32 +143,22 @@ def parse_value(text: str, source: str) -> Any:
     Raises:
         UserError: not YAML, an unsafe tag, a key twice.
     """
-    return _parse(text, source, top_level_mapping=False).data['value']
+    return _parse(text, source)[0]
 
 
-def _parse(text: str, file: str, top_level_mapping: bool = True) -> Document:
+def _parse(text: str, file: str) -> tuple[Any, dict[Key, Place]]:
+    """Return the value in a text, and the place of every key path."""
+    places: dict[Key, Place] = {}
     try:
         loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            places: dict[Key, Place] = {}
-            value = _build(loader, node, (), file, places) if node is not None else None
-        finally:
-            loader.dispose()
+        node = loader.get_single_node()
+        return _build(loader, node, (), file, places) if node is not None else None, places
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = Place(file, mark.line + 1 if mark else None)
         raise UserError(f'{where}: not valid YAML: {error.problem or error.context}.') from error
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f'{file}: not valid YAML: {error}.') from error
-
-    if not top_level_mapping:
-        return Document({'value': value}, {}, file)
-    if value is None:
-        value = {}
-    if not isinstance(value, dict):
-        raise UserError(f'{file}: an option file holds "key: value" lines, this one holds a {type(value).__name__}.')
-    return Document(value, places, file)
 
 
 def _build(loader: _Loader, node: yaml.Node, key: Key, file: str, places: dict[Key, Place]) -> Any:
@@ -204,8 +197,7 @@ def _check_keys(loader: _Loader, node: yaml.MappingNode, key: Key, file: str) ->
 
 
 def _merge_into(base: Document, child: Document) -> None:
-    replaced = _drop_replaced_types(base.data, child.data, ())
-    for key in replaced:
+    for key in _drop_replaced_types(base.data, child.data, ()):
         base.places = {
             place: where for place, where in base.places.items() if place[: len(key)] != key or place[-1] in KEPT_KEYS
         }

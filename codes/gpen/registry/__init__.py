@@ -16,22 +16,7 @@ looked up in BasicSR's registry, when ``basicsr`` is installed.
 from __future__ import annotations
 
 from gpen.registry.basicsr import BasicSR
-from gpen.registry.definitions import Definition, Parameter
 from gpen.registry.registry import Registry
-
-__all__ = [
-    'ARCH_REGISTRY',
-    'DATASET_REGISTRY',
-    'DEGRADATION_REGISTRY',
-    'LOSS_REGISTRY',
-    'METRIC_REGISTRY',
-    'MODEL_REGISTRY',
-    'OPTIMIZER_REGISTRY',
-    'SCHEDULER_REGISTRY',
-    'Definition',
-    'Parameter',
-    'Registry',
-]
 
 ARCH_REGISTRY = Registry('network', 'gpen.archs', 'ARCH_REGISTRY', fallback=BasicSR('ARCH_REGISTRY'))
 DATASET_REGISTRY = Registry('dataset', 'gpen.data', 'DATASET_REGISTRY', fallback=BasicSR('DATASET_REGISTRY'))

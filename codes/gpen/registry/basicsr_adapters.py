@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
 from gpen.registry.basicsr_package import import_basicsr
@@ -76,8 +77,8 @@ class AdversarialLossAdapter(nn.Module):
 
     def accuracy(self, real_logits: Any, fake_logits: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the shares of real and of restored logits judged rightly."""
-        real = torch.cat([logits.detach().flatten() for logits in _list_tensors(real_logits)])
-        fake = torch.cat([logits.detach().flatten() for logits in _list_tensors(fake_logits)])
+        real = torch.cat([logits.detach().flatten() for logits in tree_leaves(real_logits)])
+        fake = torch.cat([logits.detach().flatten() for logits in tree_leaves(fake_logits)])
         return (real > self.threshold).float().mean(), (fake <= self.threshold).float().mean()
 
 
@@ -154,12 +155,3 @@ def _to_bgr(images: torch.Tensor) -> np.ndarray:
     """Convert N x 3 x H x W in [-1, 1], RGB, to N x H x W x 3 in 0 to 255, BGR, 8 bits."""
     values = images.detach().float().add(1).mul(127.5).round().clamp(0, 255).byte()  # N x 3 x H x W
     return np.ascontiguousarray(values.flip(1).permute(0, 2, 3, 1).cpu().numpy())  # N x H x W x 3
-
-
-def _list_tensors(logits: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors of a tensor or of nested lists of them."""
-    if isinstance(logits, torch.Tensor):
-        yield logits
-    else:
-        for item in logits:
-            yield from _list_tensors(item)

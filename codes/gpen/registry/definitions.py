@@ -56,6 +56,11 @@ class Definition:
     role: str | None = None
     summary: str = ''
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The arguments by name, with their defaults."""
+        return {parameter.name: parameter.default for parameter in self.parameters}
+
     def inherit(self, base: Definition) -> Definition:
         """Return the definition of a class that has the constructor of its base class, ``base``."""
         return replace(

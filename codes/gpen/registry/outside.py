@@ -13,9 +13,7 @@ import pkgutil
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable
 from dataclasses import replace
-from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 from gpen.errors import UserError
 from gpen.registry.definitions import Definition, define_by_signature
 from gpen.registry.source import ModuleSource
+from gpen.utils.text import suggest
 
 
 def find_outside(path: str, given: int) -> Definition | None:
@@ -72,17 +71,12 @@ def explain_missing_outside(kind: str, path: str) -> str:
         above = _find_module(package)
         folders = above.submodule_search_locations if above is not None else None if dot else sys.path
         known = [entry.name for entry in pkgutil.iter_modules(folders or [])]
-        hint = _suggest(last, known, f'{package}{dot}{{}}.{name}')
+        hint = suggest(last, known, 0.5, f'{package}{dot}{{}}.{name}')
         return f'There is no {kind} {path!r}: {Path.cwd()} and PYTHONPATH have no module {module!r}.{hint}'
 
     names = _list_names(module)
-    hint = _suggest(name, dir(_import(module)) if '*' in names else names, f'{module}.{{}}')
+    hint = suggest(name, dir(_import(module)) if '*' in names else names, 0.5, f'{module}.{{}}')
     return f'There is no {kind} {path!r}: {spec.origin} defines no class or function {name!r}.{hint}'
-
-
-def _suggest(name: str, known: Iterable[str], form: str) -> str:
-    near = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-    return f' Did you mean {form.format(near[0])!r}?' if near else ''
 
 
 def _define_by_source(path: str, given: int, seen: tuple[str, ...]) -> Definition | None:

@@ -6,30 +6,18 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from gpen.errors import UserError
+from gpen.registry.basicsr import BasicSR
 from gpen.registry.definitions import Definition
 from gpen.registry.outside import explain_missing_outside, find_outside, get_outside
 from gpen.registry.source import ModuleSource
+from gpen.utils.text import suggest
 
 T = TypeVar('T', bound=Callable[..., Any])
-
-
-class Fallback(Protocol):
-    """Where names are looked up that are neither ours nor dotted paths."""
-
-    def find(self, name: str) -> Definition | None:
-        """Return a definition, or None."""
-
-    def get(self, name: str) -> Any:
-        """Return what the name stands for, or None."""
-
-    def explain_missing(self) -> str:
-        """Return what is to be said of it where a name was not found."""
 
 
 class Registry:
@@ -44,9 +32,7 @@ class Registry:
         fallback: where a name is looked up that is not ours.
     """
 
-    def __init__(
-        self, kind: str, package: str, variable: str, given: int = 0, fallback: Fallback | None = None
-    ) -> None:
+    def __init__(self, kind: str, package: str, variable: str, given: int = 0, fallback: BasicSR | None = None) -> None:
         self.kind = kind
         self.package = package
         self.variable = variable
@@ -65,8 +51,8 @@ class Registry:
         Args:
             item: the class or function.
             role: what it is for, where options differ in that: ``'generator'``, ``'discriminator'`` or ``'prior'`` (a
-                network), ``'adversarial'`` or ``'feature_matching'`` (a loss).  A class attribute ``role`` says the
-                same.
+                network), ``'adversarial'``, ``'feature_matching'`` or ``'components'`` (a loss).  A class attribute
+                ``role`` says the same.
         """
 
         def mark(decorated: T) -> T:
@@ -114,10 +100,7 @@ class Registry:
         if '.' in name:
             return find_outside(name, self.given)
 
-        definition = self.definitions.get(name)
-        if definition is None and self.fallback is not None:
-            return self.fallback.find(name)
-        return definition
+        return self.definitions.get(name) or (self.fallback.find(name) if self.fallback is not None else None)
 
     def get(self, name: str) -> Any:
         """Import and return what a name stands for.
@@ -167,8 +150,6 @@ class Registry:
         """Return a sentence that says what exists, and the nearest name."""
         if '.' in name:
             return explain_missing_outside(self.kind, name)
-        names = sorted(self.definitions)
-        near = get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
-        message = f'There is no {self.kind} named {name!r}.{hint} Available: {", ".join(names)}.'
+        hint = suggest(name, self.definitions, 0.5)
+        message = f'There is no {self.kind} named {name!r}.{hint} Available: {", ".join(sorted(self.definitions))}.'
         return message + (self.fallback.explain_missing() if self.fallback is not None else '')

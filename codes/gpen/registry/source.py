@@ -143,21 +143,13 @@ class ModuleSource:
 
     def _read_role(self, node: Node) -> str | None:
         """Return the role that a decorator declares, ``register(role=...)``, or the class attribute ``role``."""
-        values: list[ast.expr | None] = [
-            keyword.value
-            for decorator in node.decorator_list
-            if isinstance(decorator, ast.Call)
-            for keyword in decorator.keywords
-            if keyword.arg == 'role'
-        ]
-
+        calls = [decorator for decorator in node.decorator_list if isinstance(decorator, ast.Call)]
+        roles = [keyword.value for call in calls for keyword in call.keywords if keyword.arg == 'role']
         for item in node.body if isinstance(node, ast.ClassDef) else []:
-            targets = item.targets if isinstance(item, ast.Assign) else [getattr(item, 'target', None)]
-            if any(isinstance(target, ast.Name) and target.id == 'role' for target in targets):
-                values.append(getattr(item, 'value', None))
-
-        roles = [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
-        return roles[0] if roles else None
+            if isinstance(item, ast.Assign | ast.AnnAssign):
+                targets = item.targets if isinstance(item, ast.Assign) else [item.target]
+                roles += [item.value for target in targets if ast.unparse(target) == 'role' and item.value is not None]
+        return next((role for role in map(_read_literal, roles) if isinstance(role, str)), None)
 
     def _read_parameters(self, function: ast.FunctionDef, skip: int, meanings: dict[str, str]) -> Iterator[Parameter]:
         arguments = function.args
@@ -191,11 +183,13 @@ class _AnnotationReader(ast.NodeTransformer):
         self.source = source
         self.is_known = True
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self._replace(node)
+    def visit_Name(self, node: ast.Name | ast.Attribute) -> ast.expr:
+        home, _, name = self.source.qualify(node).rpartition('.')
+        self.is_known &= home in TYPE_MODULES or (not home and name not in self.source.names)
+        return ast.Name(name)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
-        return self._replace(node)
+        return self.visit_Name(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         value = self.visit(node.value)
@@ -205,11 +199,6 @@ class _AnnotationReader(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
         self.is_known &= node.value is None  # no quoted names of classes
         return node
-
-    def _replace(self, node: ast.Name | ast.Attribute) -> ast.expr:
-        home, _, name = self.source.qualify(node).rpartition('.')
-        self.is_known &= home in TYPE_MODULES or (not home and name not in self.source.names)
-        return ast.Name(name)
 
 
 def _read_meanings(node: Node) -> dict[str, str]:

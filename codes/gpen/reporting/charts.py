@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpen.reporting.curves import Series, draw_curves
-from gpen.reporting.points import format_number
+from gpen.reporting.curves import Series, arrange, draw_curves
 from gpen.reporting.recorded_run import MEASURES, SPEED, RecordedRun
+from gpen.utils.text import format_number
 
 # Numbers whose names begin alike share a drawing of one run.
 _FAMILIES = {
@@ -46,7 +46,7 @@ def draw_validation(runs: Sequence[RecordedRun]) -> str:
         title = name.upper() if re.fullmatch(r'\w{1,6}', name) and key != name else name
         if key not in MEASURES:
             drawings.append(_draw(runs, 'val', [key], title, marks, can_be_log=False))
-    return _arrange(drawings)
+    return arrange(drawings)
 
 
 def draw_training(runs: Sequence[RecordedRun]) -> str:
@@ -61,12 +61,12 @@ def draw_training(runs: Sequence[RecordedRun]) -> str:
 
     resumes = runs[0].resumed_at[-_MAX_RESUMES:] if len(runs) == 1 else []
     marks = [(float(iteration), 'continued') for iteration in resumes if iteration]
-    return _arrange([_draw(runs, 'train', members, title, marks) for title, members in groups.items()])
+    return arrange([_draw(runs, 'train', members, title, marks) for title, members in groups.items()])
 
 
 def draw_measures(runs: Sequence[RecordedRun]) -> str:
     """Return a drawing for each number that is measured for the health rules."""
-    return _arrange([_draw(runs, 'val', [key], _TITLES[key]) for key in _list_keys(runs, 'val') if key in MEASURES])
+    return arrange([_draw(runs, 'val', [key], _TITLES[key]) for key in _list_keys(runs, 'val') if key in MEASURES])
 
 
 def _draw(
@@ -98,7 +98,3 @@ def _is_spread(series: Sequence[Series]) -> bool:
         return False
     low, high = np.percentile(values, (2, 98))
     return bool(high > _SPREAD * low)
-
-
-def _arrange(drawings: Sequence[str]) -> str:
-    return f'<div class="charts">{"".join(f"<div>{drawing}</div>" for drawing in drawings)}</div>' if drawings else ''

@@ -1,8 +1,9 @@
-"""A page in one HTML file: it fetches nothing, runs nothing, and fits wide and narrow, light and dark windows."""
+"""A page in one HTML file: it fetches nothing, runs only its own scripts, and fits any window, light or dark."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import re
 from collections.abc import Sequence
@@ -13,7 +14,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-# With this policy, a browser fetches nothing and runs no script, whatever a name or an option contains.
+FIGURE = 'data-figure'  # the attribute that holds a plotly figure as JSON
+# Draw each figure into its element.  On a touch screen, dragging scrolls the page instead of zooming.
+_DRAW = """
+for (const box of document.querySelectorAll('[data-figure]')) {
+  const {data, layout} = JSON.parse(box.dataset.figure);
+  layout.dragmode = matchMedia('(pointer: coarse)').matches ? false : 'zoom';
+  Plotly.newPlot(box, data, layout, {displayModeBar: false, responsive: true});
+}
+"""
+# With this policy, a browser fetches nothing and runs no script but ours, whatever a name or an option contains.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _SMALL = 160 * 160  # pixels; JPEG would blur such pictures for little gain
 
@@ -42,6 +52,7 @@ def render_page(title: str, sections: Sequence[tuple[str, str]]) -> str:
         f'<section id="{key}">{f"<h2>{escape(heading)}</h2>" if heading else ""}{body}</section>\n'
         for key, heading, body in shown
     ]
+    policy, scripts = _embed_scripts() if any(f' {FIGURE}="' in body for body in bodies) else (_POLICY, '')
 
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -49,7 +60,7 @@ def render_page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <title>{escape(title)}</title>
 <style>
 {_read_style()}</style>
@@ -59,7 +70,7 @@ def render_page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 <h1>{escape(title)}</h1>
 {f'<nav>{links}</nav>' if len(shown) > 2 else ''}
 {''.join(bodies)}</main>
-</body>
+{scripts}</body>
 </html>
 """
 
@@ -99,6 +110,17 @@ def embed_image(picture: np.ndarray | Path | bytes, max_width: int = 1024) -> st
         image = cv2.resize(image, (max_width, max(round(height * max_width / width), 1)), interpolation=cv2.INTER_AREA)
     suffix, kind = ('.png', 'png') if height * width <= _SMALL else ('.jpg', 'jpeg')
     return f'data:image/{kind};base64,{base64.b64encode(encode_image(image, suffix)).decode("ascii")}'
+
+
+def _embed_scripts() -> tuple[str, str]:
+    """Return a policy that admits plotly and our script by their hashes, and both scripts."""
+    from plotly.offline import get_plotlyjs
+
+    scripts = [get_plotlyjs(), _DRAW]
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = ' '.join(f"'sha256-{one}'" for one in hashes)
+    missing = '<noscript><p class="note">Scripts are off, so the curves are not drawn.</p></noscript>'
+    return f'{_POLICY}; script-src {allowed}', missing + ''.join(f'<script>{script}</script>\n' for script in scripts)
 
 
 @cache

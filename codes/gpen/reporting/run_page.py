@@ -11,11 +11,10 @@ from gpen.options.checks import PRIOR_MODEL
 from gpen.reporting.charts import draw_measures, draw_training, draw_validation
 from gpen.reporting.page import Html, escape, render_page, table
 from gpen.reporting.pictures import draw_pictures
-from gpen.reporting.points import format_number
 from gpen.reporting.recorded_run import MEASURES, RecordedRun, read_runs
 from gpen.runs.run_file import now
 from gpen.utils.files import write_text
-from gpen.utils.text import format_duration
+from gpen.utils.text import format_duration, format_number
 
 _SHEETS, _SHEETS_OF_SEVERAL = 6, 3
 _LONGEST = 200  # characters of an option's value

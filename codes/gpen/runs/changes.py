@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpen import registry
 from gpen.errors import UserError
+from gpen.options.components import REGISTRIES
 
 UNUSABLE = ('network_g.', 'network_d.', 'model_type', 'train.optim_g.type', 'train.optim_d.type')
 
@@ -46,12 +46,11 @@ def fill_defaults(options: Any, outside: bool = False) -> Any:
 
     kind = options.get('type')
     if isinstance(kind, str) and (outside or '.' not in kind):
-        registries = [item for item in vars(registry).values() if isinstance(item, registry.Registry)]
         # Those of BasicSR are left out: finding them would import it.
-        found = [one.find(kind) if '.' in kind else one.definitions.get(kind) for one in registries]
+        found = [one.find(kind) if '.' in kind else one.definitions.get(kind) for one in REGISTRIES.values()]
         for definition in filter(None, found):
-            defaults = {parameter.name: parameter.default for parameter in definition.parameters}
-            filled = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()} | filled
+            defaults = definition.defaults.items()
+            filled = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults} | filled
     return filled
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
+from gpen.runs.log import LOGGER
 from gpen.utils.locks import hold_lock, is_held
 
-LOGGER = logging.getLogger('gpen')
 LOCK_PATIENCE = 6  # seconds; torch's workers look for their parent every 5
 
 
-@contextmanager
-def lock_experiment(folder: Path) -> Iterator[None]:
-    """Hold the folder for this run alone; the lock goes with the process, however it ends.
+def lock_experiment(folder: Path) -> AbstractContextManager[None]:
+    """Return a context that holds the folder for this run alone; the lock goes with the process, however it ends.
 
     Raises:
         UserError: another run holds it.
@@ -26,15 +23,14 @@ def lock_experiment(folder: Path) -> Iterator[None]:
         # The reading processes of a run that was killed hold it until they notice, some seconds later.
         LOGGER.info('%s is in use; waiting up to %d s for it ...', folder, LOCK_PATIENCE)
 
-    with hold_lock(
+    return hold_lock(
         _lock_path(folder),
         in_use=f'Another run is using {folder}. Wait for it, stop it, or give this run another name in the option '
         'file.',
         unusable=lambda error: f'Cannot write in or lock {folder.parent}: {error}. Set path.experiments_root.',
         patience=LOCK_PATIENCE,
         say_waiting=say_waiting,
-    ):
-        yield
+    )
 
 
 def is_in_use(folder: Path) -> bool:

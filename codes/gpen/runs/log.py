@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from logging.handlers import MemoryHandler
 from pathlib import Path
+
+from tqdm.contrib import DummyTqdmFile
 
 LOGGER = logging.getLogger('gpen')
 
 RECORDED = {'is_recorded': True}
 """``extra`` of a warning that is recorded on its own already."""
-
-
-class _TqdmHandler(logging.StreamHandler):
-    """Prints above a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(self.format(record), file=self.stream)
-        self.flush()
 
 
 class _WarningRecorder(logging.Handler):
@@ -43,7 +36,7 @@ class RunLog:
     """
 
     def __init__(self, is_main: bool) -> None:
-        self._screen = _TqdmHandler()
+        self._screen = logging.StreamHandler(DummyTqdmFile(sys.stderr))  # prints above a progress bar
         self._screen.setFormatter(logging.Formatter('%(message)s'))
         self._screen.setLevel(logging.INFO if is_main else logging.ERROR)
         self._buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)

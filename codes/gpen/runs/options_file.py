@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
+from gpen.options import ParsedOptions
 from gpen.utils.files import write_text
-
-if TYPE_CHECKING:
-    from gpen.options.parse import ParsedOptions
 
 OPTIONS_FILE = 'options.yml'
 

@@ -68,10 +68,10 @@ class Recorder:
 
     def finding(self, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
         """Record what a health rule says; TensorBoard shows it as the text ``health/NAME``."""
-        self._add_sentence('health', iteration, epoch, name, severity, sentence)
+        self.event(iteration, epoch, name, severity, sentence, phase='health')
         self.text(f'health/{name}', textwrap.fill(f'{severity}: {sentence}', TEXT_WIDTH), iteration)
 
-    def event(self, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
+    def event(self, iteration: int, epoch: int, name: str, severity: str, sentence: str, phase: str = 'event') -> None:
         """Record what happened to the run, in ``metrics.jsonl`` alone.
 
         Args:
@@ -80,10 +80,8 @@ class Recorder:
             name: ``start``, ``resume``, ``stop``, ``warning``, ``skipped_step`` or ``superseded``.
             severity: ``info``, ``warning`` or ``error``.
             sentence: what happened.
+            phase: of the record.
         """
-        self._add_sentence('event', iteration, epoch, name, severity, sentence)
-
-    def _add_sentence(self, phase: str, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
         about = {'name': name, 'severity': severity, 'sentence': sentence}
         self._append({'iter': iteration, 'epoch': epoch, 'phase': phase, **about})
 

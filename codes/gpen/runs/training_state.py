@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor, nn
 
 from gpen import __version__
 from gpen.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from gpen.models.adversarial import AdversarialModel
-    from gpen.options.schema import Options
+from gpen.models.adversarial import AdversarialModel
+from gpen.options.schema import Options
 
 Networks = dict[str, dict[str, Any]]
 """Contents of the model files by stem: ``net_g`` with ``params`` and ``params_ema``, ``net_d`` with ``params``, and
@@ -42,8 +40,7 @@ class Checkpoint:
     @property
     def options(self) -> dict[str, Any]:
         """The options of the run that wrote it."""
-        options: dict[str, Any] = self.state['options']
-        return options
+        return self.state['options']
 
     @property
     def data(self) -> dict[str, int]:

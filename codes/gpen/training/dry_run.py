@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from gpen.data.loader import build_train_loader
 from gpen.data.scan import writing_nothing
 from gpen.distributed import ranks
 from gpen.evaluation.validation import validate
@@ -56,22 +55,14 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
 
 def _train_two_steps(setup: Setup) -> list[float]:
     """Train the two steps of :func:`_iterations_to_try`; return the seconds that each took."""
-    loader = build_train_loader(
-        setup.train_set,
-        batch_size(setup.options),
-        0,
-        setup.options.seed,
-        end_iteration=2,
-        rank=ranks.rank(),
-        world_size=ranks.world_size(),
-    )
-
+    loader = setup.load_batches(0, 2, num_workers=0)
     seconds = []
     for iteration, batch in zip(_iterations_to_try(setup.options), loader, strict=True):
         started = time.perf_counter()
         setup.model.set_learning_rates(setup.rates.at(iteration))
         setup.model.train_step(batch, iteration)
-        _synchronize(setup.device)
+        if setup.device.type == 'cuda':
+            torch.cuda.synchronize(setup.device)
         seconds.append(time.perf_counter() - started)
     return seconds
 
@@ -115,8 +106,3 @@ def _validate_one_batch(setup: Setup) -> str:
     assert result is not None
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
     return f'Validation of one batch ({len(batch["name"])} images, untrained): {numbers}'
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from gpen.data.loader import build_train_loader
 from gpen.distributed import ranks
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.health.measures import add_measures
@@ -59,6 +59,14 @@ class TrainingRun:
         """The epoch that the last iteration belongs to."""
         return self.setup.epoch_of(self.iteration)
 
+    @property
+    def best_files(self) -> dict[str, int]:
+        """The iteration that the best file of each metric stands for, and that of the metric for early stopping."""
+        found = {f'net_g_best_{name}': summary.best_iteration for name, summary in self.run_file.metrics.items()}
+        if self.setup.early_stopping is not None:
+            found['net_g_best'] = self.setup.early_stopping.best_iteration
+        return {name: iteration for name, iteration in found.items() if iteration is not None}
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -85,20 +93,22 @@ def train(run: TrainingRun) -> Ending:
     if run.validation_is_due:
         is_done = _validate(run) is not None
         stop.all_reduce()
-        if not is_done:
-            return _stopped(run)
-        save(run, anew=True)
-    if _stops_early(setup):
-        return _early(setup)
+        if is_done:
+            save(run, anew=True)
+    ending = _find_ending(run)
+    if ending is not None:
+        return ending
 
     with _open_bar(run) as bar:
-        for batch in _load_data(run):
+        for batch in setup.load_batches(run.iteration, setup.total_iterations):
             # Step
             run.iteration += 1
             model.set_learning_rates(setup.rates.at(run.iteration))
             model.train_step(batch, run.iteration)
             run.timer.step()
             bar.update()
+            if model.gradient_norms:
+                _report_gradients(run)
 
             # Records: what the device holds is read here alone, because that makes a GPU wait.
             records_now = run.iteration % setup.options.logger.print_freq == 0
@@ -111,16 +121,13 @@ def train(run: TrainingRun) -> Ending:
             run.validation_is_due = setup.validates_at(run.iteration)
             improved = bool(run.validation_is_due and _validate(run))
 
-            # Checkpoint: all ranks stop after the same step.
+            # Checkpoint and end: all ranks stop after the same step.
             stop.all_reduce()
-            if improved or _stops_early(setup) or stop.is_set or setup.saves_at(run.iteration):
+            ending = _find_ending(run)
+            if improved or ending is not None or setup.saves_at(run.iteration):
                 save(run)
-
-            # End
-            if stop.is_set:
-                return _stopped(run)
-            if _stops_early(setup):
-                return _early(setup)
+            if ending is not None:
+                return ending
 
     total = setup.total_iterations
     if run.iteration > total:
@@ -148,9 +155,8 @@ def save(run: TrainingRun, anew: bool = False) -> None:
             processes=ranks.world_size(),
             validation_is_due=run.validation_is_due,
         )
-        best = early.best_iteration if early is not None else None
         good_until = setup.model.guard.last_finite_iteration
-        run.store.save(run.iteration, pack_networks(setup.model), state, best, good_until)
+        run.store.save(run.iteration, pack_networks(setup.model), state, run.best_files, good_until)
         write_run_file(run)
     run.saved_iteration = run.iteration
 
@@ -162,27 +168,6 @@ def write_run_file(run: TrainingRun, **changes: Any) -> None:
         run.run_file.seconds += run.timer.read_total()
         run.run_file = run.run_file.model_copy(update=changes)
         run.run_file.write(run.recorder.folder)
-
-
-# ---- data
-
-
-def _load_data(run: TrainingRun) -> Any:
-    """Return the batches of this rank from the next iteration to the last one."""
-    options = run.setup.options.datasets.train
-    assert options is not None
-    return build_train_loader(
-        run.setup.train_set,
-        batch_size=options.batch_size_per_gpu,
-        num_workers=options.num_worker_per_gpu,
-        manual_seed=run.setup.options.seed,
-        start_iteration=run.iteration,
-        end_iteration=run.setup.total_iterations,
-        pin_memory=options.pin_memory and run.setup.device.type == 'cuda',
-        prefetch_factor=options.prefetch_factor,
-        rank=ranks.rank(),
-        world_size=ranks.world_size(),
-    )
 
 
 # ---- records
@@ -204,6 +189,20 @@ def _report_skipped_steps(run: TrainingRun) -> None:
         LOGGER.warning(sentence, extra=RECORDED)
         if run.recorder is not None:
             run.recorder.event(run.iteration, run.epoch, 'skipped_step', 'warning', sentence)
+
+
+def _report_gradients(run: TrainingRun) -> None:
+    """Say and record how much of the gradient at the images each loss has in the first step."""
+    norms = {name: float(norm) for name, norm in run.setup.model.gradient_norms.items()}
+    run.setup.model.gradient_norms = {}
+    total = sum(norms.values())
+    if len(norms) < 2 or not 0 < total < math.inf:
+        return
+    shares = ', '.join(f'{name} {norm / total:.2%}' for name, norm in norms.items())
+    sentence = f'Share of each loss in the gradient at the images, in the first step: {shares}.'
+    LOGGER.info(sentence)
+    if run.recorder is not None:
+        run.recorder.event(run.iteration, run.epoch, 'gradient_shares', 'info', sentence)
 
 
 def _record_training(run: TrainingRun, bar: tqdm[Any]) -> None:
@@ -241,7 +240,7 @@ def _check_health(run: TrainingRun, recorder: Recorder, record: dict[str, Any]) 
 
 
 def _validate(run: TrainingRun) -> bool | None:
-    """Validate and record; return whether it is the best so far, or None when a signal came before the end."""
+    """Validate and record; return whether any metric is the best so far, or None when a signal came before the end."""
     setup, options = run.setup, run.setup.options.val
     restore: Callable[[Tensor], Tensor] = setup.model.restore
     metrics = setup.metrics
@@ -267,18 +266,16 @@ def _validate(run: TrainingRun) -> bool | None:
     # The best so far
     early = setup.early_stopping
     improved = early is not None and early.update(result.means[early.metric], run.iteration)
-    for name, summary in run.run_file.metrics.items():
-        summary.update(result.means[name], run.iteration)
+    best = [name for name, its in run.run_file.metrics.items() if its.update(result.means[name], run.iteration)]
 
     # Records
     if run.recorder is not None:
         _record_validation(run, run.recorder, result)
         write_run_file(run)
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
-    LOGGER.info(
-        'epoch %d  iter %d  validation  %s%s', run.epoch, run.iteration, numbers, '  (best)' if improved else ''
-    )
-    return improved
+    remark = f'  (best {", ".join(best)})' if best else ''
+    LOGGER.info('epoch %d  iter %d  validation  %s%s', run.epoch, run.iteration, numbers, remark)
+    return improved or bool(best)
 
 
 def _record_validation(run: TrainingRun, recorder: Recorder, result: ValidationResult) -> None:
@@ -294,18 +291,15 @@ def _record_validation(run: TrainingRun, recorder: Recorder, result: ValidationR
         keep_sheet(recorder.folder, result.sheet, run.iteration, best, keeps_all=setup.options.val.save_img)
 
 
-# ---- endings
+# ---- the end
 
 
-def _stops_early(setup: Setup) -> bool:
-    return setup.early_stopping is not None and setup.early_stopping.should_stop
-
-
-def _stopped(run: TrainingRun) -> Ending:
-    return Ending('stopped', f'Stopped by {run.stop.name} after iteration {run.iteration}.')
-
-
-def _early(setup: Setup) -> Ending:
-    early = setup.early_stopping
-    assert early is not None
-    return Ending('stopped_early', f'Early stopping: {early.metric} has not improved for {early.waited} validations.')
+def _find_ending(run: TrainingRun) -> Ending | None:
+    """Return why the run ends after this iteration, or None where it goes on."""
+    early = run.setup.early_stopping
+    if run.stop.is_set:
+        return Ending('stopped', f'Stopped by {run.stop.name} after iteration {run.iteration}.')
+    if early is not None and early.should_stop:
+        reason = f'Early stopping: {early.metric} has not improved for {early.waited} validations.'
+        return Ending('stopped_early', reason)
+    return None

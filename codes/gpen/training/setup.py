@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from gpen.data.loader import build_dataset, build_val_loader
+from gpen.data.loader import build_dataset, build_train_loader, build_val_loader
 from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.metrics import Metric, build_metrics
 from gpen.models import build_model
+from gpen.models.adversarial import AdversarialModel
 from gpen.options.schema import Dataset, Options
+from gpen.runs.log import LOGGER
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
-
-if TYPE_CHECKING:
-    from gpen.models.adversarial import AdversarialModel
-
-LOGGER = logging.getLogger('gpen')
 
 
 @dataclass
@@ -64,6 +60,26 @@ class Setup:
     def saves_at(self, iteration: int) -> bool:
         """Whether a checkpoint is due after ``iteration``: each epoch or each save_checkpoint_freq, and at the end."""
         return self._is_due(iteration, self.options.logger.save_checkpoint_freq)
+
+    def load_batches(self, start: int, end: int, num_workers: int | None = None) -> Any:
+        """Return a loader of this rank's training batches, from the one after iteration ``start`` to that of ``end``.
+
+        ``num_workers`` takes the place of the option.
+        """
+        options = self.options.datasets.train
+        assert options is not None
+        return build_train_loader(
+            self.train_set,
+            batch_size=options.batch_size_per_gpu,
+            num_workers=options.num_worker_per_gpu if num_workers is None else num_workers,
+            manual_seed=self.options.seed,
+            start_iteration=start,
+            end_iteration=end,
+            pin_memory=options.pin_memory and self.device.type == 'cuda',
+            prefetch_factor=options.prefetch_factor,
+            rank=ranks.rank(),
+            world_size=ranks.world_size(),
+        )
 
     def _is_due(self, iteration: int, interval: int | None) -> bool:
         return iteration == self.total_iterations or iteration % (interval or self.iterations_per_epoch) == 0

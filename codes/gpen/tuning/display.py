@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-import shutil
 import threading
 from dataclasses import dataclass
 from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Column, Table
 
 from gpen.tuning.curves import Curves
 from gpen.tuning.judge import Judgement
 from gpen.tuning.trial_run import TrialRun
 
 PULSE = 1.0  # seconds
-WIDTHS = 26, 12, 9, 9, 9, 0
 HEADER = 'trial', 'iterations', 'G loss', 'D loss', 'PSNR', 'verdict'
 
 
@@ -33,29 +35,29 @@ class Display:
     """
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._is_terminal = stream.isatty()
+        is_terminal = stream.isatty()
         self._rows: dict[str, _Row] = {}
-        self._height = 0
         self._lock = threading.RLock()
+        self._console = Console(file=stream, force_terminal=is_terminal, markup=False, highlight=False, emoji=False)
+        self._live = Live(console=self._console, get_renderable=self._draw, auto_refresh=False) if is_terminal else None
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._refresh_regularly, daemon=True)
 
     def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._refresh()
+        if self._live:
+            self._live.stop()
 
     def say(self, text: str) -> None:
-        """Print a text above the table."""
-        with self._lock:
-            self._erase()
-            self._stream.write(f'{text}\n')
-            self._draw()
+        """Print a text, on a terminal above the table."""
+        self._console.print(text, soft_wrap=True)
 
     def show(self, run: TrialRun, judgement: Judgement | None = None) -> None:
         """Show a trial: one to do, or one that is judged."""
@@ -64,9 +66,7 @@ class Display:
             row.judgement = judgement
             if judgement is not None:
                 row.curves = run.read_curves()
-                if not self._is_terminal:
-                    self._stream.write(f'{run.label}: {judgement.sentence}\n')
-            self._refresh()
+                self._report(row, judgement.sentence)
 
     def _refresh_regularly(self) -> None:
         while not self._ended.wait(PULSE):
@@ -74,42 +74,36 @@ class Display:
                 for row in self._rows.values():
                     if row.judgement is None and row.run.output.exists():
                         row.curves = row.run.read_curves()
-                        self._report(row)
-                self._refresh()
+                        self._report_progress(row)
+            if self._live:
+                self._live.refresh()
 
-    def _report(self, row: _Row) -> None:
-        """Without a terminal, report the start and each validation."""
-        if self._is_terminal or len(row.curves.psnr.x) == row.validations:
+    def _report_progress(self, row: _Row) -> None:
+        """Report the start and each validation."""
+        if len(row.curves.psnr.x) == row.validations:
             return
         is_start = row.validations < 0
         row.validations = len(row.curves.psnr.x)
         if is_start and not row.validations:
-            self._stream.write(f'{row.run.label}: started\n')
+            self._report(row, 'started')
         else:
             cells = dict(zip(HEADER, _list_cells(row), strict=True))
-            numbers = ', '.join(f'{name} {cells[name]}' for name in HEADER[1:5] if cells[name])
-            self._stream.write(f'{row.run.label}: {numbers}\n')
-        self._stream.flush()
+            self._report(row, ', '.join(f'{name} {cells[name]}' for name in HEADER[1:5] if cells[name]))
 
-    def _refresh(self) -> None:
-        self._erase()
-        self._draw()
-        self._stream.flush()
+    def _report(self, row: _Row, words: str) -> None:
+        """Print a line about a trial; a no-op on a terminal, where the table tells it."""
+        if self._live is None:
+            self.say(f'{row.run.label}: {words}')
 
-    def _erase(self) -> None:
-        if self._height:
-            self._stream.write(f'\x1b[{self._height}A\x1b[J')
-            self._height = 0
-
-    def _draw(self) -> None:
-        if not self._is_terminal or not self._rows:
-            return
-        size = shutil.get_terminal_size()
-        rows = list(self._rows.values())[-max(size.lines - 3, 1) :]
-        lines = [_join(HEADER), *(_join(_list_cells(row)) for row in rows)]
-        for line in lines:
-            self._stream.write(f'{line[: size.columns - 1]}\n')
-        self._height = len(lines)
+    def _draw(self) -> Table:
+        """Return the table, with as many of the last trials as the terminal has room for."""
+        columns = [Column(name, no_wrap=True) for name in HEADER]
+        columns[-1].ratio = 1  # the verdict is cut where the window is narrow
+        table = Table(*columns, box=None, expand=True)
+        with self._lock:
+            for row in list(self._rows.values())[-max(self._console.height - 3, 1) :]:
+                table.add_row(*_list_cells(row))
+        return table
 
 
 def _list_cells(row: _Row) -> tuple[str, ...]:
@@ -134,7 +128,3 @@ def _show_last(values: list[float], digits: int) -> str:
     if not values:
         return ''
     return f'{values[-1]:.{digits}f}' if math.isfinite(values[-1]) else 'not finite'
-
-
-def _join(cells: tuple[str, ...]) -> str:
-    return ' '.join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()

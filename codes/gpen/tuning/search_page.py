@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from gpen.reporting.curves import Series, draw_curves
+from gpen.reporting.curves import Series, arrange, draw_curves
 from gpen.reporting.page import Html, escape, render_page, table
 from gpen.tuning.curves import Curves, Line
 from gpen.tuning.judge import Judgement
@@ -60,11 +60,10 @@ def write_search(study: Study, result: SearchResult) -> list[Path]:
     words, lines = describe_result(study, result)
 
     title = f'Learning rates for {study.options.name}'
-    charts = ''.join(_draw_charts(curves, judgements, best))
     sections = [
         ('', _draw_summary(words, lines)),
         ('Verdicts', table(HEADER, [_list_row(trial, judgements[trial], trial == best) for trial in order])),
-        ('Curves', f'<div class="charts">{charts}</div>' if charts else ''),
+        ('Curves', arrange(_draw_charts(curves, judgements, best))),
         ('How it was done', _draw_method(study)),
     ]
     content = {

@@ -165,9 +165,8 @@ def run_trial(
 
     if process.returncode == 0 or find_end(run.read_curves()) is not None:
         return True
-    if should_stop():
-        return False
-    time.sleep(PULSE)  # Ctrl-C reaches both at once
+    if not should_stop():
+        time.sleep(PULSE)  # Ctrl-C reaches both at once
     if should_stop():
         return False
     raise UserError(describe_failure(run, process.returncode))

@@ -34,13 +34,9 @@ def hold_lock(
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if not patience:
-                raise
+        if is_held(path):
             say_waiting()
-            lock.acquire(timeout=patience)
+        lock.acquire(timeout=patience)
     except Timeout as error:
         raise UserError(in_use) from error
     except (OSError, NotImplementedError) as error:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 _NAMES_SHOWN = 4
+_MAX_PLAIN = 1e6  # from here on, a number is written with an exponent
+
+
+def format_number(value: float, digits: int = 4) -> str:
+    """Return a number for people: ``1,600``, ``0.0743``, ``2.9e-5``."""
+    if not math.isfinite(value):
+        return 'not finite'
+    if abs(value) < _MAX_PLAIN and (value == int(value) or abs(value) >= 10**digits):
+        return f'{value:,.0f}'
+    return re.sub(r'e\+?(-?)0*', r'e\1', f'{value:,.{digits}g}')
 
 
 def format_duration(seconds: float) -> str:
@@ -17,6 +30,19 @@ def format_duration(seconds: float) -> str:
 def format_shape(shape: Iterable[int]) -> str:
     """Return a tensor's shape, such as ``4 x 3 x 512 x 512``; ``scalar`` where it has no dimension."""
     return ' x '.join(str(length) for length in shape) or 'scalar'
+
+
+def suggest(name: str, known: Iterable[str], cutoff: float = 0.6, form: str = '{}') -> str:
+    """Return `` Did you mean 'x'?`` for the nearest of the known names, or nothing.
+
+    Args:
+        name: what was given.
+        known: the names that there are.
+        cutoff: how near it has to be, 0 to 1.
+        form: how the name is shown, with ``{}`` for it.
+    """
+    near = get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
+    return f' Did you mean {form.format(near[0])!r}?' if near else ''
 
 
 def list_names(names: Iterable[str]) -> str:

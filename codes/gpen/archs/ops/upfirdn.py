@@ -34,8 +34,7 @@ def fir_filter(x: Tensor, kernel: Tensor, padding: int, down: int = 1) -> Tensor
     """
     kernel = kernel.flip(0, 1)  # conv2d correlates
     if torch.is_grad_enabled() and x.requires_grad:
-        filtered: Tensor = _Filter.apply(x, kernel, padding, down)
-        return filtered
+        return _Filter.apply(x, kernel, padding, down)
     return _filter(x, kernel, padding, down)
 
 
@@ -52,8 +51,7 @@ def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
     size = (2 * x.shape[2], 2 * x.shape[3])
     padding = kernel.shape[0] // 2 - 1
     if torch.is_grad_enabled() and x.requires_grad:
-        upsampled: Tensor = _Transpose.apply(x, kernel, padding, 2, size)
-        return upsampled
+        return _Transpose.apply(x, kernel, padding, 2, size)
     # Without gradients the plain operation runs, so that exporters and tracers see a convolution.
     return _transpose(x, kernel, padding, 2, size)
 

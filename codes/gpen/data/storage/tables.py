@@ -19,7 +19,7 @@ from gpen.data.storage.base import Storage, find_duplicates, find_unsafe, key_of
 from gpen.data.storage.shards import ArrowShard, ParquetShard, attempt, find_shards
 from gpen.errors import UserError
 from gpen.options.io_backend import DatasetsBackend
-from gpen.options.problems import suggest
+from gpen.utils.text import suggest
 
 _THREADS = 16  # that list shards; they mostly wait for an answer
 _OPEN_SHARDS = 64
