@@ -33,7 +33,10 @@ BASE_ROW = (
 )
 WORDS = {'integer': 'integer', 'number': 'number', 'string': 'text', 'boolean': 'true or false'}
 LIMITS = {'minimum': '≥', 'exclusiveMinimum': '>', 'maximum': '≤', 'exclusiveMaximum': '<'}
-LOSSES = '`train.pixel_opt`, `perceptual_opt`, `gan_opt`, `identity_opt`, `feature_matching_opt`, `losses.NAME`'
+LOSSES = (
+    '`train.pixel_opt`, `perceptual_opt`, `gan_opt`, `identity_opt`, `feature_matching_opt`, `component_opt`, '
+    '`losses.NAME`'
+)
 
 # The heading of each section, the block that it describes, and the registry of its types.
 SECTIONS: list[tuple[str, type[BaseModel], Registry | None]] = [

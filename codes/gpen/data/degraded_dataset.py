@@ -7,6 +7,7 @@ from typing import Any
 from gpen.data.degradations import build_pair_degradation, try_degradation
 from gpen.data.face_dataset import FaceImageDataset
 from gpen.data.image_io import resize, to_tensor
+from gpen.data.landmarks import Landmarks, check_stays
 from gpen.errors import UserError
 from gpen.options.types import Degradations, ImageSize
 from gpen.registry import DATASET_REGISTRY
@@ -32,9 +33,12 @@ class DegradedFaceDataset(FaceImageDataset):
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
         scan: check all files now; otherwise a bad one is reported when it is met.
+        landmarks: CSV file of the faces' landmarks for ``train.component_opt``: the ``manifest.csv`` of
+            ``prepare_dataset.py``, or a table that ``find_landmarks.py`` made.
 
     Raises:
-        UserError: no images, damaged images, or a degradation that is unknown or cannot be done.
+        UserError: no images, damaged images, a degradation that is unknown or cannot be done, or landmarks that are
+            missing or would not follow ``augment``.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class DegradedFaceDataset(FaceImageDataset):
         use_hflip: bool = False,
         manual_seed: int = 0,
         scan: bool = True,
+        landmarks: str | None = None,
     ) -> None:
         self.in_size = in_size or size
         if self.in_size > size:
@@ -57,9 +62,14 @@ class DegradedFaceDataset(FaceImageDataset):
         super().__init__(dataroot_gt, size, augment, io_backend, use_hflip, manual_seed, scan)
         self._degrade = build_pair_degradation(degradation)
 
+        self._landmarks = None
+        if landmarks is not None:
+            check_stays(augment)
+            self._landmarks = Landmarks(landmarks, self.keys)
+
     def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
-        gt = self.read_gt(epoch, index)
+        gt, view = self.read_gt(epoch, index)
         lq, gt = self._degrade(gt, derive_generator(self.manual_seed, 'degrade', epoch, index))
         described = self.describe(index)
         return {
@@ -67,4 +77,5 @@ class DegradedFaceDataset(FaceImageDataset):
             'gt': to_tensor(gt),  # 3 x size x size
             'lq_path': described['gt_path'],
             **described,
+            **({} if self._landmarks is None else {'boxes': self._landmarks.boxes(index, view)}),
         }

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from gpen.data.degradations import build_degradation, try_degradation
 from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.landmarks import View
 from gpen.data.scan import scan_images
 from gpen.data.storage import open_storage
 from gpen.options.types import Degradations, ImageSize
@@ -68,16 +69,20 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
-        return {'gt': to_tensor(self.read_gt(epoch, index)), **self.describe(index)}
+        return {'gt': to_tensor(self.read_gt(epoch, index)[0]), **self.describe(index)}
 
-    def read_gt(self, epoch: int, index: int) -> np.ndarray:
-        """Return a GT image, mirrored and augmented for its epoch: size x size x 3, float32, RGB, [-1, 1]."""
+    def read_gt(self, epoch: int, index: int) -> tuple[np.ndarray, View]:
+        """Return a GT image, mirrored and augmented for its epoch: size x size x 3, float32, RGB, [-1, 1]; and how."""
         key = self.keys[index]
-        gt = resize(read_image(self.gt.read(key), self.gt.describe(key)), self.size)
+        stored = read_image(self.gt.read(key), self.gt.describe(key))
+        gt = resize(stored, self.size)
+
         augment = derive_generator(self.manual_seed, 'augment', epoch, index)
-        if self.use_hflip and augment.random() < 0.5:
+        is_mirrored = self.use_hflip and augment.random() < 0.5
+        if is_mirrored:
             gt = gt[:, ::-1].copy()
-        return gt if self._augment is None else self._augment(gt, augment)
+        view = View((stored.shape[1], stored.shape[0]), self.size, is_mirrored)
+        return (gt if self._augment is None else self._augment(gt, augment)), view
 
     def describe(self, index: int) -> dict[str, str]:
         """Return ``gt_path`` and ``name`` of an image."""

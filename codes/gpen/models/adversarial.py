@@ -46,8 +46,9 @@ class AdversarialModel(ABC):
     Attributes:
         net_g: the generator.
         net_d: the discriminator; None where nothing is trained against it.
+        net_d_components: further discriminators that learn in the same step, one for each facial component; or None.
         net_g_ema: the EMA of the generator, which validation and restoring use.
-        inputs: keys of a batch that go to the device: N x 3 x H x W in [-1, 1] each.
+        inputs: keys of a batch that go to the device: N x 3 x H x W in [-1, 1] each, or N x 3 x 4 for ``boxes``.
         restores: whether the generator restores faces, so that its images can be compared with the GT.
         default_path_weight: weight of the path-length penalty where the options give none.
         mean_path_length: running mean of the path lengths, a scalar.
@@ -81,6 +82,7 @@ class AdversarialModel(ABC):
         # Networks, with the weights that they start from.
         self.net_g: Any = self._build_network('network_g', 'g')
         self.net_d: nn.Module | None = None
+        self.net_d_components: nn.Module | None = None
         self.gan: Any = None
         if not frozen:
             self._build_training()
@@ -132,7 +134,7 @@ class AdversarialModel(ABC):
             assert self.optimizer_d is not None
             loss, penalty, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
             step = optimize(loss, self.net_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded)
-            values |= _describe(step, 'd')
+            values |= _describe(step, 'd') | self.train_components(fake.detach(), images)
 
         # Generator: learns through the discriminator that was just updated.
         if generator_learns:
@@ -180,6 +182,15 @@ class AdversarialModel(ABC):
             values['D_r1'] = r1_penalty(real_logits, real) if shares_pass else self._r1_of_own_pass(gt)
             penalty = values['D_r1'] * (train.r1_reg_weight / 2 * train.net_d_reg_every)
         return loss, penalty, values
+
+    def train_components(self, fake: Tensor, batch: Values) -> Values:  # noqa: ARG002  (for models that have some)
+        """Train the discriminators of facial components, where there are some; return what is recorded of them.
+
+        Args:
+            fake: the generator's images without gradients, N x 3 x size x size.
+            batch: as for :meth:`generator_loss`.
+        """
+        return {}
 
     def generator_penalty(self, batch: Values, iteration: int) -> tuple[Tensor | None, Values]:
         """Return the generator's lazy path-length penalty where it is due, and what is recorded of it.
@@ -235,7 +246,7 @@ class AdversarialModel(ABC):
 
     def broadcast(self) -> None:
         """Give all ranks the networks of rank 0: other machines may draw other last bits."""
-        for network in filter(None, [self.net_g, self.net_d, self.net_g_ema]):
+        for network in filter(None, [self.net_g, self.net_d, self.net_d_components, self.net_g_ema]):
             ranks.broadcast([*network.parameters(), *network.buffers()])
 
     def state_dict(self) -> dict[str, Any]:
@@ -298,7 +309,8 @@ class AdversarialModel(ABC):
     # ---- inside a step
 
     def _to_device(self, images: Tensor) -> Tensor:
-        return images.to(self.device, non_blocking=True).contiguous(memory_format=self.memory_format)
+        memory_format = self.memory_format if images.dim() == 4 else torch.contiguous_format
+        return images.to(self.device, non_blocking=True).contiguous(memory_format=memory_format)
 
     def _generator_learns(self, iteration: int) -> bool:
         train = self.options.train

@@ -9,7 +9,7 @@ from typing import Any
 from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem
-from gpen.options.schema import Options, ScoringOptions
+from gpen.options.schema import Dataset, Options, ScoringOptions
 from gpen.options.yaml_reader import Key
 from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path
@@ -117,6 +117,8 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'gan_opt'), 'needs a discriminator: give network_d, or remove gan_opt')
     if matching and not adversarial:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
+    if _has_components(options):
+        yield from _check_components(options, adversarial)
 
     # Feature matching asks the discriminator for its features.
     discriminator = find_definition(options.network_d) if options.network_d is not None else None
@@ -126,10 +128,23 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'feature_matching_opt'), message)
 
     for name in train.losses:
-        if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'}:
+        if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'} or name.startswith('component_'):
             yield Problem(
                 ('train', 'losses', name), f'has the name of a built-in loss; use train.{name}_opt or rename it'
             )
+
+
+def _has_components(options: Options) -> bool:
+    return options.train.component_opt is not None and options.train.component_opt.is_on
+
+
+def _check_components(options: Options, adversarial: bool) -> Iterator[Problem]:
+    if not adversarial:
+        yield Problem(('train', 'component_opt'), 'needs gan_opt, whose discriminator judges the whole face')
+    data = options.datasets.train
+    if data is not None and data.arguments.get('landmarks') is None:
+        message = 'needs datasets.train.landmarks: manifest.csv of prepare_dataset.py, or a table of find_landmarks.py'
+        yield Problem(('train', 'component_opt'), message)
 
 
 def _check_model(options: Options) -> Iterator[Problem]:
@@ -161,6 +176,8 @@ def _check_model(options: Options) -> Iterator[Problem]:
     ]
     if train.feature_matching_opt is not None and train.feature_matching_opt.is_on:
         compared.append('feature_matching_opt')
+    if _has_components(options):
+        compared.append('component_opt')
     for name in compared:
         yield Problem(('train', *name.split('.', 1)), f'{no_pairs} Remove it.')
     for name, metric in options.val.metrics.items() if options.datasets.val is not None else ():
@@ -214,6 +231,20 @@ def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> 
         if isinstance(io_backend, dict) and 'io_backend' in parameter_names(dataset):
             yield from check_io_backend(io_backend, (*key, 'io_backend'))
         yield from check_dataroots(dataset.arguments, key)
+        yield from _check_landmarks(dataset, key, is_trained_on=isinstance(options, Options) and phase == 'train')
+
+
+def _check_landmarks(dataset: Dataset, key: tuple[str, ...], is_trained_on: bool) -> Iterator[Problem]:
+    file = dataset.arguments.get('landmarks')
+    if not isinstance(file, str) or 'landmarks' not in parameter_names(dataset):
+        return
+    if not is_trained_on:
+        yield Problem(
+            (*key, 'landmarks'), 'has no effect: only training, with train.component_opt, uses it. Remove it.'
+        )
+    elif not resolve_path(file).is_file():
+        message = f'there is no file {resolve_path(file)}. Put it there, or change this line.'
+        yield Problem((*key, 'landmarks'), message)
 
 
 def _check_files(options: Options) -> Iterator[Problem]:
@@ -288,6 +319,9 @@ def find_warnings(options: Options) -> Iterator[Problem]:
         yield Problem(('dist_params',), 'has no effect: torchrun says how processes find each other')
     if options.network_d is not None and (train.gan_opt is None or not train.gan_opt.is_on):
         yield Problem(('network_d',), 'is not trained, since train.gan_opt is off')
+    data = options.datasets.train
+    if data is not None and data.arguments.get('landmarks') is not None and not _has_components(options):
+        yield Problem(('datasets', 'train', 'landmarks'), 'has no effect without train.component_opt')
     if train.net_d_init_iters and train.total_iter and train.net_d_init_iters >= train.total_iter:
         yield Problem(('train', 'net_d_init_iters'), 'the generator never learns: training ends before')
 

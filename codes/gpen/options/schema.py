@@ -215,7 +215,7 @@ class Train(Section):
     compile: bool = False
     """Compile the networks with torch.compile; R1 is not compiled."""
     use_grad_norm: bool = False
-    """Clip the gradient norm of each network to grad_norm_clip."""
+    """Clip the gradient norm of generator and discriminator (not those of component_opt) to grad_norm_clip."""
     grad_norm_clip: PositiveFloat | None = None
     """Largest gradient norm of each network; needs use_grad_norm."""
     pixel_opt: Loss | None = None
@@ -228,6 +228,9 @@ class Train(Section):
     """ArcFace identity loss, such as IdentityLoss."""
     feature_matching_opt: Loss | None = None
     """Feature matching on the discriminator, such as FeatureMatchingLoss; needs gan_opt."""
+    component_opt: Loss | None = None
+    """Adversarial and style losses on the eyes and the mouth, with discriminators of their own, such as ComponentLoss;
+    needs gan_opt and datasets.train.landmarks. Their optimizer is as optim_d."""
     losses: Annotated[dict[str, Loss], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
     """Further losses on (restored, GT), by name; each is logged as G_loss_NAME."""
     r1_reg_weight: NonNegativeFloat = 10.0

@@ -1,6 +1,6 @@
 """Checkpoints: written whole or not at all, found again, checked, pruned.
 
-``models/`` holds ``net_g_ITER.pth``, ``net_d_ITER.pth``, and the same file under the names ``..._latest.pth``,
+``models/`` holds ``net_g_ITER.pth``, ``net_d_ITER.pth``, ..., and the same file under the names ``..._latest.pth``,
 ``net_g_best.pth`` and ``net_g_best_METRIC.pth`` (hard links, where the file system has them);
 ``training_states/ITER.state`` holds the rest and is written last, so that a state never names a model file that is not
 there.
@@ -170,7 +170,7 @@ class CheckpointStore:
 
 def _iteration_of(path: Path) -> int | None:
     """Return the iteration of a numbered file of ours (``net_g_100.pth``, ``100.state``); None for users' own files."""
-    match = re.fullmatch(r'(?:net_[a-z]+_(\d+)\.pth|(\d+)\.state)', path.name)
+    match = re.fullmatch(r'(?:net_(?:[a-z]+|d_components)_(\d+)\.pth|(\d+)\.state)', path.name)
     return int(match[1] or match[2]) if match else None
 
 

@@ -283,7 +283,9 @@ def _record_end(run: TrainingRun, recorder: Recorder, ending: Ending, severity: 
 def describe_setup(setup: Setup) -> str:
     """Return a few lines for people: networks, data, length."""
     lines = []
-    for name, network in (('network_g', setup.model.net_g), ('network_d', setup.model.net_d)):
+    model = setup.model
+    networks = {'network_g': model.net_g, 'network_d': model.net_d, 'component_opt': model.net_d_components}
+    for name, network in networks.items():
         if network is not None:
             count = sum(parameter.numel() for parameter in network.parameters())
             lines.append(f'{name}: {type(network).__name__}, {count:,} parameters')
