@@ -51,6 +51,8 @@ CHANGES: dict[str, Any] = {
     'net_g_reg_every': 1,
     'path_batch_shrink': 1,
     'mixing_prob': 0.0,
+    'component_opt': {'type': 'ComponentLoss'},
+    'augment_opt': {'policy': ['cutout']},
     'net_d_iters': 2,
     'net_d_init_iters': 2,
     'early_stopping': {'metric': 'psnr', 'patience': 3},

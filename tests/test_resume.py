@@ -51,7 +51,10 @@ def test_an_unbroken_run_ends_with_its_files_and_records(unbroken: Path) -> None
     records = read_records(unbroken)
     assert [record['iter'] for record in records if record['phase'] == 'train'] == [3, 6, 9, 12, 15]
     assert [record['iter'] for record in records if record['phase'] == 'val'] == [4, 8, 12, 16]
-    assert set(records[0]) == {'iter', 'epoch', 'phase'} | train_tags
+    assert [(record['iter'], record['name']) for record in records if record['phase'] == 'event'] == [
+        (1, 'gradient_shares')
+    ]
+    assert set(records[1]) == {'iter', 'epoch', 'phase'} | train_tags
     tags = {tag for tag, _, _ in read_tensorboard(unbroken)}
     val_tags = {'val/psnr', 'val/ssim', 'val/variety', 'val/ema_gain', 'val/sharpness', 'val/input_restored_sharp'}
     assert tags == train_tags | val_tags | {'options/text_summary'}

@@ -18,6 +18,7 @@ from gpen.distributed import ranks
 from gpen.losses import build_loss
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
+from gpen.models.augmentation import Augmentation
 from gpen.models.ema import build_ema_schedule, update_ema
 from gpen.models.initial_weights import complete_discriminator, load_pretrained, load_prior
 from gpen.models.optimizers import Stepped, build_optimizer, load_optimizer_state, optimize, set_learning_rates
@@ -52,6 +53,7 @@ class AdversarialModel(ABC):
         restores: whether the generator restores faces, so that its images can be compared with the GT.
         default_path_weight: weight of the path-length penalty where the options give none.
         mean_path_length: running mean of the path lengths, a scalar.
+        augmentation: of what the discriminator sees; None without.
         ema_schedule: the decay of the EMA by iteration.
         micro_batches: a batch is computed in so many micro-batches, for less memory; the result is the same.
         gradient_norms: of each loss of the generator, the norm of its gradient at the images of the first step.
@@ -77,7 +79,10 @@ class AdversarialModel(ABC):
         self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
 
         batch = options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
-        self.ema_schedule = build_ema_schedule(options.train, batch * ranks.world_size())
+        images = batch * ranks.world_size()
+        self.ema_schedule = build_ema_schedule(options.train, images)
+        augment = options.train.augment_opt
+        self.augmentation = Augmentation(augment, images, device) if augment is not None else None
 
         # Networks, with the weights that they start from.
         self.net_g: Any = self._build_network('network_g', 'g')
@@ -168,13 +173,17 @@ class AdversarialModel(ABC):
         # R1 needs second derivatives, in float32, of a network that is not compiled: only then it can use this pass.
         shares_pass = regularize and self.micro_batches == 1 and train.amp is None and not train.compile
 
-        # Adversarial loss
+        # Adversarial loss, on augmented images where the options ask for it
+        fake, gt = *self.augment(fake), *self.augment(gt)
         real = gt.detach().requires_grad_(shares_pass)
         fake_logits, real_logits = self.judge(fake), self.judge(real)
         loss_real, loss_fake = self.gan.discriminator(real_logits, fake_logits)
         acc_real, acc_fake = self.gan.accuracy(real_logits, fake_logits)
         values = {'D_loss_real': loss_real, 'D_loss_fake': loss_fake, 'D_acc_real': acc_real, 'D_acc_fake': acc_fake}
         loss = loss_real + loss_fake
+        if self.augmentation is not None:
+            values['D_augment_p'] = self.augmentation.probability
+            self.augmentation.adapt(acc_real, iteration)
 
         # Lazy R1: every net_d_reg_every-th step, its weight times that interval (StyleGAN2, appendix B)
         penalty = None
@@ -225,6 +234,13 @@ class AdversarialModel(ABC):
         images, latents = self.net_g(batch['lq'], return_latents=True)
         return images, latents
 
+    def augment(self, *batches: Tensor) -> tuple[Tensor, ...]:
+        """Return batches with the same random changes; as they are where the options ask for none."""
+        if self.augmentation is None:
+            return batches
+        change = self.augmentation.draw(len(batches[0]), batches[0].device)
+        return tuple(change(batch) for batch in batches)
+
     def judge(self, images: Tensor, **arguments: Any) -> Any:
         """Return what the discriminator says of N images, in micro-batches where it can judge so."""
         assert self.run_d is not None
@@ -260,6 +276,7 @@ class AdversarialModel(ABC):
             'not_finite_in_a_row': self.guard.in_a_row,
             'last_finite_iteration': self.guard.last_finite_iteration,
             'mean_path_length': self.mean_path_length,
+            'augmentation': self.augmentation.state_dict() if self.augmentation is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -273,6 +290,8 @@ class AdversarialModel(ABC):
                 scale.load_state_dict(state[name])
         if 'mean_path_length' in state:  # as above
             self.mean_path_length = state['mean_path_length'].to(self.device)
+        if self.augmentation is not None and state.get('augmentation') is not None:
+            self.augmentation.load_state_dict(state['augmentation'])
         self.guard.in_a_row = state['not_finite_in_a_row']
         self.guard.last_finite_iteration = state['last_finite_iteration']
 

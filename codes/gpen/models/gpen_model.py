@@ -73,8 +73,9 @@ class GPENModel(AdversarialModel):
 
     def _adversarial_losses(self, restored: Tensor, gt: Tensor) -> Values:
         if self.feature_matching is None:
-            return {'adv': self.gan.generator(self.judge(restored))}
+            return {'adv': self.gan.generator(self.judge(*self.augment(restored)))}
 
+        restored, gt = self.augment(restored, gt)  # alike, so that their features can be compared
         logits, fake_features = self.judge(restored, return_features=True)
         with torch.no_grad():
             _, real_features = self.judge(gt, return_features=True)

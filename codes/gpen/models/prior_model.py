@@ -42,7 +42,7 @@ class GPENPriorModel(AdversarialModel):
 
     def generator_loss(self, fake: Tensor, batch: Values, iteration: int) -> tuple[Tensor, Values]:  # noqa: ARG002
         """Return the adversarial loss."""
-        loss = self.gan.generator(self.judge(fake))
+        loss = self.gan.generator(self.judge(*self.augment(fake)))
         return loss, {'G_loss_adv': loss}
 
     def generate_with_latents(self, batch: Values) -> tuple[Tensor, Tensor]:

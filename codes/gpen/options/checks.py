@@ -115,6 +115,13 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(TRAIN, 'no loss is switched on; give pixel_opt, such as {type: L1Loss, loss_weight: 1}')
     if adversarial and options.network_d is None:
         yield Problem(('train', 'gan_opt'), 'needs a discriminator: give network_d, or remove gan_opt')
+    augment = train.augment_opt
+    if augment is not None and not adversarial:
+        yield Problem(('train', 'augment_opt'), 'needs gan_opt, whose discriminator sees the augmented images')
+    if augment is not None and augment.ada_target is not None and 'probability' in augment.model_fields_set:
+        yield Problem(('train', 'augment_opt', 'probability'), 'give one of probability and ada_target')
+    if augment is not None and augment.ada_target is None and 'ada_images' in augment.model_fields_set:
+        yield Problem(('train', 'augment_opt', 'ada_images'), 'needs ada_target; a fixed probability does not adapt')
     if matching and not adversarial:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
     if _has_components(options):

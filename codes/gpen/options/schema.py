@@ -149,6 +149,22 @@ class Datasets(Section):
     """Held-out pairs to validate on; without them there is no validation, no best checkpoint and no early stopping."""
 
 
+class Augment(Section):
+    """Differentiable augmentation of what the discriminator sees, for training on few images."""
+
+    policy: Annotated[list[Literal['color', 'translation', 'cutout']], Field(min_length=1)] = Field(
+        default_factory=lambda: ['color', 'translation', 'cutout']
+    )
+    """Kinds of change: DiffAugment's."""
+    probability: Probability = 1.0
+    """Probability of each change of each image."""
+    ada_target: Annotated[float, Field(gt=-1, lt=1)] | None = None
+    """Adapt the probability, from 0 on, so that the mean sign of the discriminator's logits on GT images stays here, in
+    place of probability; StyleGAN2-ADA has 0.6."""
+    ada_images: PositiveFloat = 500_000
+    """Images in which the adaptive probability can rise from 0 to 1."""
+
+
 class EmaScheduler(Section):
     """Ramp-up of the EMA (exponential moving average of the generator's weights)."""
 
@@ -246,6 +262,8 @@ class Train(Section):
     mixing_prob: Probability = 0.9
     """Probability of style mixing: the upper layers of a sample get another latent than the lower ones. GPENPriorModel
     only."""
+    augment_opt: Augment | None = None
+    """Differentiable augmentation of GT and restored images before the discriminator sees them; needs gan_opt."""
     net_d_iters: PositiveInt = 1
     """Discriminator steps per generator step."""
     net_d_init_iters: NonNegativeInt = 0

@@ -1,0 +1,146 @@
+"""Differentiable augmentation of what the discriminator sees, for training on few images.
+
+The discriminator would soon know a few hundred images by heart.  Real and generated images get the same kinds of change
+before it sees them, and the generator's gradients flow through the changes, so that it does not learn to make them
+(Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN Training", section 3.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gpen.distributed import ranks
+
+if TYPE_CHECKING:
+    from gpen.options.schema import Augment
+
+SHIFT = 1 / 8  # of the side, either way
+CUTOUT = 1 / 2  # of the side
+INTERVAL = 4  # iterations between two changes of the adaptive probability (StyleGAN2-ADA, section 3.1)
+
+
+class Augmentation:
+    """Changes of images with a fixed or an adaptive probability.
+
+    With ``ada_target``, the probability rises where the discriminator is surer of the real images than that, and falls
+    where it is less sure: Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data", equation 1,
+    r_t = E[sign(D(real))].
+
+    Args:
+        options: which changes, and how often.
+        images_per_iteration: the batch size of all ranks together.
+        device: where the probability lives.
+
+    Attributes:
+        probability: of each change of each image, a scalar on the device.
+    """
+
+    def __init__(self, options: Augment, images_per_iteration: int, device: torch.device) -> None:
+        self._changes = [CHANGES[name] for name in options.policy]
+        self._target = options.ada_target
+        self._step = INTERVAL * images_per_iteration / options.ada_images
+        start = options.probability if options.ada_target is None else 0.0
+        self.probability = torch.tensor(start, device=device)
+        self._sure = torch.zeros((), device=device)  # sum of the means of the signs since the last change
+
+    def draw(self, count: int, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Draw the changes of a batch from torch's global generator.
+
+        Args:
+            count: images in the batch.
+            device: of the images.
+
+        Returns:
+            A function that makes the same changes to any batch of so many images, N x 3 x H x W in [-1, 1] (the result
+            may leave that range); gradients flow through it.
+        """
+        numbers = [torch.rand(4, count, 1, 1, 1, device=device) for _ in self._changes]  # 3 of a change, and whether
+
+        def change(images: Tensor) -> Tensor:
+            for function, (*drawn, chance) in zip(self._changes, numbers, strict=True):
+                images = torch.where(chance < self.probability, function(images, drawn), images)
+            return images
+
+        return change
+
+    def adapt(self, acc_real: Tensor, iteration: int) -> None:
+        """Follow the share of the real images of a step that the discriminator takes for real, a scalar in [0, 1].
+
+        The mean of the signs of its logits is twice that, less 1.  A no-op with a fixed probability.
+        """
+        if self._target is None:
+            return
+        self._sure = self._sure + (2 * acc_real - 1)
+        if iteration % INTERVAL:
+            return
+        mean = self._sure / INTERVAL
+        ranks.all_reduce_mean([mean])
+        change = torch.sign(mean - self._target) * self._step
+        self.probability = (self.probability + change).clamp(0, 1)
+        self._sure = torch.zeros_like(self._sure)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return probability and the signs so far."""
+        return {'probability': self.probability, 'sure': self._sure}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; a fixed probability is that of the options."""
+        if self._target is not None:
+            self.probability, self._sure = (state[name].to(self.probability) for name in ('probability', 'sure'))
+
+
+def change_colour(images: Tensor, drawn: list[Tensor]) -> Tensor:
+    """Change brightness, saturation and contrast.
+
+    Args:
+        images: N x 3 x H x W.
+        drawn: three batches of numbers in [0, 1), N x 1 x 1 x 1: brightness is shifted by -0.5 to 0.5, saturation
+            multiplied by 0 to 2, contrast by 0.5 to 1.5.
+    """
+    brightness, saturation, contrast = drawn
+    images = images + (brightness - 0.5)
+    grey = images.mean(dim=1, keepdim=True)  # N x 1 x H x W
+    images = grey + (images - grey) * (saturation * 2)
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)  # N x 1 x 1 x 1
+    return mean + (images - mean) * (contrast + 0.5)
+
+
+def translate(images: Tensor, drawn: list[Tensor]) -> Tensor:
+    """Shift each image by up to an eighth of its side, by whole pixels; what comes in is 0."""
+    (count, _, height, width), device = images.shape, images.device
+    reach = [round(side * SHIFT) for side in (height, width)]
+    down, right = (
+        (number.flatten() * (2 * most + 1)).floor().long() for number, most in zip(drawn[:2], reach, strict=True)
+    )  # N, from 0 to twice the reach
+
+    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
+    rows = torch.arange(height, device=device) + down[:, None]  # N x H
+    columns = torch.arange(width, device=device) + right[:, None]  # N x W
+    batch = torch.arange(count, device=device)[:, None, None]
+    moved = padded.movedim(1, 3)[batch, rows[:, :, None], columns[:, None, :]]  # N x H x W x 3
+    return moved.movedim(3, 1)
+
+
+def cut_out(images: Tensor, drawn: list[Tensor]) -> Tensor:
+    """Set a square of half the side, around a random pixel, to 0 in each image."""
+    height, width = images.shape[2:]
+    is_inside = []
+    for number, side in zip(drawn[:2], (height, width), strict=True):
+        centre = (number.flatten()[:, None] * side).floor()  # N x 1
+        place = torch.arange(side, device=images.device)
+        start = centre - int(side * CUTOUT) // 2
+        is_inside.append((place >= start) & (place < start + int(side * CUTOUT)))  # N x side
+    rows, columns = is_inside
+    return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
+
+
+CHANGES: dict[str, Callable[[Tensor, list[Tensor]], Tensor]] = {
+    'color': change_colour,
+    'translation': translate,
+    'cutout': cut_out,
+}
