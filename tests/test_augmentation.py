@@ -12,7 +12,7 @@ from torch import Tensor
 from command_line import fail, succeed
 from comparing import assert_same_run
 from gpen.models.augmentation import CHANGES, INTERVAL, Augmentation, cut_out, translate
-from gpen.options.schema import Augment
+from gpen.options.train import Augment
 from tiny_model import CPU, batch_of, build, build_prior, equal, faces, logged, weights_of
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gpen.models.ema import EmaSchedule, build_ema_schedule, update_ema
-from gpen.options.schema import Train
+from gpen.options.train import Train
 from tiny_model import as_if_on_gpu
 
 

@@ -12,7 +12,7 @@ from conftest import tiny_options, write_options
 from gpen.errors import UserError
 from gpen.models import build_model
 from gpen.options import Options, parse_options
-from gpen.options.schema import Train
+from gpen.options.train import Train
 from gpen.training.schedule import LearningRates
 from gpen.training.setup import build_early_stopping, build_validation_metrics
 from tiny_model import CPU, batch_of, faces, prior_options, weights_of

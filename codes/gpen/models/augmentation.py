@@ -17,7 +17,7 @@ from torch import Tensor
 from gpen.distributed import ranks
 
 if TYPE_CHECKING:
-    from gpen.options.schema import Augment
+    from gpen.options.train import Augment
 
 SHIFT = 1 / 8  # of the side, either way
 CUTOUT = 1 / 2  # of the side

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from gpen.options.schema import DEFAULT_EMA_DECAY, Train
+from gpen.options.train import DEFAULT_EMA_DECAY, Train
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from gpen.distributed import ranks
 from gpen.models.parameter_groups import NAME, freeze, group_parameters, name_parameters
 from gpen.models.precision import LossScale
-from gpen.options.schema import Optimizer
+from gpen.options.blocks import Optimizer
 from gpen.options.types import Betas, NonNegativeFloat, PositiveFloat, Probability
 from gpen.registry import OPTIMIZER_REGISTRY
 

@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gpen.options.blocks import Dataset
 from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem
-from gpen.options.schema import Dataset, Options, ScoringOptions
+from gpen.options.schema import Options, ScoringOptions
 from gpen.options.yaml_reader import Key
 from gpen.registry import MODEL_REGISTRY
 from gpen.utils.files import resolve_path

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from gpen.errors import UserError
 from gpen.options import types
+from gpen.options.blocks import Component, Dataset, Degradation, Loss, Metric, Optimizer, Scheduler
 from gpen.options.problems import Problem, find_problems
-from gpen.options.schema import Component, Dataset, Degradation, Loss, Metric, Optimizer, Scheduler
 from gpen.options.yaml_reader import Key
 from gpen.registry import (
     ARCH_REGISTRY,

@@ -15,7 +15,8 @@ from gpen.errors import UserError
 from gpen.metrics import Metric, build_metrics
 from gpen.models import build_model
 from gpen.models.adversarial import AdversarialModel
-from gpen.options.schema import Dataset, Options
+from gpen.options.blocks import Dataset
+from gpen.options.schema import Options
 from gpen.runs.log import LOGGER
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
