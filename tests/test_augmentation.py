@@ -11,6 +11,7 @@ from torch import Tensor
 
 from command_line import fail, succeed
 from comparing import assert_same_run
+from gpen.distributed import ranks
 from gpen.models.augmentation import CHANGES, INTERVAL, Augmentation, cut_out, translate
 from gpen.options.train import Augment
 from tiny_model import CPU, batch_of, build, build_prior, equal, faces, logged, weights_of
@@ -82,19 +83,50 @@ def test_the_probability_rises_while_the_discriminator_is_surer_than_the_target_
     assert float(adaptive.probability) == 0
     step = INTERVAL * 8 / 80  # 8 images an iteration, 80 from 0 to 1
     for iteration in range(1, 2 * INTERVAL + 1):
-        adaptive.adapt(torch.tensor(0.85), iteration)  # a mean sign of 0.7
+        adaptive.adapt(torch.tensor(0.85), torch.tensor(0.1), iteration)  # a mean sign of 0.7
     assert float(adaptive.probability) == pytest.approx(2 * step)
     for iteration in range(1, INTERVAL + 1):
-        adaptive.adapt(torch.tensor(0.75), iteration)
+        adaptive.adapt(torch.tensor(0.75), torch.tensor(0.1), iteration)
     assert float(adaptive.probability) == pytest.approx(step)
     for iteration in range(1, 20 * INTERVAL + 1):
-        adaptive.adapt(torch.tensor(1.0), iteration)
+        adaptive.adapt(torch.tensor(1.0), torch.tensor(0.1), iteration)
     assert float(adaptive.probability) == 1
+
+
+def test_all_ranks_keep_the_mean_of_all_in_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training state is that of rank 0, so all ranks must have the same sum, between two changes too."""
+
+    def average(tensors: list[Tensor]) -> None:  # with a rank whose mean sign is -1
+        for tensor in tensors:
+            tensor.copy_((tensor + torch.tensor([-1.0, 0.1])) / 2)
+
+    monkeypatch.setattr(ranks, 'all_reduce_mean', average)
+    adaptive = augmentation(ada_target=0.6, ada_images=80)
+    adaptive.adapt(torch.tensor(1.0), torch.tensor(0.1), 1)
+    assert float(adaptive.state_dict()['sure']) == pytest.approx(-0.6)  # the mean sign is 0
+
+
+def test_a_step_that_is_not_finite_counts_neither_way() -> None:
+    adaptive = augmentation(ada_target=0.6, ada_images=80)
+    adaptive.adapt(torch.tensor(1.0), torch.tensor(0.1), 1)
+    for iteration in (2, 3, 4):
+        adaptive.adapt(torch.tensor(0.0), torch.tensor(torch.nan), iteration)
+    assert float(adaptive.probability) == pytest.approx(INTERVAL * 8 / 80)
+    for iteration in (5, 6, 7, 8):
+        adaptive.adapt(torch.tensor(0.0), torch.tensor(torch.nan), iteration)
+    assert float(adaptive.probability) == pytest.approx(INTERVAL * 8 / 80)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+def test_the_memory_format_stays(memory_format: torch.memory_format) -> None:
+    images = noise().contiguous(memory_format=memory_format)
+    for policy in ([name] for name in CHANGES):
+        assert augmentation(policy=policy).draw(2, CPU)(images).stride() == images.stride()
 
 
 def test_a_fixed_probability_stays_and_is_that_of_the_options_after_a_resume() -> None:
     fixed = augmentation(probability=0.4)
-    fixed.adapt(torch.tensor(1.0), INTERVAL)
+    fixed.adapt(torch.tensor(1.0), torch.tensor(0.1), INTERVAL)
     assert float(fixed.probability) == pytest.approx(0.4)
     other = augmentation(probability=0.7)
     other.load_state_dict(fixed.state_dict())

@@ -183,7 +183,7 @@ class AdversarialModel(ABC):
         loss = loss_real + loss_fake
         if self.augmentation is not None:
             values['D_augment_p'] = self.augmentation.probability
-            self.augmentation.adapt(acc_real, iteration)
+            self.augmentation.adapt(acc_real, loss_real, iteration)
 
         # Lazy R1: every net_d_reg_every-th step, its weight times that interval (StyleGAN2, appendix B)
         penalty = None

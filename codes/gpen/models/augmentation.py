@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gpen.distributed import ranks
@@ -46,7 +45,7 @@ class Augmentation:
         self._step = INTERVAL * images_per_iteration / options.ada_images
         start = options.probability if options.ada_target is None else 0.0
         self.probability = torch.tensor(start, device=device)
-        self._sure = torch.zeros((), device=device)  # sum of the means of the signs since the last change
+        self._sure = torch.zeros((), device=device)  # sum of r_t less the target since the last change
 
     def draw(self, count: int, device: torch.device) -> Callable[[Tensor], Tensor]:
         """Draw the changes of a batch from torch's global generator.
@@ -62,25 +61,39 @@ class Augmentation:
         numbers = [torch.rand(4, count, 1, 1, 1, device=device) for _ in self._changes]  # 3 of a change, and whether
 
         def change(images: Tensor) -> Tensor:
+            changed = images
             for function, (*drawn, chance) in zip(self._changes, numbers, strict=True):
-                images = torch.where(chance < self.probability, function(images, drawn), images)
-            return images
+                changed = torch.where(chance < self.probability, function(changed, drawn), changed)
+            is_channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
+            return changed.contiguous(
+                memory_format=torch.channels_last if is_channels_last else torch.contiguous_format
+            )
 
         return change
 
-    def adapt(self, acc_real: Tensor, iteration: int) -> None:
-        """Follow the share of the real images of a step that the discriminator takes for real, a scalar in [0, 1].
+    @torch.no_grad()
+    def adapt(self, acc_real: Tensor, loss_real: Tensor, iteration: int) -> None:
+        """Follow the share of the real images of a step that the discriminator takes for real.
 
-        The mean of the signs of its logits is twice that, less 1.  A no-op with a fixed probability.
+        A no-op with a fixed probability.
+
+        Args:
+            acc_real: that share, a scalar in [0, 1]; the mean of the signs of the logits is twice that, less 1.
+            loss_real: a step whose loss is not finite on any rank is skipped, so it counts neither way.
+            iteration: counted from 1.
         """
         if self._target is None:
             return
-        self._sure = self._sure + (2 * acc_real - 1)
+
+        # All-reduced in each step, since the training state is that of rank 0.
+        observed = torch.stack([2 * acc_real.float() - 1, loss_real.detach().float()])
+        ranks.all_reduce_mean([observed])
+        sure, loss = observed.unbind()
+        self._sure = self._sure + torch.where(torch.isfinite(loss), sure - self._target, 0.0)
         if iteration % INTERVAL:
             return
-        mean = self._sure / INTERVAL
-        ranks.all_reduce_mean([mean])
-        change = torch.sign(mean - self._target) * self._step
+
+        change = torch.sign(self._sure) * self._step
         self.probability = (self.probability + change).clamp(0, 1)
         self._sure = torch.zeros_like(self._sure)
 
@@ -112,18 +125,18 @@ def change_colour(images: Tensor, drawn: list[Tensor]) -> Tensor:
 
 def translate(images: Tensor, drawn: list[Tensor]) -> Tensor:
     """Shift each image by up to an eighth of its side, by whole pixels; what comes in is 0."""
-    (count, _, height, width), device = images.shape, images.device
-    reach = [round(side * SHIFT) for side in (height, width)]
-    down, right = (
-        (number.flatten() * (2 * most + 1)).floor().long() for number, most in zip(drawn[:2], reach, strict=True)
-    )  # N, from 0 to twice the reach
+    moved = images
+    for dim, number in zip((2, 3), drawn[:2], strict=True):
+        side = images.shape[dim]
+        reach = round(side * SHIFT)
+        shape = (-1, 1, side, 1) if dim == 2 else (-1, 1, 1, side)
+        start = (number.flatten() * (2 * reach + 1)).floor().long() - reach  # N, from -reach to reach
 
-    padded = F.pad(images, (reach[1], reach[1], reach[0], reach[0]))
-    rows = torch.arange(height, device=device) + down[:, None]  # N x H
-    columns = torch.arange(width, device=device) + right[:, None]  # N x W
-    batch = torch.arange(count, device=device)[:, None, None]
-    moved = padded.movedim(1, 3)[batch, rows[:, :, None], columns[:, None, :]]  # N x H x W x 3
-    return moved.movedim(3, 1)
+        # Each pixel comes from one source at most, so the gradient is deterministic on a GPU, too.
+        source = (start[:, None] + torch.arange(side, device=images.device)).view(shape)
+        inside = (source >= 0) & (source < side)
+        moved = moved.gather(dim, source.clamp(0, side - 1).expand_as(moved)) * inside
+    return moved
 
 
 def cut_out(images: Tensor, drawn: list[Tensor]) -> Tensor:
