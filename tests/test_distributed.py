@@ -49,7 +49,9 @@ def train_alone(data: Path, root: Path, **changes: Any) -> Path:
 
 def assert_about_the_same_run(folder: Path, expected: Path) -> None:
     """Compare records and weights within rounding."""
-    records, wanted = read_records(folder), read_records(expected)
+    records, wanted = (
+        [record for record in read_records(run) if record['phase'] != 'event'] for run in (folder, expected)
+    )
     assert [list(record) for record in records] == [list(record) for record in wanted]
     for record, other in zip(records, wanted, strict=True):
         assert record.pop('phase') == other.pop('phase')
