@@ -309,7 +309,7 @@ class PlainModel(AdversarialModel):
         self, fake: Tensor, batch: dict[str, Tensor], iteration: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         loss = (fake - batch['gt']).abs().mean() * iteration
-        return loss, {'G_loss_own': loss}
+        return loss, {'G_loss_own': loss, 'G_loss_detached': loss.detach()}
 
     def restore(self, lq: Tensor) -> Tensor:
         return self.net_g_ema(lq)  # type: ignore[no-any-return]
@@ -324,7 +324,8 @@ def test_a_model_of_one_s_own_is_trained_against_a_discriminator_and_restores_un
     model.train_step(batch_of(1), 1)
     assert not equal(before[0], weights_of(model.net_g))
     assert not equal(before[1], weights_of(model.net_d))
-    assert 'G_loss_own' in model.means.read()
+    assert {'G_loss_own', 'G_loss_detached'} <= set(model.means.read())
+    assert list(model.gradient_norms) == ['own']
 
 
 def test_without_training_data_a_batch_is_one_micro_batch() -> None:

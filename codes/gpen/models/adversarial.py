@@ -358,7 +358,7 @@ class AdversarialModel(ABC):
         """Return the norm of the gradient of each ``G_loss_NAME`` with respect to the images, by NAME."""
         norms = {}
         for name, loss in losses.items():
-            if name.startswith(LOSS):
+            if name.startswith(LOSS) and loss.requires_grad:  # a model of its own may record detached ones
                 scaled = self.scale_g.up(loss)
                 (gradient,) = torch.autograd.grad(scaled, fake, retain_graph=True, materialize_grads=True)
                 norms[name.removeprefix(LOSS)] = gradient.float().norm()
