@@ -45,8 +45,19 @@ def run(option_file: Path, *arguments: object, **settings: Any) -> tuple[int, st
     return processes.run(option_file.with_name('log'), '-opt', option_file, *arguments, **settings)
 
 
-def test_a_killed_run_continues_bit_for_bit(tiny_data: Path, data: Path, tmp_path: Path) -> None:
-    whole, broken = (write(tiny_data, data, tmp_path / name) for name in ('whole', 'broken'))
+HELPERS: dict[str, Any] = {
+    'feature_matching_opt': {'type': 'FeatureMatchingLoss', 'loss_weight': 0.02, 'norm': 'l2_sum'},
+    'augment_opt': {'ada_target': 0.1, 'ada_images': 40},
+    **{'path_reg_weight': 2.0, 'net_g_reg_every': 2, 'use_grad_norm': True, 'grad_norm_clip': 0.01},
+    **{'ema_decay': None, 'ema_halflife_images': 20, 'ema_scheduler': {'share': 0.5}},
+}
+
+
+@pytest.mark.parametrize('helpers', [{}, HELPERS], ids=['alone', 'with all other helpers'])
+def test_a_killed_run_continues_bit_for_bit(
+    helpers: dict[str, Any], tiny_data: Path, data: Path, tmp_path: Path
+) -> None:
+    whole, broken = (write(tiny_data, data, tmp_path / name, **helpers) for name in ('whole', 'broken'))
     status, printed = run(whole)
     assert status == 0, printed
     assert 'component_opt: ComponentDiscriminators, ' in printed
