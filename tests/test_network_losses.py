@@ -17,6 +17,7 @@ from gpen.losses.identity import crop_face
 from gpen.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, list_layers
 from gpen.weights import downloads as weights
 from gpen.weights.downloads import find_url
+from tiny_model import build
 
 torch.set_num_threads(1)
 
@@ -243,3 +244,13 @@ def test_missing_facexlib_is_a_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, 'facexlib.recognition.arcface_arch', None)
     with pytest.raises(UserError, match='IdentityLoss needs facexlib'):
         build_loss({'type': 'IdentityLoss'})
+
+
+@pytest.mark.usefixtures('no_weights')
+def test_the_error_about_missing_weights_says_how_to_train_without_the_loss(monkeypatch):
+    monkeypatch.setattr(identity_module, 'URL', 'file:///nowhere/recognition_arcface_ir_se50.pth')
+    pytest.importorskip('facexlib')
+    with pytest.raises(UserError, match=r'Put the file at .* without this loss: --force_yml train:identity_opt=~'):
+        build(train={'identity_opt': {'type': 'IdentityLoss'}})
+    with pytest.raises(UserError, match=r'train without this loss: --force_yml train:losses:style=~'):
+        build(train={'losses': {'style': {'type': 'PerceptualLoss'}}})

@@ -56,6 +56,7 @@ class AdversarialModel(ABC):
         augmentation: of what the discriminator sees; None without.
         ema_schedule: the decay of the EMA by iteration.
         micro_batches: a batch is computed in so many micro-batches, for less memory; the result is the same.
+        first_iteration: the first one in which the generator learns; it measures gradients.
         gradient_norms: of each loss of the generator, the norm of its gradient at the images of the first step.
         means: the means of what the steps since the last record reported.
         guard: watches for values that are not finite.
@@ -76,6 +77,8 @@ class AdversarialModel(ABC):
         self.path_weight = self.default_path_weight if given is None else given
         self.mean_path_length = torch.zeros((), device=device)
         self.gradient_norms: Values = {}
+        every = options.train.net_d_iters
+        self.first_iteration = (options.train.net_d_init_iters // every + 1) * every
         self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
 
         batch = options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
@@ -145,7 +148,7 @@ class AdversarialModel(ABC):
         if generator_learns:
             self._set_discriminator_learns(False)
             loss, losses = self.generator_loss(fake, images, iteration)
-            if iteration - self.options.train.net_d_iters <= self.options.train.net_d_init_iters:  # the first one
+            if iteration == self.first_iteration:
                 self.gradient_norms = self._measure_gradients(losses, fake)
             penalty, lengths = self.generator_penalty(images, iteration)
             step = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded)

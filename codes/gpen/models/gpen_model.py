@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 from gpen.archs.recompute import run_in_micro_batches
+from gpen.errors import UserError
 from gpen.losses import build_loss
 from gpen.models.adversarial import AdversarialModel, Values
 from gpen.models.optimizers import build_optimizer, load_optimizer_state, optimize, set_learning_rates
 from gpen.models.precision import LossScale
+from gpen.options.blocks import Loss
 from gpen.registry import MODEL_REGISTRY
 from gpen.utils.seeds import derive_seed
+from gpen.weights.downloads import MissingWeightsError
 
 
 @MODEL_REGISTRY.register
@@ -35,9 +38,7 @@ class GPENModel(AdversarialModel):
 
     def _build_training(self) -> None:
         super()._build_training()
-        self.losses = {
-            name: build_loss(loss.to_dict()).to(self.device) for name, loss in self.options.generator_losses.items()
-        }
+        self.losses = {name: self._build_loss(name, loss) for name, loss in self.options.generator_losses.items()}
         matching = self.options.train.feature_matching_opt
         self.feature_matching = build_loss(matching.to_dict()) if matching is not None and matching.is_on else None
         self.component_loss: Any = None
@@ -53,6 +54,14 @@ class GPENModel(AdversarialModel):
         self.optimizer_d_components = build_optimizer(self.component_loss.discriminators, optim_d, [], 'd')
         self.scale_d_components = LossScale(self.options.train.amp, self.device)
         self.inputs = (*self.inputs, 'boxes')
+
+    def _build_loss(self, name: str, loss: Loss) -> Any:
+        """Build a loss on (restored, GT); where its weights cannot be had, the error says how to go without it."""
+        try:
+            return build_loss(loss.to_dict()).to(self.device)
+        except MissingWeightsError as error:
+            option = f'losses:{name}' if name in self.options.train.losses else f'{name}_opt'
+            raise UserError(f'{error} To train without this loss: --force_yml train:{option}=~') from error
 
     def generate(self, batch: Values) -> Tensor:
         """Restore ``lq``."""

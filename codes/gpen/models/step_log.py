@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -117,3 +118,11 @@ def _say_whose(names: list[str]) -> str:
     """Return the networks that losses and gradient norms belong to."""
     owners = ['discriminator' if name.startswith(('D_', 'grad_norm_d')) else 'generator' for name in names]
     return ' and the '.join(dict.fromkeys(owners))
+
+
+def describe_gradients(norms: Mapping[str, torch.Tensor]) -> str:
+    """Return a sentence with the share of each loss in the sum of the norms of the gradients at the images."""
+    numbers = {name: float(norm) for name, norm in norms.items()}
+    total = sum(numbers.values()) or math.nan
+    shares = ', '.join(f'{name} {number / total:.2%}' for name, number in numbers.items())
+    return f'Share of each loss in the gradient at the images, in the first step: {shares}.'

@@ -11,6 +11,7 @@ import torch
 from gpen.data.scan import writing_nothing
 from gpen.distributed import ranks
 from gpen.evaluation.validation import validate
+from gpen.models.step_log import describe_gradients
 from gpen.options import Options, ParsedOptions
 from gpen.training.run import describe_setup
 from gpen.training.setup import Setup, batch_size, build_setup
@@ -35,6 +36,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         skipped = [f'Warning: {sentence}' for sentence in setup.model.guard.review()]
         validation = [_validate_one_batch(setup)] if setup.val_loader is not None and ranks.is_main() else []
         means: dict[str, Any] = setup.model.means.read()
+        norms = setup.model.gradient_norms
     if not ranks.is_main():
         return []
 
@@ -47,6 +49,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         *skipped,
         *validation,
         'Losses: ' + '  '.join(f'{name} {value:.4g}' for name, value in means.items()),
+        *([describe_gradients(norms)] if len(norms) > 1 else []),
         f'Time per step: {seconds[-1]:.3f} s (the first: {seconds[0]:.3f} s); the whole run at this rate: {total}',
         f'Peak memory: {peak_memory(device):,.0f} MiB',
         'The options are good. Nothing was written.',
@@ -57,6 +60,7 @@ def _train_two_steps(setup: Setup) -> list[float]:
     """Train the two steps of :func:`_iterations_to_try`; return the seconds that each took."""
     loader = setup.load_batches(0, 2, num_workers=0)
     seconds = []
+    setup.model.first_iteration = _iterations_to_try(setup.options)[0]
     for iteration, batch in zip(_iterations_to_try(setup.options), loader, strict=True):
         started = time.perf_counter()
         setup.model.set_learning_rates(setup.rates.at(iteration))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from gpen.distributed import ranks
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.health.measures import add_measures
 from gpen.health.watch import Health
+from gpen.models.step_log import describe_gradients
 from gpen.runs.checkpoints import CheckpointStore
 from gpen.runs.log import LOGGER, RECORDED
 from gpen.runs.recorder import Recorder
@@ -107,7 +107,7 @@ def train(run: TrainingRun) -> Ending:
             model.train_step(batch, run.iteration)
             run.timer.step()
             bar.update()
-            if model.gradient_norms:
+            if len(model.gradient_norms) > 1:
                 _report_gradients(run)
 
             # Records: what the device holds is read here alone, because that makes a GPU wait.
@@ -193,13 +193,8 @@ def _report_skipped_steps(run: TrainingRun) -> None:
 
 def _report_gradients(run: TrainingRun) -> None:
     """Say and record how much of the gradient at the images each loss has in the first step."""
-    norms = {name: float(norm) for name, norm in run.setup.model.gradient_norms.items()}
+    sentence = describe_gradients(run.setup.model.gradient_norms)
     run.setup.model.gradient_norms = {}
-    total = sum(norms.values())
-    if len(norms) < 2 or not 0 < total < math.inf:
-        return
-    shares = ', '.join(f'{name} {norm / total:.2%}' for name, norm in norms.items())
-    sentence = f'Share of each loss in the gradient at the images, in the first step: {shares}.'
     LOGGER.info(sentence)
     if run.recorder is not None:
         run.recorder.event(run.iteration, run.epoch, 'gradient_shares', 'info', sentence)

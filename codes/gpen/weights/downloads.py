@@ -22,6 +22,10 @@ _HASH = re.compile(r'-([0-9a-f]{8,})\.')
 LOGGER = logging.getLogger('gpen')
 
 
+class MissingWeightsError(UserError):
+    """A published weight file is neither on the disk, nor could it be downloaded."""
+
+
 def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
     """Return the path of a weight file, which is downloaded if it is not on the disk.
 
@@ -39,7 +43,8 @@ def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
         option: the name of the option of ``local``, for messages.
 
     Raises:
-        UserError: the file ``local`` does not exist, or the download fails.
+        UserError: the file ``local`` does not exist.
+        MissingWeightsError: the download fails.
     """
     import torch
 
@@ -63,7 +68,7 @@ def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
     try:
         _download(url, target)
     except _DownloadError as error:
-        raise UserError(
+        raise MissingWeightsError(
             f'{what}: {filename} is not here and could not be downloaded from {url} ({error}). '
             f'Put the file at {target}, or set {option} to where it lies.'
         ) from error
