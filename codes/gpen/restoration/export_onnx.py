@@ -171,8 +171,7 @@ def check_model(
 @torch.inference_mode()
 def _compare(run: Callable[[Tensor], Tensor], network: GPEN, lq: Tensor) -> Tensor:
     """Return the largest difference in 1/255 of the range [-1, 1], a scalar."""
-    difference: Tensor = (run(lq) - network(lq)).abs().max() * (255 / 2)
-    return difference
+    return (run(lq) - network(lq)).abs().max() * (255 / 2)
 
 
 def _name_data(model: onnx.ModelProto, name: str) -> None:

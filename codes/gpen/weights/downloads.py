@@ -74,8 +74,7 @@ def find_url(model: str) -> str:
     """Return the address of torchvision's ImageNet weights of a network, such as ``vgg19``."""
     from torchvision.models import get_model_weights
 
-    url: str = get_model_weights(model)['IMAGENET1K_V1'].url
-    return url
+    return get_model_weights(model)['IMAGENET1K_V1'].url
 
 
 class _DownloadError(Exception):

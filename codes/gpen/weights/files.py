@@ -116,5 +116,4 @@ def _unwrap(path: Path, content: Mapping[Any, Any], param_key: str | None, prefe
     if param_key not in keys:
         there = f'It has: {", ".join(keys)}' if keys else 'It is a plain state dict, so leave param_key out'
         raise UserError(f'{path} has no weights under param_key {param_key!r}. {there}.')
-    inner: Mapping[Any, Any] = content[param_key]
-    return inner
+    return content[param_key]
