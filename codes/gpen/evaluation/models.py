@@ -17,7 +17,8 @@ from gpen.options.checks import INPUT_NAME
 from gpen.options.schema import Component, Options
 from gpen.restoration.base import Restorer
 from gpen.restoration.loading import load_restorer
-from gpen.weights.networks import load_network
+from gpen.weights.files import load_weights
+from gpen.weights.networks import fit_weights
 
 RESTORED = 'restored'  # what tables call a model that is the only one
 
@@ -103,7 +104,7 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
         return load_restorer(path, device, fall_back=True)
 
     network = build_network(network_g.to_dict())
-    load_network(network, path)
+    fit_weights(network, load_weights(path), path)
     network.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()

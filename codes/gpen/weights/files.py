@@ -38,7 +38,7 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
 
     # Read the file, and take the state dict out of it.
     path = Path(path)
-    content = _read_safetensors(path) if path.suffix.lower() == '.safetensors' else read_torch_file(path)
+    content = read_file(path)
     if not isinstance(content, Mapping):
         raise UserError(f'{path} holds a {type(content).__name__} instead of a dict of weights. Choose another file.')
     state = _unwrap(path, content, param_key, prefer)
@@ -56,24 +56,27 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
     return {str(key).removeprefix('module.') if wrapped else str(key): state[key].detach() for key in state}
 
 
-def read_torch_file(path: Path, mmap: bool = False) -> Any:
-    """Return the content of a file that ``torch.save`` wrote, on the CPU.
+def read_file(path: Path, mmap: bool = False) -> Any:
+    """Return the content of a ``.safetensors`` file or of one that ``torch.save`` wrote, on the CPU.
 
     Args:
         path: the file.
-        mmap: read each tensor from the disk when it is used, for callers that need little of a large file.
+        mmap: read each tensor from the disk when it is used, for callers that need little of a large file of torch's.
 
     Raises:
         UserError: the file is missing or damaged, or holds objects whose loading would run code.
     """
     import torch
+    from safetensors.torch import load_file
 
     try:
+        if path.suffix.lower() == '.safetensors':
+            return load_file(path)
         # StyleGAN2's training code saves its command line beside the weights, in a harmless Namespace.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise UserError(f'There is no file {path}. Check the path, or download the weights first.') from error
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(f'Cannot read {path}: {error.strerror}. Give the path of a readable file.') from error
     except MemoryError:
@@ -85,27 +88,7 @@ def read_torch_file(path: Path, mmap: bool = False) -> Any:
                 f'{path} was not loaded: it holds more than tensors ({code[1]}), and reading that could run code. '
                 'Save the state dict alone (torch.save(network.state_dict(), path)) where the file comes from.'
             ) from error
-        raise _damaged(path) from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path, device='cpu')
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path) from error
-
-
-def _missing(path: Path) -> UserError:
-    return UserError(f'There is no file {path}. Check the path, or download the weights first.')
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f'{path} is damaged, cut short or no checkpoint at all. Download or copy it again.')
+        raise UserError(f'{path} is damaged, cut short or no checkpoint at all. Download or copy it again.') from error
 
 
 def _unwrap(path: Path, content: Mapping[Any, Any], param_key: str | None, prefer: Iterable[str]) -> Mapping[Any, Any]:
