@@ -126,10 +126,7 @@ def _set_to_json(scored: ScoredSet) -> dict[str, Any]:
         'means': {name: _finite(result.means) for name, result in results.items()},
         'notes': scored.notes,
         'per_image': [
-            {
-                'image': row['name'],
-                **{name: _finite(result.rows[n]) for name, result in results.items()},
-            }
+            {'image': row['name'], **{name: _finite(result.rows[n]) for name, result in results.items()}}
             for n, row in enumerate(scored.lq.rows)
         ],
     }

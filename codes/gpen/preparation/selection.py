@@ -110,16 +110,17 @@ def mark_duplicates(entries: Sequence[Entry], bits: int) -> None:
     """
     if bits < 0:
         return
+
     matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
     kept: list[Entry] = []
     codes = np.empty((len(entries), 1), np.uint64)  # the fingerprints of those that are kept
     for entry in sorted(entries, key=lambda entry: (-(entry.face.sharpness or 0.0), entry.name)):
         codes[len(kept)] = entry.face.fingerprint or 0
         known = codes.view(np.uint8)  # N x 8
-        near = matcher.radiusMatch(known[[len(kept)]], known[: len(kept)], bits + 0.5)[0]
+        found = matcher.radiusMatch(known[[len(kept)]], known[: len(kept)], bits + 0.5)  # the limit is a float
+        near = [(match.distance, kept[match.trainIdx].name) for matches in found for match in matches]
         if near:
-            entry.reason = DUPLICATE
-            _, entry.duplicate_of = min((match.distance, kept[match.trainIdx].name) for match in near)
+            entry.reason, entry.duplicate_of = DUPLICATE, min(near)[1]
         else:
             kept.append(entry)
 
