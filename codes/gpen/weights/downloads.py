@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path, project_root, resolve_path
 from gpen.weights.files import load_weights
@@ -41,8 +43,6 @@ def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
     Raises:
         UserError: the file ``local`` does not exist, or the download fails.
     """
-    import torch
-
     # The user's own file.
     if local is not None:
         path = resolve_path(local)

@@ -7,13 +7,13 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from gpen.errors import UserError
 from gpen.utils.text import list_names
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Keys under which files keep a state dict, the preferred first: EMA weights before raw ones.
 WRAPPERS = ('params_ema', 'g_ema', 'params', 'g', 'd', 'state_dict', 'model')
@@ -34,8 +34,6 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
     Raises:
         UserError: the file is missing, damaged or no weight file, has no ``param_key``, or would have to run code.
     """
-    from torch import Tensor
-
     # Read the file, and take the state dict out of it.
     path = Path(path)
     content = read_file(path)
@@ -66,7 +64,6 @@ def read_file(path: Path, mmap: bool = False) -> Any:
     Raises:
         UserError: the file is missing or damaged, or holds objects whose loading would run code.
     """
-    import torch
     from safetensors.torch import load_file
 
     try:
