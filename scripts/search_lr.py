@@ -28,7 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         type=within(float, 1e-9, 1e9),
         nargs='+',
         metavar='RATE',
-        help='of the generator, to begin with (1e-3 5e-4 1e-4 5e-5)',
+        help='of the generator, to begin with (1e-2 2e-3 5e-4 1e-4)',
     )
     parser.add_argument(
         '--ratio',

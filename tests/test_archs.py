@@ -337,6 +337,8 @@ def test_networks_agree_about_the_defaults_of_the_options_that_they_share() -> N
         definition = ARCH_REGISTRY.find(name)
         assert definition is not None
         for parameter in definition.parameters:
+            if name == 'GPENDiscriminator' and parameter.default is None:  # the width may come from a file
+                continue
             defaults.setdefault(parameter.name, set()).add((parameter.annotation, parameter.default))
     assert len(defaults) > 5
     assert all(len(values) == 1 for values in defaults.values()), defaults

@@ -23,8 +23,10 @@ def networks(value: float) -> dict[str, dict[str, Any]]:
     return {'net_g': {'params': weights, 'params_ema': weights}, 'net_d': {'params': weights}}
 
 
-def save(store: CheckpointStore, iteration: int, best: int | None = None) -> None:
-    store.save(iteration, networks(float(iteration)), {'model': {'in_a_row': 0}}, best)
+def save(store: CheckpointStore, iteration: int, best: int | None = None, **others: int) -> None:
+    names = {f'net_g_best_{name}': value for name, value in others.items()}
+    names |= {} if best is None else {'net_g_best': best}
+    store.save(iteration, networks(float(iteration)), {'model': {'in_a_row': 0}}, names)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -71,7 +73,7 @@ def test_the_last_checkpoints_are_kept_by_number_not_by_name_or_date(tmp_path: P
 def test_the_newest_checkpoint_from_before_steps_that_were_not_finite_is_kept_too(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep_last=2)
     for iteration, good_until in ((2, 2), (4, 4), (6, 5), (8, 5), (10, 5)):
-        store.save(iteration, networks(0.0), {}, None, good_until)
+        store.save(iteration, networks(0.0), {}, {}, good_until)
     assert store.iterations() == [4, 8, 10]
     save(store, 12)
     assert store.iterations() == [10, 12]
@@ -87,6 +89,19 @@ def test_latest_and_best_survive_the_removal_of_the_numbered_files(tmp_path: Pat
     ]
     assert value_in(store.models / 'net_g_best.pth') == 1.0
     assert value_in(store.models / 'net_g_latest.pth') == 4.0
+
+
+def test_each_metric_keeps_its_own_best(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path, keep_last=1)
+    save(store, 1, best=1, psnr=1, lpips=1)
+    save(store, 2, best=1, psnr=1, lpips=2)
+    save(store, 3, best=3, psnr=3, lpips=2)
+    values = {name: value_in(store.models / f'net_g_best{name}.pth') for name in ('', '_psnr', '_lpips')}
+    assert values == {'': 3.0, '_psnr': 3.0, '_lpips': 2.0}
+    assert 'net_g_3.pth' in store.clean_up(1) + store.clean_up(2)  # a course that is not followed any more
+    assert not (store.models / 'net_g_best.pth').exists()
+    assert not (store.models / 'net_g_best_psnr.pth').exists()
+    assert value_in(store.models / 'net_g_best_lpips.pth') == 2.0
 
 
 def test_latest_takes_no_disk_space_of_its_own(store: CheckpointStore) -> None:

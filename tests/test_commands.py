@@ -67,7 +67,7 @@ def test_a_run_without_validation_data_trains_and_has_no_best_file(
 
 
 def test_early_stopping_ends_the_run_and_says_why_and_where_the_best_file_is(option_file: Path, folder: Path) -> None:
-    stop = ('train:early_stopping={metric: psnr, patience: 2, min_delta: 50}', 'train:total_epochs=9')
+    stop = ('train:early_stopping={metric: psnr, patience: 2, min_delta: 50, min_iter: 0}', 'train:total_epochs=9')
     printed = succeed(option_file, *stop)
     assert 'Early stopping: psnr has not improved for 2 validations.' in printed
     records = read_records(folder, 'val')
@@ -82,7 +82,7 @@ def test_early_stopping_ends_the_run_and_says_why_and_where_the_best_file_is(opt
 
 
 def test_a_run_stopped_early_between_two_checkpoints_is_saved_where_it_stopped(option_file: Path, folder: Path) -> None:
-    stop = ('train:early_stopping={metric: psnr, patience: 2, min_delta: 50}', 'val:val_freq=2')
+    stop = ('train:early_stopping={metric: psnr, patience: 2, min_delta: 50, min_iter: 0}', 'val:val_freq=2')
     succeed(option_file, *stop, 'logger:save_checkpoint_freq=100')
     assert states_in(folder)[-1] == 6
 
@@ -123,9 +123,9 @@ def test_a_loss_of_basicsr_is_named_in_the_option_file(option_file: Path, folder
 def test_losses_that_are_not_finite_end_training_with_the_last_good_checkpoint_kept(
     option_file: Path, folder: Path
 ) -> None:
-    # The first epoch is the warm-up; the first step after it throws the weights away.
-    broken = ('train:optim_g:lr=1e30', 'train:optim_d:lr=1e30', 'train:total_epochs=9')
-    printed = fail(option_file, *broken)
+    # The first step of the second epoch throws the weights away.
+    explosion = 'train:scheduler={type: MultiStepLR, milestones: [1], gamma: 1e34}'
+    printed = fail(option_file, explosion, 'train:warmup_epochs=0', 'train:total_epochs=9')
     lines = [line for line in printed.splitlines() if 'not finite' in line]
     assert len(lines) == 10
     assert re.match(

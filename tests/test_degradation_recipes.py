@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpen.data.degradations import build_degradation, try_degradation
+from gpen.data.degradations import build_degradation, build_pair_degradation, try_degradation
 from gpen.data.degradations.compression import round_to_8_bits
 from gpen.data.degradations.convolution import convolve_and_resize_plain
 from gpen.data.degradations.kernels import draw_kernel
@@ -70,7 +70,7 @@ def test_every_recipe_is_decided_by_the_generator_and_by_the_image(options: dict
 @pytest.mark.parametrize('options', RECIPES)
 def test_every_recipe_makes_the_image_worse_but_keeps_what_it_shows(options: dict) -> None:
     image = draw_image(128, 128)
-    results = [run({**options, **({'gray_prob': 0} if 'gpen' in options['type'] else {})}, image, n) for n in range(12)]
+    results = [run(options, image, n) for n in range(12)]
     errors = [np.abs(result - image).mean() for result in results]
     assert min(errors) > 0.5 * STEP
     mean = np.mean(results, axis=0)
@@ -147,8 +147,8 @@ def test_defaults_are_the_published_numbers(name: str) -> None:
 @pytest.mark.parametrize(
     ('version', 'numbers'),
     [
-        ('code', {'downsample_range': (0.8, 8), 'noise_range': (0, 20), 'jpeg_range': (60, 100), 'gray_prob': 0.2}),
-        ('paper', {'downsample_range': (10, 200), 'noise_range': (0, 25), 'jpeg_range': (5, 50), 'gray_prob': 0}),
+        ('code', {'downsample_range': (0.8, 8), 'noise_range': (0, 20), 'jpeg_range': (60, 100)}),
+        ('paper', {'downsample_range': (10, 200), 'noise_range': (0, 25), 'jpeg_range': (5, 50)}),
     ],
 )
 def test_gpen_has_the_published_numbers_of_both_versions(version: str, numbers: dict[str, Any]) -> None:
@@ -189,21 +189,53 @@ def test_gfpgan_blurs_shrinks_and_enlarges_as_the_plain_functions_do() -> None:
         assert difference.mean() < 0.05 * STEP
 
 
-def test_gpen_is_gfpgan_with_grey_first_and_no_colours() -> None:
+def test_gpen_is_gfpgan_without_colours() -> None:
     image = draw_image()
     for seed in range(6):
         theirs, ours = (
             run({'type': 'gfpgan', **NO_COLOURS}, image, seed),
-            run({'type': 'gpen', 'gray_prob': 0}, image, seed),
+            run({'type': 'gpen'}, image, seed),
         )
         np.testing.assert_array_equal(theirs, round_to_8_bits(ours))
 
 
-def test_gpen_greys_as_often_as_said() -> None:
+def is_grey(image: np.ndarray) -> bool:
+    return bool(np.abs(image - image[:, :, :1]).max() < 3 * STEP)
+
+
+def test_gpen_greys_the_degraded_image_as_often_as_said() -> None:
     options = {'type': 'gpen', 'blur_sigma': [0.1, 1], 'noise_range': [0, 0]}
-    results = [run(options, draw_image(16, 16), n) for n in range(200)]
-    gray = np.mean([np.abs(result - result[:, :, :1]).max() < 3 * STEP for result in results])
-    assert gray == pytest.approx(0.2, abs=0.07)
+    for often in (0.0, 0.2):
+        results = [run({**options, 'gray_prob': often}, draw_image(16, 16), n) for n in range(200)]
+        assert np.mean([is_grey(result) for result in results]) == pytest.approx(often, abs=0.07)
+
+
+@pytest.mark.parametrize(
+    ('options', 'often'),
+    [
+        ({}, 0.2),
+        ({'version': 'paper', 'downsample_range': [10, 20]}, 0.0),
+        ({'gray_pair_prob': 0.7}, 0.7),
+        ({'gray_pair_prob': 0.7, 'probability': 0.5}, 0.35),
+        ({'gray_pair_prob': 0}, 0.0),
+    ],
+)
+def test_gpen_greys_both_images_of_a_pair_as_the_published_code_does(options: dict[str, Any], often: float) -> None:
+    image = draw_image(16, 16)
+    step = {'type': 'gpen', 'blur_sigma': [0.1, 1], 'noise_range': [0, 0], **options}
+    for listed in (step, [step, {'type': 'blur', 'sigma': [0.1, 0.2]}]):
+        make_pair = build_pair_degradation(listed)
+        pairs = [make_pair(image, np.random.default_rng(seed)) for seed in range(200)]
+        assert all(is_grey(lq) for lq, gt in pairs if is_grey(gt))
+        assert all(is_grey(gt) or gt is image for _, gt in pairs)
+        assert np.mean([is_grey(gt) for _, gt in pairs]) == pytest.approx(often, abs=0.08 * (often > 0))
+
+
+def test_a_pair_of_another_recipe_keeps_its_sharp_image() -> None:
+    image = draw_image(16, 16)
+    lq, gt = build_pair_degradation({'type': 'simple'})(image, np.random.default_rng(3))
+    assert gt is image
+    np.testing.assert_array_equal(lq, run({'type': 'simple'}, image, 3))
 
 
 def test_gfpgan_greys_and_shifts_colours_when_asked_to() -> None:

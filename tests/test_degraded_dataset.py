@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from conftest import degraded_options, run_code, write_options, write_pairs
-from gpen.data.face_dataset import DegradedFaceDataset
+from gpen.data.degraded_dataset import DegradedFaceDataset
 from gpen.data.loader import build_dataset, build_train_loader
 from gpen.errors import UserError
 from gpen.options import parse_options

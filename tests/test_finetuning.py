@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from command_line import succeed
@@ -18,6 +21,7 @@ from gpen.errors import UserError
 from gpen.models.parameter_groups import freeze
 from gpen.options import Options, parse_options
 from gpen.weights.files import load_weights
+from gpen.weights.networks import infer_discriminator_config
 from tiny_model import build, equal, weights_of
 
 RECIPES = ROOT / 'options' / 'train'
@@ -86,7 +90,10 @@ def test_a_generator_of_another_width_never_starts_anew(tmp_path: Path) -> None:
     torch.manual_seed(1)
     wide = {'type': 'GPEN', 'size': 16, 'style_dim': 16, 'n_mlp': 2, 'narrow': 0.05}
     torch.save(build_network(wide).state_dict(), tmp_path / 'wide.pth')
-    with pytest.raises(UserError, match=r'The file holds a GPEN with .*style_dim 16.*Change the options'):
+    with pytest.raises(
+        UserError,
+        match=r'The file fits network_g: \{type: GPEN, .*style_dim: 16.*isconcat: true\}\. Change the options',
+    ):
         build(path={'pretrain_network_g': str(tmp_path / 'wide.pth'), 'strict_load_g': False})
 
 
@@ -169,3 +176,55 @@ def test_no_two_draws_of_a_photograph_are_the_same_in_fine_tuning(name: str, fac
     for kind in ('gt', 'lq'):
         assert not torch.equal(draws[0][kind], draws[1][kind])
         assert not torch.equal(draws[1][kind], draws[2][kind])
+
+
+# --- the discriminator's width
+
+
+@pytest.mark.parametrize(('multiplier', 'narrow'), [(2, 0.008), (1, 0.016), (2, 0.02)])
+def test_the_width_of_a_discriminator_is_read_off_its_file(tmp_path: Path, multiplier: int, narrow: float) -> None:
+    path, state = save_discriminator(tmp_path, channel_multiplier=multiplier, narrow=narrow)
+    network = {'channel_multiplier': None, 'narrow': None}
+    model = build(network_d=network, path={'pretrain_network_d': path})
+    assert model.net_d is not None
+    assert all(torch.equal(value, state[name]) for name, value in model.net_d.state_dict().items())
+
+
+def test_a_discriminator_of_another_width_is_refused_with_the_line_to_write(tmp_path: Path) -> None:
+    path, _ = save_discriminator(tmp_path, narrow=0.02)
+    line = r'The file fits network_d: \{type: GPENDiscriminator, size: 16, channel_multiplier: 2, narrow: 0\.0\d+\}'
+    with pytest.raises(UserError, match=line):
+        build(path={'pretrain_network_d': path})
+    given = str(re.search(r'network_d: (\{.*?\})', str(error_of(path)))[1])  # type: ignore[index]
+    model = build(network_d=yaml.safe_load(given), path={'pretrain_network_d': path})
+    assert model.net_d is not None
+
+
+def error_of(path: str) -> UserError:
+    with pytest.raises(UserError) as caught:
+        build(path={'pretrain_network_d': path})
+    return caught.value
+
+
+@pytest.mark.parametrize('name', ['GPEN-BFR-256', 'GPEN-BFR-512', 'GPEN-BFR-1024', 'GPEN-BFR-2048'])
+def test_the_published_discriminators_are_known_by_their_weights(name: str) -> None:
+    layout = ROOT.parent / 'shared' / 'reference' / 'checkpoint_layout.json'
+    if not layout.is_file():
+        pytest.skip('the layout of the published files is not there')
+    published = json.loads(layout.read_text())[name]
+    state = {key: torch.empty(shape, device='meta') for key, shape in published['discriminator'].items()}
+    found = infer_discriminator_config(state)
+    assert found.pop('type') == 'GPENDiscriminator'
+    assert found['size'] == published['size']
+    with torch.device('meta'):
+        network = build_network({'type': 'GPENDiscriminator', **found})
+    assert {key: list(value.shape) for key, value in network.state_dict().items() if key in state} == {
+        key: list(value.shape) for key, value in state.items()
+    }
+
+
+def test_a_file_of_something_else_says_so(tmp_path: Path) -> None:
+    torch.save({'params': {'a.weight': torch.zeros(2)}}, tmp_path / 'other.pth')
+    network = {'channel_multiplier': None, 'narrow': None}
+    with pytest.raises(UserError, match='do not fit GPENDiscriminator'):
+        build(network_d=network, path={'pretrain_network_d': str(tmp_path / 'other.pth')})

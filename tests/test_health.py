@@ -26,12 +26,15 @@ HEALTHY: dict[str, Shape] = {
     'D_loss_fake': lambda t: 0.69 - 0.28 * (1 - math.exp(-t / 0.05)),
     'D_acc_real': lambda t: 0.5 + 0.37 * (1 - math.exp(-t / 0.03)),
     'D_acc_fake': lambda t: 0.5 + 0.34 * (1 - math.exp(-t / 0.03)),
-    'grad_norm_d': lambda t: 0.5 + 12 * (1 - math.exp(-t / 0.05)),
+    'grad_norm_d': lambda t: 0.5 + 0.2 * t,
+    'grad_below_eps_g': lambda _: 0.05,
+    'grad_below_eps_d': lambda _: 0.05,
     'G_loss_pixel': lambda t: 0.075 + 0.03 * math.exp(-t / 0.4) + 0.25 * math.exp(-t / 0.02),
     'G_loss_adv': lambda t: 0.0035 + 0.004 * (1 - math.exp(-t / 0.05)),
     'grad_norm_g': lambda t: 0.7 - 0.6 * t,
     'val/psnr': lambda t: 25 - 1.5 * math.exp(-t / 0.3) - 8 * math.exp(-t / 0.02),
     'val/variety': lambda t: 0.97 - 0.8 * math.exp(-t / 0.02),
+    'val/sharpness': lambda t: 0.7 - 0.5 * math.exp(-t / 0.1),
     'val/ema_gain': lambda t: 0.1 - 0.4 * math.exp(-t / 0.02),
 }
 NOISE = {'val/psnr': 0.002, 'val/variety': 0.01, 'val/ema_gain': 0.3, 'D_acc_real': 0.05, 'D_acc_fake': 0.05}
@@ -160,6 +163,21 @@ SICK: dict[str, tuple[str, str, dict[str, Any], dict[str, Shape]]] = {
         {'grad_norm_clip': 0.01},
         {'grad_norm_g': lambda _: 0.7},
     ),
+    'gradients that Adam hardly sees': (
+        *('gradients_below_eps', "of the gradients of the generator are below the optimizer's eps of 1e-08"),
+        {'use_grad_norm': False},
+        {'grad_below_eps_g': lambda _: 0.5},
+    ),
+    'gradients that the clip makes small': (
+        *('gradients_below_eps', 'discriminator, which train.grad_norm_clip makes small, are below'),
+        {},
+        {'grad_below_eps_d': lambda _: 0.5},
+    ),
+    'a generator that becomes smooth': (
+        *('smoothing', 'while sharpness falls'),
+        {},
+        {'val_sharpness': lambda t: 0.7 * math.exp(-t / 0.3), 'val_psnr': lambda t: 22 + 3 * t},
+    ),
     'an average that lags': (
         *('ema_behind', 'Lower train.ema_decay from 0.99999 to 0.9972 (a half-life of 250 iterations)'),
         {'ema_decay': 0.99999},
@@ -229,11 +247,11 @@ def test_restarts_to_come_are_no_spent_rate() -> None:
     assert findings_of(options, records_of(options)) == []
 
 
-def test_norms_of_a_discriminator_with_lazy_r1_are_no_finding() -> None:
-    for every, expected in ((16, set()), (1, {'gradients_always_clipped'})):
+def test_a_discriminator_that_is_always_clipped_is_a_finding_with_lazy_r1_too() -> None:
+    for every in (16, 1):
         options = options_of(net_d_reg_every=every)
         found = findings_of(options, records_of(options, grad_norm_d=lambda _: 30.0))
-        assert {finding.name for _, finding in found} == expected
+        assert {finding.name for _, finding in found} == {'gradients_always_clipped'}
 
 
 def test_numbers_that_are_missing_or_null_are_passed_over() -> None:

@@ -130,5 +130,7 @@ def test_health_can_be_switched_off(faces: Path, tmp_path: Path) -> None:
     options['logger']['health'] = False
     assert 'Health' not in succeed(write_options(tmp_path / 'run.yml', options))
     records = read_records(tmp_path / 'experiments' / 'tiny')
-    assert {record['phase'] for record in records} == {'train', 'val'}
-    assert not any('val/variety' in record or 'val/ema_gain' in record for record in records)
+    assert {record['phase'] for record in records} == {'train', 'val', 'event'}
+    assert not any(
+        'val/variety' in record or 'val/ema_gain' in record or 'val/sharpness' in record for record in records
+    )

@@ -14,6 +14,7 @@ import pytest
 
 from gpen.health import rules
 from gpen.health.history import Curve, History
+from gpen.health.rules.discriminator import _chance
 from gpen.options import Options
 from health_options import EVERY, TOTAL, options_of, rates_of
 
@@ -126,8 +127,8 @@ def test_losses_of_a_discriminator_are_too_high_from_twice_those_of_guessing_on(
     ],
 )
 def test_the_losses_of_guessing_are_those_of_the_loss_and_its_labels(gan: dict[str, Any], chance: float) -> None:
-    assert rules._chance(options_of(gan_opt={'type': 'GANLoss', **gan})) == pytest.approx(chance)
-    assert rules._chance(options_of(gan_opt=None)) is None
+    assert _chance(options_of(gan_opt={'type': 'GANLoss', **gan})) == pytest.approx(chance)
+    assert _chance(options_of(gan_opt=None)) is None
 
 
 # ---- the generator
@@ -237,10 +238,39 @@ def test_gradients_are_always_clipped_where_95_percent_are_for_half_of_the_run()
     assert clipped(2.0, use_grad_norm=False) is None
 
 
-def test_the_discriminator_s_gradients_count_where_all_steps_are_alike() -> None:
+def test_the_discriminator_s_gradients_count_with_and_without_lazy_r1() -> None:
     assert clipped(2.0, network='d', r1_reg_weight=0)
-    assert clipped(2.0, network='d', net_d_reg_every=1)
-    assert clipped(2.0, network='d', net_d_reg_every=2) is None
+    for every in (1, 2, 16):
+        assert clipped(2.0, network='d', net_d_reg_every=every)
+
+
+def below_eps(share: Number, count: int = 10, **train: Any) -> str | None:
+    return rules.gradients_below_eps(course(count, {'grad_below_eps_d': share}, options_of(**train)))
+
+
+def test_gradients_are_below_eps_where_30_percent_are_over_ten_records() -> None:
+    assert 'Set train.optim_d.eps to 1e-15.' in str(below_eps(0.31))
+    assert 'which train.grad_norm_clip makes small' in str(below_eps(0.31))
+    assert 'clip' not in str(below_eps(0.31, use_grad_norm=False))
+    assert below_eps(0.29) is None
+    assert below_eps(0.31, count=9) is None
+    assert below_eps(0.31, optim_d={'type': 'Adam', 'eps': 1e-15}) is None
+    assert 'eps of 0.001' in str(below_eps(0.31, optim_d={'type': 'Adam', 'eps': 1e-3}))
+
+
+def smooths(sharpness: Number, psnr: Number, count: int = 20, **train: Any) -> str | None:
+    return rules.smoothing(course(count, {'val_sharpness': sharpness, 'val_psnr': psnr}, options_of(**train)))
+
+
+def test_a_generator_becomes_smooth_where_sharpness_falls_by_a_fifth_and_psnr_rises() -> None:
+    rising = lambda n: 20 + 0.1 * n  # noqa: E731
+    assert 'net_g_best.pth follows PSNR' in str(smooths(lambda n: 0.6 if n < 17 else 0.47, rising))
+    assert smooths(lambda n: 0.6 if n < 17 else 0.49, rising) is None
+    assert smooths(lambda n: 0.6 - 0.02 * n, 20.0) is None  # PSNR does not rise
+    assert smooths(lambda n: 2.0 - 0.05 * n, rising) is None  # as sharp as the GT still
+    assert smooths(lambda n: 3.0 if n < 5 else 0.4, rising, count=13) is None  # the noise of the first tenth
+    other = {'early_stopping': {'metric': 'ssim'}}
+    assert 'net_g_best' not in str(smooths(lambda n: 0.6 - 0.02 * n, rising, **other))
 
 
 def behind(gain: Number, count: int = 20, **train: Any) -> str | None:

@@ -212,6 +212,19 @@ def test_feature_matching_is_the_mean_over_layers_of_mean_differences():
     assert real[0].grad is None
 
 
+def test_feature_matching_as_in_the_paper_is_the_sum_over_layers_of_euclidean_norms():
+    fake = [torch.zeros(2, 4, 8, 8, requires_grad=True), torch.zeros(2, 8, 4, 4, requires_grad=True)]
+    real = [torch.full((2, 4, 8, 8), 1.0), torch.full((2, 8, 4, 4), -3.0)]
+    real[0][1] = 2.0  # the second image of the batch
+    loss = build_loss({'type': 'FeatureMatchingLoss', 'loss_weight': 0.02, 'norm': 'l2_sum'})(fake, real)
+    assert loss.item() == pytest.approx(0.02 * (16 * (1 + 2) / 2 + math.sqrt(128) * 3))
+    loss.backward()
+    assert fake[1].grad.abs().sum() > 0
+    same = build_loss({'type': 'FeatureMatchingLoss', 'norm': 'l2_sum'})
+    same(fake, [layer.detach() for layer in fake]).backward()
+    assert all(torch.isfinite(layer.grad).all() for layer in fake)
+
+
 def test_feature_matching_refuses_lists_that_do_not_match():
     loss = build_loss({'type': 'FeatureMatchingLoss'})
     with pytest.raises(ValueError, match='zip'):

@@ -19,7 +19,7 @@ from gpen.metrics import fid as fid_module
 from gpen.metrics import identity as identity_metric
 from gpen.metrics import lpips as lpips_module
 from gpen.options import Options
-from gpen.options.schema import Metric as MetricOptions
+from gpen.options.blocks import Metric as MetricOptions
 from gpen.training.setup import build_early_stopping, build_validation_metrics
 from gpen.weights import downloads as weights
 from gpen.weights.downloads import find_url

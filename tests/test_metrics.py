@@ -173,3 +173,26 @@ def test_arguments_that_the_program_passes_itself_are_no_options() -> None:
         definition = METRIC_REGISTRY.find(name)
         assert definition is not None
         assert [parameter.name for parameter in definition.parameters] == options
+
+
+# --- sharpness
+
+
+def test_sharpness_is_the_share_of_the_detail_that_is_left() -> None:
+    from gpen.metrics.sharpness import calculate_sharpness
+
+    torch.manual_seed(0)
+    gt = torch.rand(2, 3, 24, 20) * 2 - 1
+    assert calculate_sharpness(gt, gt).tolist() == [1.0, 1.0]
+    assert calculate_sharpness(gt / 2 + 0.3, gt).tolist() == pytest.approx([0.25, 0.25])  # energy, not amplitude
+    smooth = torch.nn.functional.avg_pool2d(gt, 3, stride=1, padding=1)
+    assert (calculate_sharpness(smooth, gt) < 0.2).all()
+    noisy = gt + 0.5 * torch.randn_like(gt)
+    assert (calculate_sharpness(noisy, gt) > 1.3).all()
+
+
+def test_a_plain_image_has_no_sharpness_to_compare_with() -> None:
+    from gpen.metrics.sharpness import calculate_sharpness
+
+    ramp = torch.linspace(-1, 1, 16).expand(1, 3, 16, 16).clone()  # a filter of five pixels leaves a ramp as it is
+    assert calculate_sharpness(torch.randn(1, 3, 16, 16), ramp).isnan().all()

@@ -14,33 +14,13 @@ from torch import Tensor, nn
 from conftest import tiny_options
 from gpen.errors import UserError
 from gpen.models.adversarial import AdversarialModel, Values
-from gpen.models.ema import ema_decay_at
+from gpen.models.ema import EmaSchedule
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options
 from gpen.runs.training_state import pack_networks
-from tiny_model import CPU, batch_of, build, equal, logged, weights_of
+from tiny_model import CPU, PlainAdam, batch_of, build, equal, logged, weights_of
 
 # --- one step
-
-
-class PlainAdam:
-    """Adam (Kingma and Ba 2015, algorithm 1), one parameter after the other."""
-
-    def __init__(self, network: nn.Module, lr: float, betas: tuple[float, float]) -> None:
-        self.parameters = list(network.parameters())
-        self.lr, self.betas, self.steps = lr, betas, 0
-        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
-        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
-
-    def step(self) -> None:
-        self.steps += 1
-        (first, second), t = self.betas, self.steps
-        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
-            assert parameter.grad is not None
-            mean.copy_(first * mean + (1 - first) * parameter.grad)
-            square.copy_(second * square + (1 - second) * parameter.grad**2)
-            scale = (square / (1 - second**t)).sqrt() + 1e-8
-            parameter.data -= self.lr * mean / (1 - first**t) / scale
 
 
 def plain_step(
@@ -65,7 +45,7 @@ def plain_step(
     restored = net_g(lq)
     (F.l1_loss(restored, gt) + 0.1 * F.softplus(-net_d(restored)).mean()).backward()
     optimizers[0].step()
-    decay = ema_decay_at(iteration, 0.9, 10)
+    decay = EmaSchedule(0.9, 10).at(iteration)
     for average, weight in zip(ema.parameters(), net_g.parameters(), strict=True):
         average.data = decay * average.data + (1 - decay) * weight.data
 
@@ -103,7 +83,29 @@ def test_a_step_logs_the_documented_tags_and_r1_when_it_is_due() -> None:
     tags |= {'grad_norm_g', 'grad_norm_d'}
     for iteration in (1, 2, 3):
         model.train_step(batch_of(iteration), iteration)
-        assert set(logged(model)) == tags | ({'D_r1'} if iteration == 3 else set())
+        is_recorded = {'D_r1', 'grad_below_eps_g', 'grad_below_eps_d'}  # R1 and the records are due every 3 iterations
+        assert set(logged(model)) == tags | (is_recorded if iteration == 3 else set())
+
+
+@pytest.mark.parametrize('accumulate', [1, 2])
+def test_the_first_step_measures_the_gradient_of_each_loss_at_the_images(accumulate: int) -> None:
+    data = tiny_options(Path('data'), Path('results'))['datasets']
+    data['train'] |= {'accumulate': accumulate}
+    changes = {'net_d_init_iters': 1, 'feature_matching_opt': {'type': 'FeatureMatchingLoss', 'loss_weight': 0.5}}
+    model, plain = (build(datasets=data, train=changes) for _ in range(2))
+    model.train_step(batch_of(1), 1)
+    assert model.gradient_norms == {}  # the generator does not learn yet
+
+    batch = batch_of(2)
+    model.train_step(batch, 2)
+    assert list(model.gradient_norms) == ['pixel', 'adv', 'feature_matching']
+    restored = plain.net_g(batch['lq'])
+    (gradient,) = torch.autograd.grad(F.l1_loss(restored, batch['gt']), restored)
+    assert float(model.gradient_norms['pixel']) == pytest.approx(float(gradient.norm()), rel=1e-5)
+
+    model.gradient_norms = {}
+    model.train_step(batch_of(3), 3)
+    assert model.gradient_norms == {}
 
 
 def test_r1_weight_0_switches_the_penalty_off() -> None:

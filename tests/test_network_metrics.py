@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gpen.errors import UserError
 from gpen.evaluation.validation import validate
+from gpen.losses import build_loss
 from gpen.losses import identity as identity_loss
 from gpen.losses.identity import crop_face
 from gpen.metrics import SetMetric, build_metric
@@ -85,6 +86,26 @@ def test_building_lpips_draws_no_random_numbers_and_trains_nothing(backbone: tup
     values = metric(images(1, 40).requires_grad_(), images(1, 40, seed=1))
     assert not values.requires_grad
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_lpips_is_a_loss_too_and_moves_the_restored_image_alone(
+    backbone: tuple[str, Path, nn.Module],
+) -> None:
+    net, path, network = backbone
+    a, b = images(2, 40).requires_grad_(), images(2, 40, seed=1).requires_grad_()
+    loss = build_loss({'type': 'LPIPSLoss', 'net': net, 'weights': str(path), 'loss_weight': 0.5})
+    loss.train()  # dropout stays off
+    value = loss(a, b)
+    assert value.item() == pytest.approx(0.5 * network(a, b).mean().item(), rel=1e-4)
+    value.backward()
+    assert a.grad is not None
+    assert a.grad.abs().sum() > 0
+    assert b.grad is None
+    assert loss.state_dict() == {}
+    assert list(loss.parameters()) == []
+    smallest = {'alex': 31, 'squeeze': 17}[net]
+    with pytest.raises(UserError, match=f'LPIPSLoss with the net {net} needs images of at least {smallest}'):
+        loss(images(1, smallest - 1), images(1, smallest - 1))
 
 
 def test_lpips_of_images_too_small_for_the_net_is_a_user_error(backbone: tuple[str, Path, nn.Module]) -> None:

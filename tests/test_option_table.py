@@ -8,7 +8,8 @@ import pytest
 
 from conftest import ROOT
 from gpen.errors import UserError
-from gpen.options.schema import Logger, Options, PathOptions, Train, Val
+from gpen.options.schema import Logger, Options, PathOptions, Val
+from gpen.options.train import Train
 from option_docs.tables import BEGIN, END, replace_tables
 
 README = ROOT / 'options' / 'README.md'

@@ -76,7 +76,7 @@ def test_the_512_recipe_holds_the_values_of_the_specification(folders: list[str]
     train = options.train
     assert (options.num_gpu, options.seed) == (1, 10)
     assert (train.optim_g.lr, train.optim_d.lr) == (1e-4, 4e-4)
-    assert train.optim_g.arguments == {'lr': 1e-4, 'weight_decay': 0, 'betas': [0.9, 0.99]}
+    assert train.optim_g.arguments == {'lr': 1e-4, 'weight_decay': 0, 'betas': [0.9, 0.99], 'eps': 1e-15}
     assert train.scheduler is not None
     assert train.scheduler.arguments == {'milestones': [80, 150], 'gamma': 0.5}
     assert (train.total_epochs, train.warmup_epochs, train.base_lr) == (150, 5, 1e-5)

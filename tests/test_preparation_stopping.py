@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import photographs
-from gpen.data.degradations import build_degradation
+from gpen.data.degradations import build_pair_degradation
 from gpen.data.image_io import write_image
 from gpen.errors import UserError
 from gpen.preparation import pairs
@@ -120,11 +120,11 @@ def test_pairs_that_are_there_are_not_made_again(
             made += 1
             if made == 5:
                 raise KeyboardInterrupt
-            return build_degradation(options)(image, generator)
+            return build_pair_degradation(options)(image, generator)
 
         return function
 
-    monkeypatch.setattr(pairs, 'build_degradation', degrade_some)
+    monkeypatch.setattr(pairs, 'build_pair_degradation', degrade_some)
     assert prepare(photos, tmp_path / 'set') == 130
     assert prepare(photos, tmp_path / 'set') == 0
     assert made == FACES + 1

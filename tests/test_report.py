@@ -115,6 +115,16 @@ def test_a_report_tells_how_a_run_went(tmp_path: Path) -> None:
     assert 'Nothing was' not in words
 
 
+def test_losses_of_facial_components_share_drawings(tmp_path: Path) -> None:
+    losses = {f'{letter}_loss_component_{name}': 0.5 for letter in 'GD' for name in ('left_eye', 'right_eye', 'mouth')}
+    norms = {'grad_norm_g': 1.0, 'grad_norm_d_components': 2.0}
+    page = report(write_run(tmp_path / 'run', make_records(**losses, **norms)))
+    words = read_words(page)
+    assert 'Component losses' in words
+    assert 'Component discriminators' in words
+    assert len(read_figures(page)) == 7 + 3  # see above; with the gradient norms
+
+
 @pytest.mark.parametrize(
     ('status', 'reason', 'state'),
     [

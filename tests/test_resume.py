@@ -40,20 +40,23 @@ def test_an_unbroken_run_ends_with_its_files_and_records(unbroken: Path) -> None
     models = sorted(path.name for path in (unbroken / 'models').iterdir())
     assert models == [
         *('net_d_12.pth', 'net_d_16.pth', 'net_d_latest.pth', 'net_g_12.pth', 'net_g_16.pth'),
-        *('net_g_best.pth', 'net_g_latest.pth'),
+        *('net_g_best.pth', 'net_g_best_psnr.pth', 'net_g_best_ssim.pth', 'net_g_latest.pth'),
     ]
     content = torch.load(unbroken / 'models' / 'net_g_latest.pth', weights_only=True)
     assert list(content) == ['params', 'params_ema']
     train_tags = {
         *('G_loss_pixel', 'G_loss_adv', 'D_loss_real', 'D_loss_fake', 'D_acc_real', 'D_acc_fake', 'D_r1'),
-        *('lr_g', 'lr_d', 'grad_norm_g', 'grad_norm_d'),
+        *('lr_g', 'lr_d', 'grad_norm_g', 'grad_norm_d', 'grad_below_eps_g', 'grad_below_eps_d'),
     }
     records = read_records(unbroken)
     assert [record['iter'] for record in records if record['phase'] == 'train'] == [3, 6, 9, 12, 15]
     assert [record['iter'] for record in records if record['phase'] == 'val'] == [4, 8, 12, 16]
-    assert set(records[0]) == {'iter', 'epoch', 'phase'} | train_tags
+    assert [(record['iter'], record['name']) for record in records if record['phase'] == 'event'] == [
+        (1, 'gradient_shares')
+    ]
+    assert set(records[1]) == {'iter', 'epoch', 'phase'} | train_tags
     tags = {tag for tag, _, _ in read_tensorboard(unbroken)}
-    val_tags = {'val/psnr', 'val/ssim', 'val/variety', 'val/ema_gain', 'val/input_restored_sharp'}
+    val_tags = {'val/psnr', 'val/ssim', 'val/variety', 'val/ema_gain', 'val/sharpness', 'val/input_restored_sharp'}
     assert tags == train_tags | val_tags | {'options/text_summary'}
 
 

@@ -66,7 +66,7 @@ def test_a_finished_run_says_what_it_was(trained: Path) -> None:
     assert found.started <= found.updated
     assert found.ended is not None
     assert found.seconds > 0
-    assert events_of(trained) == [(0, 'warning'), (0, 'start'), (8, 'stop')]
+    assert events_of(trained) == [(0, 'warning'), (0, 'start'), (1, 'gradient_shares'), (8, 'stop')]
 
 
 def test_the_best_of_each_metric_is_that_of_the_records(trained: Path) -> None:
@@ -145,7 +145,7 @@ def test_stops_and_resumes_are_recorded(option_file: Path, tmp_path: Path) -> No
     assert status == 0, printed
     found = run_file_of(option_file)
     assert (found.status, found.iteration, found.resumes, found.started) == ('finished', 16, 1, started)
-    assert events_of(option_file) == [(0, 'start'), (8, 'stop'), (8, 'resume'), (16, 'stop')]
+    assert events_of(option_file) == [*((0, 'start'), (1, 'gradient_shares'), (8, 'stop'), (8, 'resume'), (16, 'stop'))]
 
 
 def test_a_killed_run_is_still_called_running(option_file: Path, tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_a_run_of_an_earlier_version_continues(option_file: Path, tmp_path: Path
     succeed(option_file, 'train:total_epochs=2', 'train:scheduler:milestones=[3]')
     for name in ('run.json', 'options.yml'):
         (folder_of(option_file) / name).unlink()
-    metrics = folder_of(option_file) / 'metrics.jsonl'
-    lines = [line for line in metrics.read_text().splitlines() if json.loads(line)['phase'] != 'event']
-    metrics.write_text(''.join(f'{line}\n' for line in lines))
+    for metrics in (folder_of(option_file) / 'metrics.jsonl', whole / 'metrics.jsonl'):
+        lines = [line for line in metrics.read_text().splitlines() if json.loads(line)['phase'] != 'event']
+        metrics.write_text(''.join(f'{line}\n' for line in lines))
 
     succeed(option_file, flags=('--auto_resume',))
     assert_same_run(folder_of(option_file), whole)

@@ -23,7 +23,7 @@ def rates_of(**train: Any) -> LearningRates:
 
 
 def in_epoch(rates: LearningRates, epoch: int) -> dict[str, float]:
-    """The rates of an epoch (counted from 0), which are the same in all of its iterations."""
+    """The rates of an epoch (counted from 0) after the warm-up, which are the same in all of its iterations."""
     first = epoch * ITERATIONS_PER_EPOCH + 1
     (found,) = {tuple(rates.at(first + step).items()) for step in range(ITERATIONS_PER_EPOCH)}
     return dict(found)
@@ -43,11 +43,11 @@ def published() -> LearningRates:
 
 
 def test_both_rates_rise_linearly_over_the_warm_up_epochs_to_their_own_rate(published: LearningRates) -> None:
-    for epoch in range(6):
-        rates = in_epoch(published, epoch)
-        assert rates['g'] == pytest.approx(1e-5 + (1e-4 - 1e-5) * epoch / 5)
-        assert rates['d'] == pytest.approx(1e-5 + (4e-4 - 1e-5) * epoch / 5)
-    assert in_epoch(published, 0) == {'g': 1e-5, 'd': 1e-5}
+    for done in range(51):  # five epochs of 10 iterations
+        rates = published.at(done + 1)
+        assert rates['g'] == pytest.approx(1e-5 + (1e-4 - 1e-5) * done / 50)
+        assert rates['d'] == pytest.approx(1e-5 + (4e-4 - 1e-5) * done / 50)
+    assert published.at(1) == {'g': 1e-5, 'd': 1e-5}
     assert in_epoch(published, 5) == {'g': 1e-4, 'd': 4e-4}
 
 

@@ -62,7 +62,7 @@ def test_intervals_count_iterations_and_the_last_one_is_always_due(tiny_data: Pa
 
 def test_the_patience_counts_only_where_early_stopping_is_on(tiny_data: Path, tmp_path: Path) -> None:
     for enabled in (True, False):
-        early = {'enabled': enabled, 'patience': 1, 'min_delta': 0.5}
+        early = {'enabled': enabled, 'patience': 1, 'min_delta': 0.5, 'min_iter': 0}
         followed = setup_of(tiny_data, tmp_path, train={'early_stopping': early}).early_stopping
         assert followed is not None
         for iteration, value in enumerate((20.0, 20.4), start=1):
@@ -171,3 +171,27 @@ def test_the_log_has_what_came_before_its_folder_and_other_ranks_print_errors_al
     assert [line for line in said if line] == (
         ['first', 'early', 'late', 'said elsewhere', 'broken'] if is_main else ['broken']
     )
+
+
+@pytest.mark.parametrize(
+    ('train', 'start'),
+    [
+        ({'warmup_epochs': 3, 'ema_scheduler': {'total_iter': 4}}, 12),  # epochs of 4 iterations: the warm-up ends last
+        ({'warmup_epochs': 1, 'ema_scheduler': {'total_iter': 5}}, 5),
+        ({'warmup_epochs': 1, 'ema_scheduler': {'total_iter': 1000}}, 20),  # half of the run
+        ({'warmup_epochs': 3, 'early_stopping': {'min_iter': 2}}, 2),
+    ],
+)
+def test_the_patience_counts_when_warm_up_and_ramp_are_over(
+    tiny_data: Path, tmp_path: Path, train: dict[str, Any], start: int
+) -> None:
+    early = {'patience': 1, **train.pop('early_stopping', {})}
+    setup = setup_of(tiny_data, tmp_path, train={**train, 'total_epochs': 10, 'early_stopping': early})
+    assert (setup.iterations_per_epoch, setup.total_iterations) == (4, 40)
+    followed = setup.early_stopping
+    assert followed is not None
+    followed.update(20.0, 1)
+    followed.update(19.0, start - 1)
+    assert not followed.should_stop
+    followed.update(19.0, start)
+    assert followed.should_stop

@@ -56,6 +56,15 @@ def test_a_loss_that_falls_is_good_and_the_words_say_how_far() -> None:
     assert '21.50 dB' in judgement.sentence
 
 
+def test_losses_against_discriminators_are_not_among_the_losses_that_should_fall() -> None:
+    lines = records(falling())
+    for line in lines:
+        line |= {f'G_loss_component_{name}': 5.0 for name in ('left_eye', 'right_eye', 'mouth', 'style')}
+    curves = to_curves(lines)
+    assert not curves.is_adversarial
+    assert curves.generator == to_curves(records(falling())).generator
+
+
 def test_a_loss_that_hardly_falls_could_be_higher() -> None:
     judgement = judge_losses([0.5 * math.exp(-0.002 * n) for n in range(40)])
     assert judgement.verdict == 'could be higher'

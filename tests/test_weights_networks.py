@@ -205,7 +205,9 @@ def test_mismatch_names_file_keys_and_both_shapes(tmp_path: Path) -> None:
 
 def test_mismatch_says_which_network_the_file_is_for(tmp_path: Path) -> None:
     path = save(tmp_path, build_network({**TINY, 'size': 32}).state_dict())
-    with pytest.raises(UserError, match=r'a GPEN with size 32, in_size 32, .*narrow 0\.015625') as caught:
+    with pytest.raises(
+        UserError, match=r'fits network_g: \{type: GPEN, size: 32, in_size: 32, .*narrow: 0\.015625'
+    ) as caught:
         load_network(build_network(TINY), path)
     assert len(str(caught.value)) < 1000
 

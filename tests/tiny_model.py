@@ -66,6 +66,26 @@ def bad_batch() -> dict[str, Any]:
     return {**batch, 'gt_path': ['bad.png', 'good.png']}
 
 
+class PlainAdam:
+    """Adam (Kingma and Ba 2015, algorithm 1), one parameter after the other."""
+
+    def __init__(self, network: nn.Module, lr: float, betas: tuple[float, float]) -> None:
+        self.parameters = list(network.parameters())
+        self.lr, self.betas, self.steps = lr, betas, 0
+        self.means = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.squares = [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    def step(self) -> None:
+        self.steps += 1
+        (first, second), t = self.betas, self.steps
+        for parameter, mean, square in zip(self.parameters, self.means, self.squares, strict=True):
+            assert parameter.grad is not None
+            mean.copy_(first * mean + (1 - first) * parameter.grad)
+            square.copy_(second * square + (1 - second) * parameter.grad**2)
+            scale = (square / (1 - second**t)).sqrt() + 1e-8
+            parameter.data -= self.lr * mean / (1 - first**t) / scale
+
+
 class _OnGpu(Tensor):
     """A scalar on the CPU that says it is on a GPU, so that code takes the branch for GPUs."""
 

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 
 from gpen.archs.channels import log2_size
 from gpen.archs.ops import reference
-from gpen.models.ema import ema_decay_at
 from gpen.models.gpen_model import GPENModel
 
 MAPPING_LR_MUL = 0.01
@@ -188,6 +187,7 @@ class PlainStep:
         assert model.net_d is not None
         assert model.optimizer_d is not None
         self.train = model.options.train
+        self.ema_schedule = model.ema_schedule
         self.gan_weight: float = model.gan.loss_weight
         self.net_g, self.net_d = _take_parameters(model.net_g), _take_parameters(model.net_d)
         self.ema = _take_parameters(model.net_g_ema)
@@ -240,7 +240,7 @@ class PlainStep:
 
     @torch.no_grad()
     def _update_ema(self, iteration: int) -> None:
-        decay = ema_decay_at(iteration, self.train.ema_decay, self.train.ema_scheduler.total_iter)
+        decay = self.ema_schedule.at(iteration)
         for name, average in self.ema.items():
             average.mul_(decay).add_(self.net_g[name], alpha=1 - decay)
 

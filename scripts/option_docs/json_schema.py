@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gpen.options.blocks import Degradation
 from gpen.options.components import signature_model
-from gpen.options.schema import Degradation, Options, ScoringOptions
+from gpen.options.schema import Options, ScoringOptions
 from gpen.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,

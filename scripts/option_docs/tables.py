@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gpen.errors import UserError
-from gpen.options import schema
+from gpen.options import blocks, schema, train
 from gpen.options.components import signature_model
 from gpen.options.io_backend import DatasetsBackend, PlainBackend
 from gpen.registry import (
@@ -33,25 +33,29 @@ BASE_ROW = (
 )
 WORDS = {'integer': 'integer', 'number': 'number', 'string': 'text', 'boolean': 'true or false'}
 LIMITS = {'minimum': '≥', 'exclusiveMinimum': '>', 'maximum': '≤', 'exclusiveMaximum': '<'}
-LOSSES = '`train.pixel_opt`, `perceptual_opt`, `gan_opt`, `identity_opt`, `feature_matching_opt`, `losses.NAME`'
+LOSSES = (
+    '`train.pixel_opt`, `perceptual_opt`, `gan_opt`, `identity_opt`, `feature_matching_opt`, `component_opt`, '
+    '`losses.NAME`'
+)
 
 # The heading of each section, the block that it describes, and the registry of its types.
 SECTIONS: list[tuple[str, type[BaseModel], Registry | None]] = [
     ('Top level', schema.Options, MODEL_REGISTRY),
-    ('`datasets.train`, `datasets.val`', schema.Dataset, DATASET_REGISTRY),
+    ('`datasets.train`, `datasets.val`', blocks.Dataset, DATASET_REGISTRY),
     ('`datasets.*.io_backend`: files', PlainBackend, None),
     ('`datasets.*.io_backend`: tables', DatasetsBackend, None),
-    ('A step of `datasets.*.degradation` and `augment`', schema.Degradation, DEGRADATION_REGISTRY),
-    ('`network_g`, `network_d`', schema.Component, ARCH_REGISTRY),
-    ('`train`', schema.Train, None),
-    (LOSSES, schema.Loss, LOSS_REGISTRY),
-    ('`train.optim_g`, `train.optim_d`', schema.Optimizer, OPTIMIZER_REGISTRY),
-    ('`train.optim_*.param_groups.NAME`', schema.ParamGroup, None),
-    ('`train.scheduler`', schema.Scheduler, SCHEDULER_REGISTRY),
-    ('`train.ema_scheduler`', schema.EmaScheduler, None),
-    ('`train.early_stopping`', schema.EarlyStopping, None),
+    ('A step of `datasets.*.degradation` and `augment`', blocks.Degradation, DEGRADATION_REGISTRY),
+    ('`network_g`, `network_d`', blocks.Component, ARCH_REGISTRY),
+    ('`train`', train.Train, None),
+    (LOSSES, blocks.Loss, LOSS_REGISTRY),
+    ('`train.optim_g`, `train.optim_d`', blocks.Optimizer, OPTIMIZER_REGISTRY),
+    ('`train.optim_*.param_groups.NAME`', blocks.ParamGroup, None),
+    ('`train.scheduler`', blocks.Scheduler, SCHEDULER_REGISTRY),
+    ('`train.augment_opt`', train.Augment, None),
+    ('`train.ema_scheduler`', train.EmaScheduler, None),
+    ('`train.early_stopping`', train.EarlyStopping, None),
     ('`val`', schema.Val, None),
-    ('`val.metrics.NAME`', schema.Metric, METRIC_REGISTRY),
+    ('`val.metrics.NAME`', blocks.Metric, METRIC_REGISTRY),
     ('`logger`', schema.Logger, None),
     ('`path`', schema.PathOptions, None),
     ('`dist_params`', schema.DistParams, None),
@@ -111,14 +115,14 @@ def _describe_default(field: FieldInfo) -> str:
     if field.is_required():
         return 'required'
     value = field.get_default(call_default_factory=True, validated_data={})
-    if isinstance(value, schema.Section) or (value is None and 'default' in (field.description or '').lower()):
+    if isinstance(value, blocks.Section) or (value is None and 'default' in (field.description or '').lower()):
         return ''  # the defaults of a block's options, or the meaning, say it
     return 'none' if value in (None, {}, []) else f'`{_format(value)}`'
 
 
 def _format(value: Any) -> str:
     """Return a value as it is written in an option file."""
-    if isinstance(value, schema.Component):
+    if isinstance(value, blocks.Component):
         return _format(value.to_dict())
     if isinstance(value, dict):
         return f'{{{", ".join(f"{key}: {_format(item)}" for key, item in value.items())}}}'

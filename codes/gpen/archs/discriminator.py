@@ -38,8 +38,9 @@ class GPENDiscriminator(nn.Module):
 
     Args:
         size: width and height of the images.
-        channel_multiplier: factor on the channel counts above 32 x 32.
-        narrow: factor on all channel counts.
+        channel_multiplier: factor on the channel counts above 32 x 32; default: that of ``path.pretrain_network_d``,
+            or else 2.
+        narrow: factor on all channel counts; default: that of ``path.pretrain_network_d``, or else 1.
         grad_checkpoint: use gradient checkpointing: less memory, more time, the same result.
 
     Raises:
@@ -49,12 +50,12 @@ class GPENDiscriminator(nn.Module):
     def __init__(
         self,
         size: ImageSize,
-        channel_multiplier: PositiveInt = 2,
-        narrow: PositiveFloat = 1.0,
+        channel_multiplier: PositiveInt | None = None,
+        narrow: PositiveFloat | None = None,
         grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        channels = channel_counts(size, channel_multiplier, narrow)
+        channels = channel_counts(size, 2 if channel_multiplier is None else channel_multiplier, narrow or 1.0)
         self.size = size
         self.grad_checkpoint = grad_checkpoint
 

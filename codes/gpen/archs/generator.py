@@ -226,7 +226,12 @@ class StyleGenerator(nn.Module):
 
     def map(self, code: Tensor) -> Tensor:
         """Return the latents of codes: N x style_dim -> N x n_latent x style_dim, the same for all layers."""
-        return self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
+        latents = self.style(code).unsqueeze(1).repeat(1, self.n_latent, 1)
+
+        # The path length needs the gradient with respect to the latents, even if all that they come from is frozen.
+        if torch.is_grad_enabled() and not latents.requires_grad:
+            latents.requires_grad_(True)
+        return latents
 
     def synthesize(self, latents: Tensor, features: Sequence[Tensor | None]) -> Tensor:
         """Return the images of latents, N x n_latent x style_dim; the rest as for :meth:`forward`."""

@@ -76,9 +76,5 @@ class GPENPrior(nn.Module):
             is_below = layers < crossover[:, None]  # N x n_latent
             latents = torch.where(is_below[..., None], latents, self.generator.map(other))
 
-        # The path length needs the gradient with respect to the latents, even if the mapping network is frozen.
-        if return_latents and torch.is_grad_enabled() and not latents.requires_grad:
-            latents.requires_grad_(True)
-
         image = self.generator.synthesize(latents, [None] * len(self.generator.channels))
         return (image, latents) if return_latents else image

@@ -1,4 +1,4 @@
-"""GT images alone, and GT images that are degraded on the fly."""
+"""GT images alone, without LQ images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 
 from gpen.data.degradations import build_degradation, try_degradation
 from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.landmarks import View
 from gpen.data.scan import scan_images
 from gpen.data.storage import open_storage
-from gpen.errors import UserError
 from gpen.options.types import Degradations, ImageSize
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.seeds import derive_generator
@@ -69,75 +69,22 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
         epoch, index = position if isinstance(position, tuple) else (0, position)
-        return {'gt': to_tensor(self.read_gt(epoch, index)), **self.describe(index)}
+        return {'gt': to_tensor(self.read_gt(epoch, index)[0]), **self.describe(index)}
 
-    def read_gt(self, epoch: int, index: int) -> np.ndarray:
-        """Return a GT image, mirrored and augmented for its epoch: size x size x 3, float32, RGB, [-1, 1]."""
+    def read_gt(self, epoch: int, index: int) -> tuple[np.ndarray, View]:
+        """Return a GT image, mirrored and augmented for its epoch: size x size x 3, float32, RGB, [-1, 1]; and how."""
         key = self.keys[index]
-        gt = resize(read_image(self.gt.read(key), self.gt.describe(key)), self.size)
+        stored = read_image(self.gt.read(key), self.gt.describe(key))
+        gt = resize(stored, self.size)
+
         augment = derive_generator(self.manual_seed, 'augment', epoch, index)
-        if self.use_hflip and augment.random() < 0.5:
+        is_mirrored = self.use_hflip and augment.random() < 0.5
+        if is_mirrored:
             gt = gt[:, ::-1].copy()
-        return gt if self._augment is None else self._augment(gt, augment)
+        view = View((stored.shape[1], stored.shape[0]), self.size, is_mirrored)
+        return (gt if self._augment is None else self._augment(gt, augment)), view
 
     def describe(self, index: int) -> dict[str, str]:
         """Return ``gt_path`` and ``name`` of an image."""
         key = self.keys[index]
         return {'gt_path': self.gt.describe(key), 'name': PurePosixPath(key).name}
-
-
-@DATASET_REGISTRY.register
-class DegradedFaceDataset(FaceImageDataset):
-    """GT images; the LQ images are made when they are asked for, anew in each epoch.
-
-    ``dataset[index]`` or ``dataset[epoch, index]`` gives the same dict as ``PairedImageDataset``.  A sample depends on
-    the arguments, the epoch and the index, and on nothing else.  A validation set is always asked for epoch 0, so its
-    LQ images stay the same.
-
-    Args:
-        dataroot_gt: folder (or what ``io_backend`` reads) of GT images; a relative path starts at the project's
-            root.
-        degradation: what makes the LQ image from the GT image: ``{type: gpen}`` or a list of steps.
-        size: width and height that GT images are resized to.
-        in_size: the same for LQ images, after they were degraded at ``size``; default: ``size``.
-        augment: steps that change both images, done before the degradation, such as ``{type: color_jitter}``.
-        io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}`` (Arrow or Parquet).
-        use_hflip: mirror half of the samples, chosen anew in each epoch.
-        manual_seed: the run's seed.
-        scan: check all files now; otherwise a bad one is reported when it is met.
-
-    Raises:
-        UserError: no images, damaged images, or a degradation that is unknown or cannot be done.
-    """
-
-    def __init__(
-        self,
-        dataroot_gt: str,
-        degradation: Degradations,
-        size: ImageSize,
-        in_size: ImageSize | None = None,
-        augment: Degradations | None = None,
-        io_backend: dict[str, Any] | None = None,
-        use_hflip: bool = False,
-        manual_seed: int = 0,
-        scan: bool = True,
-    ) -> None:
-        self.in_size = in_size or size
-        if self.in_size > size:
-            raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
-        try_degradation(degradation)
-
-        super().__init__(dataroot_gt, size, augment, io_backend, use_hflip, manual_seed, scan)
-        self._degrade = build_degradation(degradation)
-
-    def __getitem__(self, position: int | tuple[int, int]) -> dict[str, Any]:
-        epoch, index = position if isinstance(position, tuple) else (0, position)
-        gt = self.read_gt(epoch, index)
-        lq = self._degrade(gt, derive_generator(self.manual_seed, 'degrade', epoch, index))
-        described = self.describe(index)
-        return {
-            'lq': to_tensor(resize(lq, self.in_size)),  # 3 x in_size x in_size
-            'gt': to_tensor(gt),  # 3 x size x size
-            'lq_path': described['gt_path'],
-            **described,
-        }

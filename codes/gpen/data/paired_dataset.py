@@ -9,6 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from gpen.data.image_io import read_image, resize, to_tensor
+from gpen.data.landmarks import Landmarks, View
 from gpen.data.row_groups import coarser
 from gpen.data.scan import explain_sizes, scan_pairs, sizes_agree
 from gpen.data.storage import open_storage
@@ -28,7 +29,9 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
     - ``lq``: 3 x in_size x in_size and ``gt``: 3 x size x size, float32, RGB, [-1, 1], both resized where the file has
       another size (an image that is not square is stretched);
     - ``lq_path``, ``gt_path``: how messages name the files;
-    - ``name``: the file name without folder and suffix.
+    - ``name``: the file name without folder and suffix;
+    - ``boxes``, with ``landmarks``: 3 x 4, float32: x0, y0, x1, y1 of left eye, right eye and mouth (left: in ``gt``)
+      in pixels of ``gt``, whose edges are 0 and ``size``.
 
     A sample depends on the arguments, the epoch and the index, and on nothing else.
 
@@ -42,6 +45,8 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
         scan: check all files now; otherwise a bad one is reported when it is met.
+        landmarks: CSV file of the faces' landmarks for ``train.component_opt``: the ``manifest.csv`` of
+            ``prepare_dataset.py``, or a table that ``find_landmarks.py`` made.
 
     Raises:
         UserError: folders, names or files do not fit together; here, or for one file when it is met.
@@ -59,6 +64,7 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         use_hflip: bool = False,
         manual_seed: int = 0,
         scan: bool = True,
+        landmarks: str | None = None,
     ) -> None:
         self.size = size
         self.in_size = in_size or size
@@ -72,6 +78,7 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         self.gt, self.lq = _open_both(dataroot_gt, dataroot_lq, io_backend)
         self.keys = scan_pairs(self.gt, self.lq, self.reduction, check_files=scan)
         self.row_groups = coarser(self.gt.row_groups(self.keys), self.lq.row_groups(self.keys))
+        self._landmarks = None if landmarks is None else Landmarks(landmarks, self.keys)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -89,15 +96,18 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
             raise UserError(f'Sizes differ within a pair: {difference}. Replace or remove these files.')
 
         gt, lq = resize(gt, self.size), resize(lq, self.in_size)
-        if self.use_hflip and derive_generator(self.manual_seed, 'augment', epoch, index).random() < 0.5:
+        is_mirrored = self.use_hflip and derive_generator(self.manual_seed, 'augment', epoch, index).random() < 0.5
+        if is_mirrored:
             gt, lq = gt[:, ::-1], lq[:, ::-1]
 
+        view = View(gt_size, self.size, is_mirrored)
         return {
             'lq': to_tensor(lq),  # 3 x in_size x in_size
             'gt': to_tensor(gt),  # 3 x size x size
             'lq_path': lq_path,
             'gt_path': gt_path,
             'name': PurePosixPath(key).name,
+            **({} if self._landmarks is None else {'boxes': self._landmarks.boxes(index, view)}),
         }
 
 

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gpen.archs import build_network
 from gpen.errors import UserError
+from gpen.options.blocks import Component
 from gpen.options.checks import INPUT_NAME
-from gpen.options.schema import Component, Options
+from gpen.options.schema import Options
 from gpen.restoration.base import Restorer
 from gpen.restoration.loading import load_restorer
 from gpen.weights.files import load_weights

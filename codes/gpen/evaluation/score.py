@@ -15,8 +15,9 @@ from gpen.evaluation.results import ScoredSet, Scores
 from gpen.evaluation.sheet import choose_ranks, draw_sheet
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.metrics import ImageMetric, build_metrics
+from gpen.options.blocks import Dataset
 from gpen.options.checks import INPUT_NAME, parameter_names
-from gpen.options.schema import Dataset, ScoringOptions
+from gpen.options.schema import ScoringOptions
 from gpen.utils.device import explain_out_of_memory
 
 Progress = Callable[[int, str], object]

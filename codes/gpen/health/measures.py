@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gpen.distributed import ranks
-from gpen.metrics import Metric, SetMetric
+from gpen.metrics import ImageMetric, Metric, SetMetric
 from gpen.metrics.psnr_ssim import calculate_psnr
+from gpen.metrics.sharpness import calculate_sharpness
 
 SIDE = 32
 SMALLEST_DEVIATION = 1e-3  # GT images that differ less than this, in [-1, 1], are one image repeated
@@ -29,7 +30,7 @@ def add_measures(model: Any, metrics: Mapping[str, Metric]) -> tuple[Callable[[T
     restore: Callable[[Tensor], Tensor] = model.restore
     if model.restores:
         gain = EmaGain(model)
-        measures['ema_gain'] = gain
+        measures |= {'ema_gain': gain, 'sharpness': ImageMetric(calculate_sharpness, higher_is_better=True)}
         restore = gain.restore
     return restore, {**metrics, **measures, **metrics}
 

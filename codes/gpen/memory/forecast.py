@@ -68,6 +68,7 @@ class Rehearsal:
             batch = {
                 'lq': torch.empty(batch_size, 3, self._in_size, self._in_size),
                 'gt': torch.empty(batch_size, 3, self.size, self.size),
+                'boxes': torch.empty(batch_size, 3, 4),
                 'gt_path': [f'{number}.png' for number in range(batch_size)],
             }
 

@@ -10,8 +10,8 @@ from functools import cache, partial
 from gpen.memory.counter import MemoryUse
 from gpen.memory.forecast import Rehearsal, choose_iterations
 from gpen.options import Options, parse_options
+from gpen.options.blocks import Dataset
 from gpen.options.components import parameter_names
-from gpen.options.schema import Dataset
 
 GIB = 2**30
 SHARE = 0.9

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from gpen.options.schema import Metric as MetricOptions
+    from gpen.options.blocks import Metric as MetricOptions
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gpen.losses.frozen import load_frozen
+from gpen.losses.lpips import BACKBONES, LIBRARY, SMALLEST, build_lpips_network
 from gpen.metrics import ImageMetric, builds_metric
 from gpen.metrics.shared import as_saved, check_sizes, find_metric_weights, require
 from gpen.registry import METRIC_REGISTRY
 from gpen.weights.downloads import find_url
-from gpen.weights.files import load_weights
-
-BACKBONES = {'alex': 'alexnet', 'vgg': 'vgg16', 'squeeze': 'squeezenet1_1'}  # by their names in torchvision
-SMALLEST = {'alex': 31, 'vgg': 16, 'squeeze': 17}  # width and height in pixels that the poolings need
 
 
 @METRIC_REGISTRY.register
@@ -48,15 +41,10 @@ def calculate_lpips(
         UserError: the weight file does not fit.
     """
     # Packages and weights that may be missing.
-    library = require('torchmetrics.functional.image.lpips', 'torchmetrics>=1.4', 'LPIPS')
+    library = require(LIBRARY, 'torchmetrics>=1.4', 'LPIPS')
     what = f"ImageNet weights of LPIPS's backbone {net}"
     path = find_metric_weights(find_url(BACKBONES[net]), weights, what, f'{option}.weights')
-
-    with torch.device('meta'):
-        network: nn.Module = library._NoTrainLpips(pretrained=False, net=net, pnet_rand=True)
-    heads = Path(inspect.getfile(library)).with_name('lpips_models') / f'{net}.pth'
-    load_frozen(network, _collect_state(network, heads, path), path, f"torchvision's weights of the LPIPS net {net}")
-    network.to(device)
+    network = build_lpips_network(library, net, path).to(device)
 
     @torch.no_grad()
     def measure(restored: Tensor, gt: Tensor) -> Tensor:
@@ -64,18 +52,3 @@ def calculate_lpips(
         return network(as_saved(restored, device), as_saved(gt, device)).flatten().double()
 
     return ImageMetric(measure, higher_is_better=False)
-
-
-def _collect_state(network: nn.Module, heads: Path, backbone: Path) -> dict[str, Tensor]:
-    """Return the weights under torchmetrics' names, which group the backbone's layers in slices."""
-    linear = load_weights(heads)
-    layers = load_weights(backbone)
-    state = {}
-    for name in network.state_dict():
-        layer = re.sub(r'^net\.slice(s\.\d+|\d+)\.', 'features.', name)  # net.slice2.3.weight -> features.3.weight
-        head = re.sub(r'^lins\.(\d+)\.', r'lin\1.', name)  # torchmetrics registers each linear layer twice
-        if layer in layers:
-            state[name] = layers[layer]
-        elif head in linear:
-            state[name] = linear[head]
-    return state

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from torch import nn
 
+from gpen.archs.discriminator import GPENDiscriminator
+from gpen.errors import UserError
 from gpen.options.schema import PathOptions
 from gpen.utils.files import resolve_path
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_weights
-from gpen.weights.networks import MisfitError, fit_weights
+from gpen.weights.networks import MisfitError, fit_weights, infer_discriminator_config
 from gpen.weights.prior import load_decoder, load_discriminator
 
 LOGGER = logging.getLogger('gpen')
@@ -43,6 +46,23 @@ def load_pretrained(network: nn.Module, paths: PathOptions, letter: str) -> None
 
     if left_out:
         LOGGER.warning('%s: weights of %s that did not fit: %s', option, path, left_out)
+
+
+def complete_discriminator(options: dict[str, Any], paths: PathOptions) -> dict[str, Any]:
+    """Return the options of a discriminator, with the width read off its file where the options name none.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    wanted = [name for name in ('channel_multiplier', 'narrow') if options.get(name) is None]
+    if options['type'] != GPENDiscriminator.__name__ or paths.pretrain_network_d is None or not wanted:
+        return options
+    state = load_weights(resolve_path(paths.pretrain_network_d), paths.param_key_d, DISCRIMINATOR_WRAPPERS)
+    try:
+        found = infer_discriminator_config(state)
+    except UserError:  # load_pretrained says what the file is not
+        return options
+    return {**options, **{name: found[name] for name in wanted}}
 
 
 def load_prior(net_g: nn.Module, net_d: nn.Module | None, paths: PathOptions) -> None:

@@ -7,6 +7,7 @@ can be skipped on the GPU.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ import torch
 from gpen.distributed import ranks
 from gpen.models.parameter_groups import NAME, freeze, group_parameters, name_parameters
 from gpen.models.precision import LossScale
-from gpen.options.schema import Optimizer
+from gpen.options.blocks import Optimizer
 from gpen.options.types import Betas, NonNegativeFloat, PositiveFloat, Probability
 from gpen.registry import OPTIMIZER_REGISTRY
 
@@ -121,17 +122,38 @@ def set_learning_rates(optimizer: torch.optim.Optimizer, rates: dict[str, float]
         group['lr'] = rates.get(f'{letter}_{group.get(NAME)}', rates[letter])
 
 
+@dataclass(frozen=True)
+class Stepped:
+    """What :func:`optimize` did; all on the device.
+
+    Attributes:
+        norm: of the gradients of the loss before clipping.  Where nothing is clipped, those of the penalty are in it.
+        is_finite: a bool scalar: loss, penalty and gradients were finite, so the optimizer stepped.
+        below_eps: share of the gradient's entries that Adam's ``eps`` outweighs, 0 to 1; None unless it was asked for.
+    """
+
+    norm: torch.Tensor
+    is_finite: torch.Tensor
+    below_eps: torch.Tensor | None
+
+
 def optimize(
     loss: torch.Tensor,
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scale: LossScale,
     max_norm: float | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    penalty: torch.Tensor | None = None,
+    counts_small: bool = False,
+) -> Stepped:
     """Compute the gradients of a loss and step the optimizer, unless the loss or a gradient is not finite.
 
     With several ranks, loss and gradients are all-reduced to their means before anything is decided, so that all ranks
     decide the same.
+
+    A lazy penalty, such as R1, is large in the few steps that have it.  Clipped together with the loss, it would be cut
+    down to an ordinary step, and its weight would mean nothing.  So the norm of the loss alone decides by which factor
+    the gradients of both are scaled, and their ratio stays what the weight says.
 
     Args:
         loss: a scalar.
@@ -139,27 +161,52 @@ def optimize(
         optimizer: of the network's parameters.
         scale: the loss scale of the network.
         max_norm: gradients are clipped to this norm; None: they are not.
-
-    Returns:
-        The gradient norm before clipping, and whether the optimizer stepped (a bool scalar), both on the device.
+        penalty: a lazy regularisation to add, with its weight, a scalar; it may share the graph of ``loss``.
+        counts_small: also return :attr:`Stepped.below_eps`.
     """
-    # Backward pass
+    # Backward pass, and means over all ranks
     optimizer.zero_grad(set_to_none=True)
-    scale.up(loss).backward()
-    parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    is_apart = penalty is not None and max_norm is not None
+    total = loss if penalty is None else loss + penalty
+    scale.up(loss if is_apart else total).backward(retain_graph=is_apart)
+    gradients = _gradients_of(network)
     scale.down(gradients)
+    mean_total = total.detach().clone()
+    ranks.all_reduce_mean([*gradients, mean_total])
 
-    # Means over all ranks
-    mean_loss = loss.detach().clone()
-    ranks.all_reduce_mean([*gradients, mean_loss])
+    # Clipping; the penalty follows the loss.
+    norm = _norm_of(gradients)
+    is_finite = torch.isfinite(mean_total) & torch.isfinite(norm)
+    if penalty is not None and is_apart:
+        penalty.backward()
+        gradients = _gradients_of(network)
+        ranks.all_reduce_mean(gradients)
+        is_finite &= torch.isfinite(_norm_of(gradients))
+    if max_norm is not None:
+        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
-    # Clipping, and the step
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm or float('inf'))
-    is_finite = torch.isfinite(mean_loss) & torch.isfinite(norm)
+    # The step
+    below_eps = _count_small(gradients, optimizer) if counts_small else None
     step_if(optimizer, is_finite)
     scale.update(is_finite)
-    return norm, is_finite
+    return Stepped(norm, is_finite, below_eps)
+
+
+def _gradients_of(network: torch.nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+
+
+def _norm_of(gradients: list[torch.Tensor]) -> torch.Tensor:
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+
+def _count_small(gradients: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> torch.Tensor | None:
+    """Return the share of entries below ``eps``, which hold Adam back; None for an optimizer that has none."""
+    eps = optimizer.defaults.get('eps')
+    if eps is None:
+        return None
+    small = torch.stack([(gradient.abs() < eps).sum() for gradient in gradients]).sum()
+    return small / sum(gradient.numel() for gradient in gradients)
 
 
 def step_if(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:

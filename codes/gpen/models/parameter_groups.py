@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from gpen.errors import UserError
-from gpen.options.schema import ParamGroup
+from gpen.options.blocks import ParamGroup
 from gpen.utils.text import list_names
 
 Group = dict[str, Any]

@@ -115,5 +115,5 @@ class FiniteGuard:
 
 def _say_whose(names: list[str]) -> str:
     """Return the networks that losses and gradient norms belong to."""
-    owners = ['discriminator' if name.startswith('D_') or name == 'grad_norm_d' else 'generator' for name in names]
+    owners = ['discriminator' if name.startswith(('D_', 'grad_norm_d')) else 'generator' for name in names]
     return ' and the '.join(dict.fromkeys(owners))

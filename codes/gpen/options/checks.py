@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gpen.options.blocks import Dataset
 from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem
@@ -19,7 +20,13 @@ TRAIN: tuple[str, ...] = ('train',)
 INPUT_NAME = 'input'  # names the blurry input where models are named
 PRIOR_MODEL = 'GPENPriorModel'
 SHARP_ALONE = 'FaceImageDataset'
-PAIR_METRICS = {'calculate_psnr', 'calculate_ssim', 'calculate_lpips', 'calculate_identity'}
+PAIR_METRICS = {
+    'calculate_psnr',
+    'calculate_ssim',
+    'calculate_sharpness',
+    'calculate_lpips',
+    'calculate_identity',
+}
 
 
 def unify_run_options(options: Options) -> list[Problem]:
@@ -93,6 +100,10 @@ def _check_length(options: Options) -> Iterator[Problem]:
         yield Problem(TRAIN, 'give one of total_epochs and total_iter')
     if train.warmup_epochs and train.warmup_iter > 0:
         yield Problem(('train', 'warmup_iter'), 'give one of warmup_epochs and warmup_iter')
+    if train.ema_halflife_images is not None and 'ema_decay' in train.model_fields_set and train.ema_decay is not None:
+        yield Problem(('train', 'ema_halflife_images'), 'give one of ema_decay and ema_halflife_images')
+    if train.ema_scheduler.total_iter and train.ema_scheduler.share is not None:
+        yield Problem(('train', 'ema_scheduler', 'share'), 'give one of total_iter and share')
     if train.use_grad_norm and train.grad_norm_clip is None:
         yield Problem(('train', 'use_grad_norm'), 'needs train.grad_norm_clip, the largest gradient norm, such as 1.0')
 
@@ -105,8 +116,17 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(TRAIN, 'no loss is switched on; give pixel_opt, such as {type: L1Loss, loss_weight: 1}')
     if adversarial and options.network_d is None:
         yield Problem(('train', 'gan_opt'), 'needs a discriminator: give network_d, or remove gan_opt')
+    augment = train.augment_opt
+    if augment is not None and not adversarial:
+        yield Problem(('train', 'augment_opt'), 'needs gan_opt, whose discriminator sees the augmented images')
+    if augment is not None and augment.ada_target is not None and 'probability' in augment.model_fields_set:
+        yield Problem(('train', 'augment_opt', 'probability'), 'give one of probability and ada_target')
+    if augment is not None and augment.ada_target is None and 'ada_images' in augment.model_fields_set:
+        yield Problem(('train', 'augment_opt', 'ada_images'), 'needs ada_target; a fixed probability does not adapt')
     if matching and not adversarial:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
+    if _has_components(options):
+        yield from _check_components(options, adversarial)
 
     # Feature matching asks the discriminator for its features.
     discriminator = find_definition(options.network_d) if options.network_d is not None else None
@@ -116,10 +136,23 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'feature_matching_opt'), message)
 
     for name in train.losses:
-        if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'}:
+        if name in {'pixel', 'perceptual', 'identity', 'adv', 'feature_matching'} or name.startswith('component_'):
             yield Problem(
                 ('train', 'losses', name), f'has the name of a built-in loss; use train.{name}_opt or rename it'
             )
+
+
+def _has_components(options: Options) -> bool:
+    return options.train.component_opt is not None and options.train.component_opt.is_on
+
+
+def _check_components(options: Options, adversarial: bool) -> Iterator[Problem]:
+    if not adversarial:
+        yield Problem(('train', 'component_opt'), 'needs gan_opt, whose discriminator judges the whole face')
+    data = options.datasets.train
+    if data is not None and data.arguments.get('landmarks') is None:
+        message = 'needs datasets.train.landmarks: manifest.csv of prepare_dataset.py, or a table of find_landmarks.py'
+        yield Problem(('train', 'component_opt'), message)
 
 
 def _check_model(options: Options) -> Iterator[Problem]:
@@ -130,6 +163,9 @@ def _check_model(options: Options) -> Iterator[Problem]:
         if role == PRIOR and options.model_type in MODEL_REGISTRY.definitions:
             message = f'{options.network_g.type} makes faces out of noise; train it with model_type: {PRIOR_MODEL}'
             yield Problem(('network_g', 'type'), message)
+        if options.train.path_reg_weight and generator is not None and 'return_latents' not in (generator.inputs or ()):
+            message = 'needs a generator whose forward takes return_latents, such as GPEN'
+            yield Problem(('train', 'path_reg_weight'), message)
         return
 
     # The prior's stage: noise in, a discriminator to learn from.
@@ -148,6 +184,8 @@ def _check_model(options: Options) -> Iterator[Problem]:
     ]
     if train.feature_matching_opt is not None and train.feature_matching_opt.is_on:
         compared.append('feature_matching_opt')
+    if _has_components(options):
+        compared.append('component_opt')
     for name in compared:
         yield Problem(('train', *name.split('.', 1)), f'{no_pairs} Remove it.')
     for name, metric in options.val.metrics.items() if options.datasets.val is not None else ():
@@ -201,6 +239,20 @@ def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> 
         if isinstance(io_backend, dict) and 'io_backend' in parameter_names(dataset):
             yield from check_io_backend(io_backend, (*key, 'io_backend'))
         yield from check_dataroots(dataset.arguments, key)
+        yield from _check_landmarks(dataset, key, is_trained_on=isinstance(options, Options) and phase == 'train')
+
+
+def _check_landmarks(dataset: Dataset, key: tuple[str, ...], is_trained_on: bool) -> Iterator[Problem]:
+    file = dataset.arguments.get('landmarks')
+    if not isinstance(file, str) or 'landmarks' not in parameter_names(dataset):
+        return
+    if not is_trained_on:
+        yield Problem(
+            (*key, 'landmarks'), 'has no effect: only training, with train.component_opt, uses it. Remove it.'
+        )
+    elif not resolve_path(file).is_file():
+        message = f'there is no file {resolve_path(file)}. Put it there, or change this line.'
+        yield Problem((*key, 'landmarks'), message)
 
 
 def _check_files(options: Options) -> Iterator[Problem]:
@@ -262,8 +314,7 @@ def find_warnings(options: Options) -> Iterator[Problem]:
         if (train.warmup_epochs or train.warmup_iter > 0) and train.base_lr > rate:
             message = f'is {train.base_lr:g}, above train.{name}.lr {rate:g}: the warm-up goes down, not up'
             yield Problem(('train', 'base_lr'), message)
-    if train.grad_norm_clip is not None and not train.use_grad_norm:
-        yield Problem(('train', 'grad_norm_clip'), 'has no effect while train.use_grad_norm is false')
+    yield from _warn_idle(options)
 
     # What is left out, or known from BasicSR.
     if options.datasets.val is None:
@@ -276,8 +327,43 @@ def find_warnings(options: Options) -> Iterator[Problem]:
         yield Problem(('dist_params',), 'has no effect: torchrun says how processes find each other')
     if options.network_d is not None and (train.gan_opt is None or not train.gan_opt.is_on):
         yield Problem(('network_d',), 'is not trained, since train.gan_opt is off')
+    data = options.datasets.train
+    if data is not None and data.arguments.get('landmarks') is not None and not _has_components(options):
+        yield Problem(('datasets', 'train', 'landmarks'), 'has no effect without train.component_opt')
     if train.net_d_init_iters and train.total_iter and train.net_d_init_iters >= train.total_iter:
         yield Problem(('train', 'net_d_init_iters'), 'the generator never learns: training ends before')
+
+
+def _warn_idle(options: Options) -> Iterator[Problem]:
+    """Yield options that are given and have no effect beside the others, one warning for each reason."""
+    train = options.train
+    is_adversarial = train.gan_opt is not None and train.gan_opt.is_on
+    is_prior = options.model_type == PRIOR_MODEL
+    has_paths = bool(train.path_reg_weight) or (is_prior and train.path_reg_weight is None)
+    restores = not is_prior and options.model_type in MODEL_REGISTRY.definitions
+
+    measures = options.datasets.val is not None and bool(options.val.metrics)
+    reasons = {
+        'without metrics of validation': ('early_stopping',) if not measures and train.early_stopping.enabled else (),
+        'while train.use_grad_norm is false': ('grad_norm_clip',) if not train.use_grad_norm else (),
+        'without a warm-up': ('base_lr',) if not train.warmup_epochs and train.warmup_iter <= 0 else (),
+        'without path_reg_weight': ('net_g_reg_every', 'path_batch_shrink') if not has_paths else (),
+        'without r1_reg_weight': ('net_d_reg_every',) if is_adversarial and not train.r1_reg_weight else (),
+        f'but in {PRIOR_MODEL}': ('mixing_prob',) if restores else (),
+        'while train.gan_opt is off': (
+            *('optim_d', 'freeze_d', 'r1_reg_weight', 'net_d_reg_every', 'net_d_iters', 'net_d_init_iters'),
+        )
+        if not is_adversarial
+        else (),
+    }
+    for reason, names in reasons.items():
+        given = [name for name in names if name in train.model_fields_set and getattr(train, name) is not None]
+        if given:
+            yield Problem(('train', given[0]), f'has no effect {reason}' + _also(given[1:]))
+
+
+def _also(names: Sequence[str]) -> str:
+    return f' (nor have {", ".join(names)})' if names else ''
 
 
 def schedule_unit(options: Options) -> str:

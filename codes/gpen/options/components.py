@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from gpen.errors import UserError
 from gpen.options import types
+from gpen.options.blocks import Component, Dataset, Degradation, Loss, Metric, Optimizer, Scheduler
 from gpen.options.problems import Problem, find_problems
-from gpen.options.schema import Component, Dataset, Degradation, Loss, Metric, Optimizer, Scheduler
 from gpen.options.yaml_reader import Key
 from gpen.registry import (
     ARCH_REGISTRY,
@@ -33,11 +33,13 @@ ROLES = {
     'discriminator': ('is a discriminator', 'network_d'),
     'adversarial': ('is an adversarial loss', 'train.gan_opt'),
     'feature_matching': ('compares features', 'train.feature_matching_opt'),
+    'components': ('judges facial components', 'train.component_opt'),
 }
 """Of each role, what that means, and the option that it belongs to."""
 ROLE_NEEDED = {
     'train.gan_opt': 'is no adversarial loss; use one such as GANLoss here',
     'train.feature_matching_opt': 'does not compare features; use FeatureMatchingLoss here',
+    'train.component_opt': 'does not judge facial components; use ComponentLoss here',
 }
 KNOWN_TYPES = {*vars(types), *BUILTINS}
 REGISTRIES: dict[type[Component], Registry] = {

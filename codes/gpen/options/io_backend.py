@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from gpen.options.blocks import Section
 from gpen.options.problems import Problem, find_problems
-from gpen.options.schema import Section
 from gpen.options.types import PositiveInt
 from gpen.options.yaml_reader import Key
 from gpen.utils.files import resolve_path

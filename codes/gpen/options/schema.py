@@ -7,137 +7,14 @@ Names are BasicSR's where BasicSR has the option.  ``Component`` blocks (``netwo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field
 
-from gpen.options.types import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from gpen.options.blocks import Component, Dataset, Loss, Metric, Name, NumGpu, Section, Seed, drop_empty
+from gpen.options.train import Train
+from gpen.options.types import NonNegativeInt, PositiveInt
 from gpen.utils.files import resolve_path
-
-DEFAULT_EMA_DECAY = 0.5 ** (32 / 10_000)  # StyleGAN2's half-life of 10,000 images at its batch of 32
-
-
-def _check_num_gpu(value: Any) -> Any:
-    if value == 'auto' or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise ValueError('should be auto, 0 (the CPU) or a number of GPUs')
-
-
-def _drop_empty(value: Any) -> Any:
-    """``NAME: ~`` takes out what a base file has."""
-    return {name: block for name, block in value.items() if block is not None} if isinstance(value, dict) else value
-
-
-NumGpu = Annotated[
-    Any,
-    BeforeValidator(_check_num_gpu),
-    WithJsonSchema({'anyOf': [{'const': 'auto'}, {'type': 'integer', 'minimum': 0}]}),
-]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]*$', max_length=120)]  # also the name of a file
-Pattern = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A block with a fixed set of keys."""
-
-    model_config = ConfigDict(extra='forbid', strict=True, use_attribute_docstrings=True)
-
-
-class Component(BaseModel):
-    """A block that names what to build (``type``) and its arguments."""
-
-    model_config = ConfigDict(extra='allow', strict=True, use_attribute_docstrings=True)
-
-    type: str
-    """Name of a registered class or function."""
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments for what ``type`` names."""
-        return dict(self.model_extra or {})
-
-    def to_dict(self) -> dict[str, Any]:
-        """``type`` and arguments as a plain dict, as the builders take it."""
-        return {'type': self.type, **self.arguments}
-
-
-class Loss(Component):
-    """A loss; a ``loss_weight`` of 0 switches it off."""
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it is worth building: a weight of 0 costs nothing."""
-        given = self.arguments
-        if 'perceptual_weight' in given and not given['perceptual_weight'] and not given.get('style_weight'):
-            return False
-        return bool(given.get('loss_weight', 1))
-
-
-class ParamGroup(Section):
-    """Parameters with a learning rate of their own."""
-
-    patterns: Annotated[list[Pattern], Field(min_length=1)]
-    """Names of parameters, such as ecd* or generator.to_rgb* (* is any characters)."""
-    lr: PositiveFloat
-    """Learning rate after the warm-up; warm-up and schedule scale it as they scale that of the optimizer."""
-
-
-class Optimizer(Component):
-    """An optimizer; further keys are its arguments (``betas``, ``weight_decay``, ...)."""
-
-    type: str = 'Adam'
-    """Name of a registered optimizer."""
-    lr: PositiveFloat = 1e-4
-    """Learning rate after the warm-up."""
-    param_groups: Annotated[dict[Name, ParamGroup], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
-    """Groups of parameters with another learning rate, by a name for the logs (lr_g_NAME). Where two groups match a
-    parameter, the first counts."""
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments for the optimizer, ``lr`` among them."""
-        return {'lr': self.lr, **super().arguments}
-
-
-class Scheduler(Component):
-    """A learning-rate schedule; further keys are its arguments (``milestones``, ``gamma``, ...)."""
-
-    type: str = 'MultiStepLR'
-    """Name of a registered schedule."""
-    unit: Literal['epoch', 'iter'] | None = None
-    """What milestones count: epoch or iter. Default: epoch with total_epochs, iter with total_iter."""
-
-
-class Dataset(Component):
-    """A data set; further keys are its arguments (``dataroot_gt``, ``dataroot_lq``, ...)."""
-
-    name: str | None = None
-    """Name of the data set in logs."""
-    batch_size_per_gpu: PositiveInt = 1
-    """Images in a batch of each rank (each GPU)."""
-    accumulate: PositiveInt = 1
-    """Number of micro-batches that a training batch is computed in; less memory, slower, same result."""
-    num_worker_per_gpu: NonNegativeInt = 2
-    """Processes of each rank that read images; 0 reads in the main process. The samples do not depend on it."""
-    prefetch_factor: PositiveInt = 2
-    """Batches that each worker reads ahead."""
-    pin_memory: bool = True
-    """Copy batches to page-locked memory, from which a GPU reads faster."""
-
-
-class Metric(Component):
-    """A metric; further keys are its arguments (``crop_border``, ``weights``, ...)."""
-
-    optional: bool = False
-    """true: where the metric's weights or a package cannot be had, leave it out and say so; false: that is an error."""
-
-
-class Degradation(Component):
-    """A step of a degradation; further keys are its arguments."""
-
-    probability: Probability = 1.0
-    """Probability that the step is applied to a sample."""
 
 
 class Datasets(Section):
@@ -149,106 +26,10 @@ class Datasets(Section):
     """Held-out pairs to validate on; without them there is no validation, no best checkpoint and no early stopping."""
 
 
-class EmaScheduler(Section):
-    """Ramp-up of the EMA (exponential moving average of the generator's weights)."""
-
-    total_iter: NonNegativeInt = 0
-    """Iterations over which the EMA's half-life grows linearly from 0 to its full value; 0: full from the start."""
-
-
-class EarlyStopping(Section):
-    """Stop when validation no longer improves."""
-
-    metric: str = 'psnr'
-    """The metric that is watched, one of val.metrics."""
-    patience: PositiveInt = 10
-    """Validations without improvement before training stops."""
-    min_delta: NonNegativeFloat = 0.0
-    """Smallest change of the metric that counts as an improvement."""
-    enabled: bool = True
-    """false: train to the end whatever the metric does."""
-
-
-class Train(Section):
-    """Length, losses and optimization."""
-
-    num_gpu: NumGpu | None = None
-    """The same as num_gpu at the top level."""
-    manual_seed: Seed | None = None
-    """The same as manual_seed at the top level."""
-    total_epochs: PositiveInt | None = None
-    """Length of the training in epochs (passes over the training set). Give this or total_iter."""
-    total_iter: PositiveInt | None = None
-    """Length of the training in iterations (training steps). Give this or total_epochs."""
-    warmup_epochs: NonNegativeInt = 0
-    """Length of the warm-up in epochs, in which the learning rates rise linearly from base_lr."""
-    warmup_iter: Annotated[int, Field(ge=-1)] = 0
-    """Length of the warm-up in iterations; 0 or -1: no warm-up."""
-    base_lr: NonNegativeFloat = 1e-5
-    """Learning rate at the start of the warm-up."""
-    optim_g: Optimizer = Field(default_factory=Optimizer)
-    """Optimizer of the generator."""
-    optim_d: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-4))
-    """Optimizer of the discriminator."""
-    freeze_g: list[Pattern] = Field(default_factory=list)
-    """Names of the generator's parameters that are not trained, such as generator.style* (* is any characters)."""
-    freeze_d: list[Pattern] = Field(default_factory=list)
-    """Names of the discriminator's parameters that are not trained."""
-    scheduler: Scheduler | None = None
-    """Learning-rate schedule after the warm-up. Default: constant rates."""
-    ema_decay: Decay = DEFAULT_EMA_DECAY
-    """Decay of the EMA per iteration, once its half-life is full. The default is StyleGAN2's."""
-    ema_scheduler: EmaScheduler = Field(default_factory=EmaScheduler)
-    """Ramp-up of the EMA."""
-    amp: Literal['bf16', 'fp16'] | None = None
-    """Mixed precision: most of a step runs in bfloat16 or float16 (with a loss scale, which is saved with the training
-    state); R1, losses, weights and EMA stay in float32. Default: float32 throughout."""
-    channels_last: bool = False
-    """Store images and weights in the channels-last memory format, which suits tensor cores."""
-    compile: bool = False
-    """Compile the networks with torch.compile; R1 is not compiled."""
-    use_grad_norm: bool = False
-    """Clip the gradient norm of each network to grad_norm_clip."""
-    grad_norm_clip: PositiveFloat | None = None
-    """Largest gradient norm of each network; needs use_grad_norm."""
-    pixel_opt: Loss | None = None
-    """Pixel loss, such as L1Loss."""
-    perceptual_opt: Loss | None = None
-    """VGG perceptual loss, such as PerceptualLoss."""
-    gan_opt: Loss | None = None
-    """Adversarial loss, such as GANLoss; needs network_d."""
-    identity_opt: Loss | None = None
-    """ArcFace identity loss, such as IdentityLoss."""
-    feature_matching_opt: Loss | None = None
-    """Feature matching on the discriminator, such as FeatureMatchingLoss; needs gan_opt."""
-    losses: Annotated[dict[str, Loss], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
-    """Further losses on (restored, GT), by name; each is logged as G_loss_NAME."""
-    r1_reg_weight: NonNegativeFloat = 10.0
-    """Weight of the discriminator's R1 gradient penalty; 0: off."""
-    net_d_reg_every: PositiveInt = 16
-    """Iterations from one R1 penalty to the next (lazy regularization); the penalty is multiplied by this number."""
-    path_reg_weight: NonNegativeFloat = 2.0
-    """Weight of the generator's path-length penalty; 0: off. GPENPriorModel only."""
-    net_g_reg_every: PositiveInt = 4
-    """Iterations from one path-length penalty to the next; the penalty is multiplied by this number. GPENPriorModel
-    only."""
-    path_batch_shrink: PositiveInt = 2
-    """Path lengths are computed on a batch smaller by this factor; less memory, faster. GPENPriorModel only."""
-    mixing_prob: Probability = 0.9
-    """Probability of style mixing: the upper layers of a sample get another latent than the lower ones. GPENPriorModel
-    only."""
-    net_d_iters: PositiveInt = 1
-    """Discriminator steps per generator step."""
-    net_d_init_iters: NonNegativeInt = 0
-    """Iterations at the start in which only the discriminator is trained."""
-    early_stopping: EarlyStopping = Field(default_factory=EarlyStopping)
-    """Stop when validation no longer improves."""
-
-
 class Scoring(Section):
     """Metrics and pictures of restored images."""
 
-    metrics: Annotated[dict[str, Metric], BeforeValidator(_drop_empty)] = Field(
+    metrics: Annotated[dict[Name, Metric], BeforeValidator(drop_empty)] = Field(
         default_factory=lambda: {
             'psnr': Metric(type='calculate_psnr'),
             'ssim': Metric(type='calculate_ssim'),
@@ -384,11 +165,11 @@ class Options(Run):
 class ScoringOptions(Run):
     """All options of a scoring run, such as options/test/gpen_512.yml."""
 
-    models: Annotated[dict[Name, str], BeforeValidator(_drop_empty)] = Field(default_factory=dict)
+    models: Annotated[dict[Name, str], BeforeValidator(drop_empty)] = Field(default_factory=dict)
     """Files of weights to score, by the name that the tables use; --model FILE takes their place."""
     network_g: Component | None = None
     """The network that the files belong to. Default: a GPEN whose size and width are read from each file."""
-    datasets: Annotated[dict[Name, Dataset], BeforeValidator(_drop_empty)]
+    datasets: Annotated[dict[Name, Dataset], BeforeValidator(drop_empty)]
     """Data sets of pairs to score on, by the name that the tables use."""
     val: Scoring = Field(default_factory=Scoring)
     """Metrics and pictures."""

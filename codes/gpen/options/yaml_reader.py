@@ -16,7 +16,7 @@ import yaml
 from addict import Dict
 
 from gpen.errors import UserError
-from gpen.options.schema import Dataset, Metric, Optimizer, Scheduler
+from gpen.options.blocks import Dataset, Metric, Optimizer, Scheduler
 from gpen.utils.files import project_root
 
 Key = tuple[str | int, ...]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpen.data.degradations import build_degradation
+from gpen.data.degradations import build_pair_degradation
 from gpen.data.image_io import read_image, to_tensor, write_image
 from gpen.preparation.selection import Entry, stable_number
 from gpen.preparation.work import is_whole
@@ -46,7 +46,7 @@ class PairTask:
 def degradation_seed(seed: int, entry: Entry) -> int:
     """Return the seed of a face's degradation, which depends on no other face.
 
-    The LQ image is ``build_degradation(options)(gt, np.random.Generator(np.random.PCG64(seed)))``.
+    The pair is ``build_pair_degradation(options)(face, np.random.Generator(np.random.PCG64(seed)))``.
     """
     return derive_seed(seed, 'degrade', stable_number(entry.key, entry.index))
 
@@ -69,14 +69,15 @@ def write_pair(task: PairTask) -> tuple[Path, float]:
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
-    if not is_whole(task.gt):
-        link_or_copy(task.image, task.gt)
-    # The 8 bits that a reader has too, so that the copy can be made again from the file.
-    gt = read_image(task.gt)
-    if not is_whole(task.lq):
-        generator = np.random.Generator(np.random.PCG64(task.seed))
-        write_image(task.lq, build_degradation(task.degradation)(gt, generator))
-    return task.lq, measure_psnr(read_image(task.lq), gt)
+    if not (is_whole(task.gt) and is_whole(task.lq)):
+        face = read_image(task.image)  # 8 bits, so that the pair can be made again from the file
+        lq, gt = build_pair_degradation(task.degradation)(face, np.random.Generator(np.random.PCG64(task.seed)))
+        if gt is face:
+            link_or_copy(task.image, task.gt)
+        else:
+            write_image(task.gt, gt)
+        write_image(task.lq, lq)
+    return task.lq, measure_psnr(read_image(task.lq), read_image(task.gt))
 
 
 def measure_psnr(lq: np.ndarray, gt: np.ndarray) -> float:

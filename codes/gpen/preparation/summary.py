@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 import gpen
+from gpen.data.landmarks import COLUMNS, POINTS
 from gpen.preparation.pairs import degradation_seed
 from gpen.preparation.photos import printable
 from gpen.preparation.selection import REASONS, Entry
@@ -22,7 +23,6 @@ from gpen.utils.files import atomic_path, write_text
 
 MANIFEST = 'manifest.csv'
 DATASET = 'dataset.json'
-_POINTS = ('left_eye', 'right_eye', 'nose', 'left_mouth', 'right_mouth')  # left: in the picture
 _LISTED = 20  # photographs that the screen shows
 
 
@@ -85,7 +85,7 @@ def write_manifest(path: Path, entries: Sequence[Entry], seed: int) -> None:
 def _to_row(entry: Entry, seed: int) -> dict[str, Any]:
     """Return one line of the manifest; what does not apply is empty."""
     face = entry.face
-    points = [value for point in face.landmarks or [(None, None)] * len(_POINTS) for value in point]
+    points = [value for point in face.landmarks or [(None, None)] * len(POINTS) for value in point]
 
     return {
         'name': entry.name,
@@ -96,7 +96,7 @@ def _to_row(entry: Entry, seed: int) -> dict[str, Any]:
         'face': entry.index,
         'group': '_'.join(entry.group),
         **dict(zip(('left', 'top', 'right', 'bottom'), face.box, strict=True)),
-        **dict(zip((f'{point}_{axis}' for point in _POINTS for axis in 'xy'), points, strict=True)),
+        **dict(zip(COLUMNS, points, strict=True)),
         'score': face.score,
         'sharpness': face.sharpness,
         **dict(zip(('yaw', 'pitch', 'roll'), face.pose or (None, None, None), strict=True)),

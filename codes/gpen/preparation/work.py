@@ -166,7 +166,7 @@ def _find_faces(image: np.ndarray, task: PhotoTask) -> list[tuple[FoundFace, np.
     """Return the faces that a detector finds, those that may be kept with their aligned images."""
     assert task.detector is not None
     try:
-        faces = _get_detector(task.detector).detect(image)
+        faces = get_detector(task.detector).detect(image)
     except (cv2.error, MemoryError) as error:
         height, width = image.shape[:2]
         raise UnusablePhotoError(f'no faces can be looked for in {width} x {height} pixels ({error})') from error
@@ -230,7 +230,7 @@ def is_whole(path: Path) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _get_detector(source: DetectorSource) -> Detector:
+def get_detector(source: DetectorSource) -> Detector:
     """Return the process's detector; loading its weights takes longer than a photograph."""
     return source.build(source.name, weights=source.weights, min_face=source.min_face)
 

@@ -51,8 +51,8 @@ class Registry:
         Args:
             item: the class or function.
             role: what it is for, where options differ in that: ``'generator'``, ``'discriminator'`` or ``'prior'`` (a
-                network), ``'adversarial'`` or ``'feature_matching'`` (a loss).  A class attribute ``role`` says the
-                same.
+                network), ``'adversarial'``, ``'feature_matching'`` or ``'components'`` (a loss).  A class attribute
+                ``role`` says the same.
         """
 
         def mark(decorated: T) -> T:

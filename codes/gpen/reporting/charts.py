@@ -14,12 +14,21 @@ from gpen.utils.text import format_number
 # Numbers whose names begin alike share a drawing of one run.
 _FAMILIES = {
     'D_loss': 'Discriminator loss',
+    'D_loss_component': 'Component discriminators',
+    'G_loss_component': 'Component losses',
     'D_acc': 'Discriminator accuracy',
     'lr': 'Learning rate',
     'grad_norm': 'Gradient norm',
 }
+_LAST_WORD = re.compile(r'(?<=_component)_.*|_(d_components|[^_]*)$')
 _ORDER = ('G_loss', 'G_', 'D_loss', 'D_acc', 'D_', 'lr', 'grad_norm', '')
-_TITLES = dict(zip(MEASURES, ('Variety of the restored images', 'EMA, gain in dB'), strict=True))
+_TITLES = dict(
+    zip(
+        MEASURES,
+        ('Variety of the restored images', 'EMA, gain in dB', 'Sharpness, of that of the sharp images'),
+        strict=True,
+    )
+)
 _LINEAR = ('lr', 'D_acc')
 _SPREAD = 30  # from this ratio of large to small values on, an axis is logarithmic
 _MAX_RESUMES = 4
@@ -45,7 +54,7 @@ def draw_training(runs: Sequence[RecordedRun]) -> str:
     keys = sorted((key for key in _list_keys(runs, 'train') if key != SPEED), key=_rank)
     groups: dict[str, list[str]] = {}
     for key in keys:
-        family = _FAMILIES.get(re.sub(r'_[^_]*$', '', key), key) if len(runs) == 1 else key
+        family = _FAMILIES.get(_LAST_WORD.sub('', key), key) if len(runs) == 1 else key
         groups.setdefault(family, []).append(key)
     if SPEED in _list_keys(runs, 'train'):
         groups['Seconds per iteration'] = [SPEED]

@@ -18,7 +18,11 @@ from gpen.runs.run_file import RunFile, read_run_file
 from gpen.utils.files import resolve_path
 
 SPEED = 'seconds_per_iter'
-MEASURES = ('val/variety', 'val/ema_gain')  # measured for the health rules; runs are not ranked by them
+MEASURES = (
+    'val/variety',
+    'val/ema_gain',
+    'val/sharpness',
+)  # measured for the health rules; runs are not ranked by them
 RECENT = 20  # records whose speed predicts the time left
 STATES = {  # in words, where the status of the run file is not a word of its own
     'stopped': 'stopped by a signal',

@@ -1,8 +1,9 @@
 """Checkpoints: written whole or not at all, found again, checked, pruned.
 
-``models/`` holds ``net_g_ITER.pth``, ``net_d_ITER.pth``, and the same file under the names ``..._latest.pth`` and
-``..._best.pth`` (hard links, where the file system has them); ``training_states/ITER.state`` holds the rest and is
-written last, so that a state never names a model file that is not there.
+``models/`` holds ``net_g_ITER.pth``, ``net_d_ITER.pth``, ..., and the same file under the names ``..._latest.pth``,
+``net_g_best.pth`` and ``net_g_best_METRIC.pth`` (hard links, where the file system has them);
+``training_states/ITER.state`` holds the rest and is written last, so that a state never names a model file that is not
+there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import filecmp
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ class CheckpointStore:
         iteration: int,
         networks: Networks,
         state: dict[str, Any],
-        best_iteration: int | None,
+        best: Mapping[str, int],
         good_until: int | None = None,
     ) -> None:
         """Write a checkpoint, link the latest and best names, prune old ones.
@@ -48,7 +50,7 @@ class CheckpointStore:
             iteration: the iteration that was just done.
             networks: contents of the model files by stem, such as ``net_g``.
             state: the rest.
-            best_iteration: the iteration of the best validation so far.
+            best: the iteration that each name of a best generator stands for, such as ``net_g_best``.
             good_until: the last iteration whose step was finite, default ``iteration``; the newest checkpoint up to
                 there is kept.
 
@@ -61,16 +63,17 @@ class CheckpointStore:
             _save(self.models / names[stem], content)
         _save(self.states / f'{iteration}.state', {'iteration': iteration, 'networks': names, **state})
 
-        self.link(iteration, list(networks), best_iteration)
+        self.link(iteration, list(networks), best)
         self.prune(iteration if good_until is None else good_until)
 
-    def link(self, iteration: int, stems: list[str], best_iteration: int | None) -> None:
-        """Make the latest names stand for ``iteration``, and the best name for the best one, while it has a number."""
+    def link(self, iteration: int, stems: list[str], best: Mapping[str, int]) -> None:
+        """Make the latest names stand for ``iteration``, and each best name for its own, while that has a number."""
         for stem in stems:
             link_or_copy(self.models / f'{stem}_{iteration}.pth', self.models / f'{stem}_latest.pth')
-        best = self.models / f'net_g_{best_iteration}.pth'
-        if best.exists():
-            link_or_copy(best, self.models / 'net_g_best.pth')
+        for name, best_iteration in best.items():
+            numbered = self.models / f'net_g_{best_iteration}.pth'
+            if numbered.exists():
+                link_or_copy(numbered, self.models / f'{name}.pth')
 
     def prune(self, good_until: int) -> None:
         """Remove all but the last numbered checkpoints, and the newest up to ``good_until``.
@@ -118,13 +121,13 @@ class CheckpointStore:
         return moved
 
     def _supersede(self, path: Path) -> None:
-        """Move a file to ``superseded/``; the best name goes where it stands for it and would be taken for another."""
+        """Move a file to ``superseded/``; a best name goes where it stands for it and would be taken for another."""
         target = self.models.parent / 'superseded' / path.name
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
-        best = self.models / 'net_g_best.pth'
-        if path.name.startswith('net_g_') and best.exists() and filecmp.cmp(best, target, shallow=False):
-            best.unlink()
+        for best in self.models.glob('net_g_best*.pth') if path.name.startswith('net_g_') else ():
+            if filecmp.cmp(best, target, shallow=False):
+                best.unlink()
 
     def iterations(self) -> list[int]:
         """Return the iterations that have a state, in order."""
@@ -167,7 +170,7 @@ class CheckpointStore:
 
 def _iteration_of(path: Path) -> int | None:
     """Return the iteration of a numbered file of ours (``net_g_100.pth``, ``100.state``); None for users' own files."""
-    match = re.fullmatch(r'(?:net_[a-z]+_(\d+)\.pth|(\d+)\.state)', path.name)
+    match = re.fullmatch(r'(?:net_(?:[a-z]+|d_components)_(\d+)\.pth|(\d+)\.state)', path.name)
     return int(match[1] or match[2]) if match else None
 
 

@@ -26,11 +26,13 @@ class MetricSummary(BaseModel):
     best: float | None = None
     best_iteration: int | None = None
 
-    def update(self, value: float, iteration: int) -> None:
-        """Take in a validation; a value that is not a number is never the best."""
+    def update(self, value: float, iteration: int) -> bool:
+        """Take in a validation; return whether it is the best so far (a value that is not a number never is)."""
         sign = 1 if self.higher_is_better else -1
-        if value == value and (self.best is None or sign * value > sign * self.best):
-            self.best, self.best_iteration = value, iteration
+        if value != value or (self.best is not None and sign * value <= sign * self.best):
+            return False
+        self.best, self.best_iteration = value, iteration
+        return True
 
 
 class RunFile(BaseModel):

@@ -14,7 +14,8 @@ from gpen.models.adversarial import AdversarialModel
 from gpen.options.schema import Options
 
 Networks = dict[str, dict[str, Any]]
-"""Contents of the model files by stem: ``net_g`` with ``params`` and ``params_ema``, ``net_d`` with ``params``."""
+"""Contents of the model files by stem: ``net_g`` with ``params`` and ``params_ema``, ``net_d`` with ``params``, and
+``net_d_components`` with ``params`` where facial components have discriminators."""
 
 KEYS = frozenset({'options', 'data', 'model', 'early_stopping', 'validation_is_due'})
 """Keys of a training state that a run needs to continue."""
@@ -68,6 +69,8 @@ def pack_networks(model: AdversarialModel) -> Networks:
     networks: Networks = {'net_g': {'params': _to_cpu(model.net_g), 'params_ema': _to_cpu(model.net_g_ema)}}
     if model.net_d is not None:
         networks['net_d'] = {'params': _to_cpu(model.net_d)}
+    if model.net_d_components is not None:
+        networks['net_d_components'] = {'params': _to_cpu(model.net_d_components)}
     return networks
 
 
@@ -109,6 +112,10 @@ def load_networks(model: AdversarialModel, networks: Networks) -> None:
     model.net_g_ema.load_state_dict(networks['net_g']['params_ema'])
     if model.net_d is not None:
         model.net_d.load_state_dict(networks['net_d']['params'])
+    if model.net_d_components is not None:
+        if 'net_d_components' not in networks:
+            raise ValueError('it has no net_d_components, which train.component_opt trains')
+        model.net_d_components.load_state_dict(networks['net_d_components']['params'])
 
 
 def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:

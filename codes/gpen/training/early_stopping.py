@@ -14,13 +14,17 @@ class EarlyStopping:
         higher_is_better: the direction.
         patience: validations without improvement before training stops; None: never.
         min_delta: an improvement has to be larger than this to count for the patience.
+        min_iter: validations before this iteration do not count for the patience.
     """
 
-    def __init__(self, metric: str, higher_is_better: bool, patience: int | None, min_delta: float = 0.0) -> None:
+    def __init__(
+        self, metric: str, higher_is_better: bool, patience: int | None, min_delta: float = 0.0, min_iter: int = 0
+    ) -> None:
         self.metric = metric
         self._sign = 1.0 if higher_is_better else -1.0
         self._patience = patience
         self._min_delta = min_delta
+        self._min_iter = min_iter
         self.best: float | None = None
         self.best_iteration: int | None = None
         self.waited = 0
@@ -28,14 +32,15 @@ class EarlyStopping:
 
     def update(self, value: float, iteration: int) -> bool:
         """Take in a validation; return whether it is the best so far (a value that is not a number never is)."""
+        counts = iteration >= self._min_iter
         if math.isnan(value):
-            self.waited += 1
+            self.waited += counts
             return False
         if self._reference is None or self._sign * (value - self._reference) > self._min_delta:
             self._reference = value
             self.waited = 0
         else:
-            self.waited += 1
+            self.waited += counts
         # Compared, not subtracted: an infinite metric (the PSNR of equal images) minus itself is not a number.
         if self.best is not None and self._sign * value <= self._sign * self.best:
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,14 @@ class TrainingRun:
         """The epoch that the last iteration belongs to."""
         return self.setup.epoch_of(self.iteration)
 
+    @property
+    def best_files(self) -> dict[str, int]:
+        """The iteration that the best file of each metric stands for, and that of the metric for early stopping."""
+        found = {f'net_g_best_{name}': summary.best_iteration for name, summary in self.run_file.metrics.items()}
+        if self.setup.early_stopping is not None:
+            found['net_g_best'] = self.setup.early_stopping.best_iteration
+        return {name: iteration for name, iteration in found.items() if iteration is not None}
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -98,6 +107,8 @@ def train(run: TrainingRun) -> Ending:
             model.train_step(batch, run.iteration)
             run.timer.step()
             bar.update()
+            if model.gradient_norms:
+                _report_gradients(run)
 
             # Records: what the device holds is read here alone, because that makes a GPU wait.
             records_now = run.iteration % setup.options.logger.print_freq == 0
@@ -144,9 +155,8 @@ def save(run: TrainingRun, anew: bool = False) -> None:
             processes=ranks.world_size(),
             validation_is_due=run.validation_is_due,
         )
-        best = early.best_iteration if early is not None else None
         good_until = setup.model.guard.last_finite_iteration
-        run.store.save(run.iteration, pack_networks(setup.model), state, best, good_until)
+        run.store.save(run.iteration, pack_networks(setup.model), state, run.best_files, good_until)
         write_run_file(run)
     run.saved_iteration = run.iteration
 
@@ -179,6 +189,20 @@ def _report_skipped_steps(run: TrainingRun) -> None:
         LOGGER.warning(sentence, extra=RECORDED)
         if run.recorder is not None:
             run.recorder.event(run.iteration, run.epoch, 'skipped_step', 'warning', sentence)
+
+
+def _report_gradients(run: TrainingRun) -> None:
+    """Say and record how much of the gradient at the images each loss has in the first step."""
+    norms = {name: float(norm) for name, norm in run.setup.model.gradient_norms.items()}
+    run.setup.model.gradient_norms = {}
+    total = sum(norms.values())
+    if len(norms) < 2 or not 0 < total < math.inf:
+        return
+    shares = ', '.join(f'{name} {norm / total:.2%}' for name, norm in norms.items())
+    sentence = f'Share of each loss in the gradient at the images, in the first step: {shares}.'
+    LOGGER.info(sentence)
+    if run.recorder is not None:
+        run.recorder.event(run.iteration, run.epoch, 'gradient_shares', 'info', sentence)
 
 
 def _record_training(run: TrainingRun, bar: tqdm[Any]) -> None:
@@ -216,7 +240,7 @@ def _check_health(run: TrainingRun, recorder: Recorder, record: dict[str, Any]) 
 
 
 def _validate(run: TrainingRun) -> bool | None:
-    """Validate and record; return whether it is the best so far, or None when a signal came before the end."""
+    """Validate and record; return whether any metric is the best so far, or None when a signal came before the end."""
     setup, options = run.setup, run.setup.options.val
     restore: Callable[[Tensor], Tensor] = setup.model.restore
     metrics = setup.metrics
@@ -242,18 +266,16 @@ def _validate(run: TrainingRun) -> bool | None:
     # The best so far
     early = setup.early_stopping
     improved = early is not None and early.update(result.means[early.metric], run.iteration)
-    for name, summary in run.run_file.metrics.items():
-        summary.update(result.means[name], run.iteration)
+    best = [name for name, its in run.run_file.metrics.items() if its.update(result.means[name], run.iteration)]
 
     # Records
     if run.recorder is not None:
         _record_validation(run, run.recorder, result)
         write_run_file(run)
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
-    LOGGER.info(
-        'epoch %d  iter %d  validation  %s%s', run.epoch, run.iteration, numbers, '  (best)' if improved else ''
-    )
-    return improved
+    remark = f'  (best {", ".join(best)})' if best else ''
+    LOGGER.info('epoch %d  iter %d  validation  %s%s', run.epoch, run.iteration, numbers, remark)
+    return improved or bool(best)
 
 
 def _record_validation(run: TrainingRun, recorder: Recorder, result: ValidationResult) -> None:

@@ -71,9 +71,13 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
             return recorder
 
         recorder = ranks.on_all(open_records)
+        run_file.metrics = ranks.on_main(lambda: run_file.metrics)  # the best so far, which rank 0 has read
         run = TrainingRun(setup, store, recorder, run_file, stop, start, start, is_due)
         if checkpoint is not None and not store.owns(checkpoint):
             save(run, anew=True)
+        elif checkpoint is not None:
+            stems = list(checkpoint.networks)
+            ranks.on_main(lambda: store.link(start, stems, run.best_files))
 
         # Training
         LOGGER.info(describe_setup(setup))
@@ -158,12 +162,8 @@ def _open_records(
     moved = store.clean_up(start)
     if moved:
         LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
-    if checkpoint is not None:
-        best = setup.early_stopping.best_iteration if setup.early_stopping is not None else None
-        if store.owns(checkpoint):
-            store.link(start, list(checkpoint.networks), best)
-        else:
-            store.adopt_best(checkpoint)
+    if checkpoint is not None and not store.owns(checkpoint):
+        store.adopt_best(checkpoint)
 
     recorder = Recorder(folder, setup.options.logger.use_tb_logger, start, validation_is_due)
     epoch = setup.epoch_of(start)
@@ -247,7 +247,7 @@ def _go_back_to_good_checkpoint(run: TrainingRun) -> None:
     good = [n for n in run.store.iterations() if n <= run.setup.model.guard.last_finite_iteration]
     if good:
         moved = run.store.clean_up(good[-1])
-        run.store.link(good[-1], list(pack_networks(run.setup.model)), None)
+        run.store.link(good[-1], list(pack_networks(run.setup.model)), {})
         LOGGER.info('Last good checkpoint: %s', run.store.states / f'{good[-1]}.state')
         if moved:
             LOGGER.info('Moved to superseded/: %s', ', '.join(moved))
@@ -283,7 +283,9 @@ def _record_end(run: TrainingRun, recorder: Recorder, ending: Ending, severity: 
 def describe_setup(setup: Setup) -> str:
     """Return a few lines for people: networks, data, length."""
     lines = []
-    for name, network in (('network_g', setup.model.net_g), ('network_d', setup.model.net_d)):
+    model = setup.model
+    networks = {'network_g': model.net_g, 'network_d': model.net_d, 'component_opt': model.net_d_components}
+    for name, network in networks.items():
         if network is not None:
             count = sum(parameter.numel() for parameter in network.parameters())
             lines.append(f'{name}: {type(network).__name__}, {count:,} parameters')

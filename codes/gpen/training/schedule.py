@@ -86,13 +86,16 @@ class CosineAnnealingRestartLR:
 class LearningRates:
     """Warm-up and schedule of both optimizers.
 
-    In the warm-up the rate rises linearly from ``base_lr`` to each optimizer's ``lr``; after it, the scheduler decides.
-    Counted in epochs, the rate changes from epoch to epoch; counted in iterations, from iteration to iteration.  The
-    rate of a parameter group keeps its ratio to that of its optimizer throughout.
+    In the warm-up the rate rises linearly from ``base_lr`` to each optimizer's ``lr``, from iteration to iteration;
+    after it, the scheduler decides, by epochs or by iterations.  The rate of a parameter group keeps its ratio to that
+    of its optimizer throughout.
 
     Args:
         options: checked options.
         iterations_per_epoch: training steps in an epoch.
+
+    Attributes:
+        warmup: iterations of the warm-up.
     """
 
     def __init__(self, options: Options, iterations_per_epoch: int) -> None:
@@ -100,7 +103,7 @@ class LearningRates:
         self._iterations_per_epoch = iterations_per_epoch
         self._optimizers = {'g': train.optim_g, 'd': train.optim_d}
         self._base = train.base_lr
-        self._warmup_epochs, self._warmup_iter = train.warmup_epochs, train.warmup_iter
+        self.warmup = train.warmup_epochs * iterations_per_epoch or max(train.warmup_iter, 0)
         self._by_epoch = schedule_unit(options) == 'epoch'
         self._scheduler: Any = None
         if train.scheduler is not None:
@@ -119,12 +122,7 @@ class LearningRates:
 
     def _at(self, rate: float, done: int) -> float:
         """Return an optimizer's learning rate after ``done`` iterations."""
-        epoch = done // self._iterations_per_epoch
-        if epoch < self._warmup_epochs:
-            share = epoch / self._warmup_epochs
-        elif done < self._warmup_iter:
-            share = done / self._warmup_iter
-        else:
-            position = epoch if self._by_epoch else done
-            return rate if self._scheduler is None else float(self._scheduler.rate(rate, position))
-        return self._base + (rate - self._base) * share
+        if done < self.warmup:
+            return self._base + (rate - self._base) * (done / self.warmup)
+        position = done // self._iterations_per_epoch if self._by_epoch else done
+        return rate if self._scheduler is None else float(self._scheduler.rate(rate, position))

@@ -15,7 +15,8 @@ from gpen.errors import UserError
 from gpen.metrics import Metric, build_metrics
 from gpen.models import build_model
 from gpen.models.adversarial import AdversarialModel
-from gpen.options.schema import Dataset, Options
+from gpen.options.blocks import Dataset
+from gpen.options.schema import Options
 from gpen.runs.log import LOGGER
 from gpen.training.early_stopping import EarlyStopping
 from gpen.training.schedule import LearningRates
@@ -101,15 +102,18 @@ def build_setup(options: Options, device: torch.device) -> Setup:
     total = options.train.total_iter or (options.train.total_epochs or 0) * iterations_per_epoch
 
     metrics = build_validation_metrics(options, device)
+    model = build_model(options, device)
+    rates = LearningRates(options, iterations_per_epoch)
+    settled = min(max(rates.warmup, math.ceil(model.ema_schedule.ramp_end)), total // 2)
     return Setup(
         options=options,
         device=device,
         train_set=train_set,
         val_loader=build_validation(options, ranks.rank(), ranks.world_size()),
-        model=build_model(options, device),
+        model=model,
         metrics=metrics,
-        rates=LearningRates(options, iterations_per_epoch),
-        early_stopping=build_early_stopping(options, metrics),
+        rates=rates,
+        early_stopping=build_early_stopping(options, metrics, settled),
         iterations_per_epoch=iterations_per_epoch,
         total_iterations=total,
     )
@@ -168,10 +172,17 @@ def build_validation_metrics(options: Options, device: torch.device) -> dict[str
     return metrics
 
 
-def build_early_stopping(options: Options, metrics: Mapping[str, Metric]) -> EarlyStopping | None:
-    """Return what follows the chosen metric, or None without validation."""
+def build_early_stopping(options: Options, metrics: Mapping[str, Metric], settled: int = 0) -> EarlyStopping | None:
+    """Return what follows the chosen metric, or None without validation.
+
+    Args:
+        options: checked options.
+        metrics: those of validation.
+        settled: the iteration from which on the patience counts where the options name none.
+    """
     early = options.train.early_stopping
     if options.datasets.val is None or early.metric not in metrics:
         return None
     higher = metrics[early.metric].higher_is_better
-    return EarlyStopping(early.metric, higher, early.patience if early.enabled else None, early.min_delta)
+    start = settled if early.min_iter is None else early.min_iter
+    return EarlyStopping(early.metric, higher, early.patience if early.enabled else None, early.min_delta, start)

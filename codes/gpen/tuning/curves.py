@@ -70,9 +70,10 @@ def to_curves(records: Sequence[Mapping[str, Any]], psnr: str | None = None) -> 
     """
     names = {name for record in records for name in record}
     content = {name for name in names if name.startswith('G_loss_')}
-    is_adversarial = content <= AGAINST_DISCRIMINATOR
+    against = {name for name in content if name in AGAINST_DISCRIMINATOR or name.startswith('G_loss_component_')}
+    is_adversarial = content <= against
     if not is_adversarial:
-        content -= AGAINST_DISCRIMINATOR
+        content -= against
     skipped = sum(record.get('phase') == 'event' and record.get('name') == SKIPPED for record in records)
     curves = Curves(is_adversarial=is_adversarial, skipped=skipped)
 

@@ -18,7 +18,7 @@ from gpen.tuning.trial_pool import TrialPool
 from gpen.tuning.trial_run import TrialRun, remove_weights
 from gpen.utils.files import write_json
 
-RATES = 1e-3, 5e-4, 1e-4, 5e-5
+RATES = 1e-2, 2e-3, 5e-4, 1e-4
 RATIO = 4.0
 RESULT_FILE = 'trial.json'
 

@@ -87,8 +87,9 @@ def build_overrides(options: Options, iterations: int) -> list[str]:
         'path:resume_state=~',
     ]
     half_life = 0.5 ** (10 / iterations)
-    if train.ema_decay > half_life:  # the average has to keep up with a short trial
-        changes.append(f'train:ema_decay={half_life:.6g}')
+    if train.ema_halflife_images is not None or (train.ema_decay or 1) > half_life:
+        # The average has to keep up with a short trial.
+        changes += ['train:ema_halflife_images=~', f'train:ema_decay={half_life:.6g}']
     psnr = name_of_psnr(options)
     if psnr is not None:
         changes += [f'val:metrics:{name}=~' for name in options.val.metrics if name != psnr]

@@ -5,6 +5,7 @@ Files may be published ones, our own, BasicSR's or safetensors.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -168,6 +169,32 @@ def infer_decoder_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def infer_discriminator_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Read the options of GPEN's discriminator off its weights.
+
+    Returns:
+        Options for :func:`gpen.archs.build_network`: type, size, channel_multiplier and narrow.  Where several values
+        give the same network, ``channel_multiplier`` is 2 if possible.
+
+    Raises:
+        UserError: these are not the weights of such a discriminator.
+    """
+    try:
+        # Channel counts: of the first convolution, O x 3 x 1 x 1, and of each block, which halves the resolution.
+        blocks = _count(state_dict, r'convs\.\d+\.conv2\.1\.weight')
+        counts = {2 ** (blocks + 2): state_dict['convs.0.0.weight'].shape[0]}
+        counts |= {
+            2 ** (blocks + 2 - n): state_dict[f'convs.{n}.conv2.1.weight'].shape[0] for n in range(1, blocks + 1)
+        }
+        channel_multiplier, narrow = _infer_factors(counts)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"These are not the weights of GPEN's discriminator ({list_names(state_dict)}). Choose another file."
+        ) from error
+    size = max(counts)
+    return {'type': 'GPENDiscriminator', 'size': size, 'channel_multiplier': channel_multiplier, 'narrow': narrow}
+
+
 def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> LeftOut:
     """Return the differences between the weights in a file and those of a network."""
     shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
@@ -179,14 +206,15 @@ def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) ->
 
 
 def _describe_gpen(state: Mapping[str, Tensor]) -> str:
-    """Return a sentence with the options of the GPEN that the weights belong to; empty if they are no GPEN's."""
-    try:
-        config = infer_gpen_config(state)
-    except UserError:
-        return ''
-    return (
-        f'The file holds a GPEN with {", ".join(f"{key} {value}" for key, value in config.items() if key != "type")}. '
-    )
+    """Return the line of options that the weights belong to; empty if they are of no network of GPEN's."""
+    for option, infer in (('network_g', infer_gpen_config), ('network_d', infer_discriminator_config)):
+        try:
+            config = infer(state)
+        except UserError:
+            continue
+        line = json.dumps(config).replace('"', '')  # as YAML
+        return f'The file fits {option}: {line}. '
+    return ''
 
 
 def _infer_factors(counts: Mapping[int, int]) -> tuple[int, float]:

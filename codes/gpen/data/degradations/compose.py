@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from gpen.registry import DEGRADATION_REGISTRY
 
 Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 """Takes and gives an image: H x W x 3, float32, RGB, [-1, 1]."""
+
+DegradePair = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+"""Takes a GT image; gives the LQ and the GT image of a pair."""
+Function = TypeVar('Function', bound=Callable[..., Any])
 
 _Step = tuple[Callable[..., np.ndarray], dict[str, Any], float]
 """A registered degradation, its arguments, and how often it is done."""
@@ -37,6 +41,46 @@ def build_degradation(options: Degradations) -> Degrade:
     """
     # A partial and no closure, so that a data set can be pickled for spawned workers.
     return partial(_keep_size, build_steps(options))
+
+
+def changes_both(list_steps: Callable[..., list[dict[str, Any]]]) -> Callable[[Function], Function]:
+    """Mark a degradation that begins with steps on both images of a pair (a decorator, below the registry's).
+
+    Args:
+        list_steps: returns these steps for the arguments of the degradation.
+    """
+
+    def mark(function: Function) -> Function:
+        vars(function)['list_shared_steps'] = list_steps
+        return function
+
+    return mark
+
+
+def build_pair_degradation(options: Degradations) -> DegradePair:
+    """Return the function that makes a pair: LQ and GT image from a GT image, as :func:`build_degradation`.
+
+    The GT image of the pair is the given one, but for steps that a degradation does on both images, such as the greying
+    of ``gpen``.
+
+    Raises:
+        UserError: no degradation has this name.
+    """
+    shared: list[dict[str, Any]] = []
+    for step in _list_steps(options):
+        list_steps = getattr(DEGRADATION_REGISTRY.get(step['type']), 'list_shared_steps', None)
+        if list_steps is not None:
+            arguments = {name: value for name, value in step.items() if name not in ('type', 'probability')}
+            often = step.get('probability', 1.0)
+            shared += [{**one, 'probability': one['probability'] * often} for one in list_steps(**arguments)]
+    return partial(_degrade_pair, build_steps(shared) if shared else None, build_degradation(options))
+
+
+def _degrade_pair(
+    change_both: Degrade | None, degrade: Degrade, image: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    gt = image if change_both is None else change_both(image, generator)
+    return degrade(gt, generator), gt
 
 
 def try_degradation(options: Degradations) -> None:

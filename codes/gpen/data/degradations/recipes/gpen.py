@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpen.data.degradations.colour import grayscale
+from gpen.data.degradations.compose import changes_both
 from gpen.data.degradations.compression import through_jpeg
 from gpen.data.degradations.convolution import convolve, convolve_and_resize
 from gpen.data.degradations.draws import draw_chance, draw_integer
@@ -22,14 +23,22 @@ PAPER_SIZE = 1024
 
 _SMALLEST_SIDE = 4  # pixels; a face of fewer is only a colour
 
-# kernel_list, downsample_range, noise_range, jpeg_range and gray_prob, where they are None.
+# kernel_list, downsample_range, noise_range and jpeg_range, where they are None.
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
-    'code': (('iso', 'aniso'), (0.8, 8), (0, 20), (60, 100), 0.2),
-    'paper': (('iso', 'motion'), (10, 200), (0, 25), (5, 50), 0.0),
+    'code': (('iso', 'aniso'), (0.8, 8), (0, 20), (60, 100)),
+    'paper': (('iso', 'motion'), (10, 200), (0, 25), (5, 50)),
 }
+_GRAY_PAIRS = {'code': 0.2, 'paper': 0.0}
+
+
+def _grey_pairs(version: str = 'code', gray_pair_prob: float | None = None, **_: Any) -> list[dict[str, Any]]:
+    """Return the step that the published code does on both images of a pair."""
+    probability = _GRAY_PAIRS[version] if gray_pair_prob is None else gray_pair_prob
+    return [{'type': 'grayscale', 'probability': probability}] if probability else []
 
 
 @DEGRADATION_REGISTRY.register
+@changes_both(_grey_pairs)
 def gpen(
     image: np.ndarray,
     generator: np.random.Generator,
@@ -41,16 +50,16 @@ def gpen(
     downsample_range: Range | None = None,
     noise_range: Range | None = None,
     jpeg_range: QualityRange | None = None,
-    gray_prob: Probability | None = None,
+    gray_prob: Probability = 0.0,
+    gray_pair_prob: Probability | None = None,  # noqa: ARG001
 ) -> np.ndarray:
     """Blur, make smaller, add noise, compress as JPEG, enlarge.
 
     Source: Yang et al. 2021, "GAN Prior Embedded Network for Blind Face Restoration in the Wild".
 
     ``version: code`` is the published training code (``training/data_loader/dataset_face.py``): nearly GFPGAN's, with
-    one image in five made grey first.  There both images of a pair are grey; here the LQ image alone, so that the
-    network learns to add colours.  For grey pairs set ``gray_prob`` to 0 and put
-    ``{type: grayscale, probability: 0.2}`` into ``augment``.
+    one face in five made grey first, GT and LQ image alike (``gray_pair_prob``).  With ``gray_prob``, the LQ image
+    alone is made grey, and the network learns to add colours.
 
     ``version: paper`` is section 4.1 of the paper, for heavily damaged faces of 1024 x 1024.  For other sizes all
     lengths (kernel, deviation, factor) are multiplied by size / 1024, so that as much of a face is left: at the
@@ -70,17 +79,19 @@ def gpen(
         downsample_range: how many times smaller; code: 0.8 to 8, paper: 10 to 200.
         noise_range: standard deviation of the noise, 8-bit steps; code: 0 to 20, paper: 0 to 25.
         jpeg_range: quality; code: 60 to 100, paper: 5 to 50.
-        gray_prob: how often the image is made grey; code: 0.2, paper: 0.
+        gray_prob: how often the LQ image alone is made grey.
+        gray_pair_prob: how often both images of a pair are made grey before all else, where a data set or the
+            preparation makes pairs, and this is no step within another; code: 0.2, paper: 0.
 
     Raises:
         UserError: the lists do not fit together, or ``downsample_range`` reaches down to 0.
     """
     height, width = image.shape[:2]
-    given: tuple[Any, ...] = (kernel_list, downsample_range, noise_range, jpeg_range, gray_prob)
-    shapes, factors, noise, quality, gray = (
+    given: tuple[Any, ...] = (kernel_list, downsample_range, noise_range, jpeg_range)
+    shapes, factors, noise, quality = (
         default if value is None else value for value, default in zip(given, _DEFAULTS[version], strict=True)
     )
-    if draw_chance(generator, gray):
+    if draw_chance(generator, gray_prob):
         image = grayscale(image, generator)
 
     if version == 'code':

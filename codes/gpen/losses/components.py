@@ -1,0 +1,126 @@
+"""Adversarial and style losses on the eyes and the mouth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from gpen.archs.component_discriminator import ComponentDiscriminators
+from gpen.archs.ops.precision import full_precision, widen
+from gpen.archs.recompute import run_in_micro_batches
+from gpen.data.landmarks import COMPONENTS
+from gpen.losses.gan import GANLoss
+from gpen.options.types import NonNegativeFloat, PositiveInt
+from gpen.registry import LOSS_REGISTRY
+
+SMALLEST_CROP = 16
+
+
+@LOSS_REGISTRY.register(role='components')
+class ComponentLoss(nn.Module):
+    """Facial component losses (Wang et al. 2021, "GFPGAN", section 3.4).
+
+    Left eye, right eye and mouth are cut out of restored and GT images and judged by a small discriminator each, which
+    learns in the same step.  Besides its adversarial loss there is a style loss for each: the L1 distance between the
+    Gram matrices of the discriminator's features of the restored and of the GT crop, summed over two resolutions.  The
+    discriminators start from random weights, and have neither an R1 penalty nor gradient clipping.
+
+    Args:
+        loss_weight: factor on adversarial and style losses; 0: no component losses.
+        style_weight: factor on the style losses beside the adversarial ones.
+        gan_type: the adversarial loss, see ``GANLoss``.
+        channels: channel count of a discriminator's first layer.
+        eye_size: width and height, in pixels, that crops of eyes are resampled to. Default: 5/32 of the image's, at
+            least 16.
+        mouth_size: the same for mouths. Default: 15/64 of the image's, at least 16.
+
+    Attributes:
+        discriminators: by component.
+    """
+
+    def __init__(
+        self,
+        loss_weight: NonNegativeFloat = 1.0,
+        style_weight: NonNegativeFloat = 200.0,
+        gan_type: Literal['logistic', 'hinge', 'least_squares', 'wgan_softplus', 'vanilla', 'lsgan'] = 'logistic',
+        channels: PositiveInt = 64,
+        eye_size: PositiveInt | None = None,
+        mouth_size: PositiveInt | None = None,
+    ) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.style_weight = style_weight
+        self.gan = GANLoss(gan_type)
+        self.discriminators = ComponentDiscriminators(COMPONENTS, channels)
+        self._crop_sizes = {'left_eye': eye_size, 'right_eye': eye_size, 'mouth': mouth_size}
+
+    def discriminator(self, restored: Tensor, gt: Tensor, boxes: Tensor, micro_batches: int = 1) -> dict[str, Tensor]:
+        """Return the loss of each discriminator, a scalar without weight, by component.
+
+        Args:
+            restored: N x 3 x H x W, RGB, [-1, 1], without gradients.
+            gt: the real ones.
+            boxes: N x 3 x 4, see :meth:`gpen.data.landmarks.Landmarks.boxes`.
+            micro_batches: number of micro-batches, for less memory.
+        """
+        self.discriminators.requires_grad_(True)
+        losses = {}
+        for name, fake, real in self._crop_both(restored, gt, boxes):
+            logits, *_ = run_in_micro_batches(self.discriminators[name], torch.cat([real, fake]), micro_batches)
+            loss_real, loss_fake = self.gan.discriminator(*logits.chunk(2))
+            losses[name] = loss_real + loss_fake
+        return losses
+
+    def generator(self, restored: Tensor, gt: Tensor, boxes: Tensor, micro_batches: int = 1) -> dict[str, Tensor]:
+        """Return the adversarial losses by component, and the sum of their style losses as ``style``; with weights.
+
+        Gradients flow into ``restored`` alone, within the boxes; see :meth:`discriminator` for the arguments.
+        """
+        self.discriminators.requires_grad_(False)
+        losses = {}
+        style = restored.new_zeros((), dtype=torch.float32)
+        for name, fake, real in self._crop_both(restored, gt, boxes):
+            network = self.discriminators[name]
+            logits, *features = run_in_micro_batches(network, fake, micro_batches)
+            losses[name] = self.loss_weight * self.gan.generator(logits)
+
+            with torch.no_grad():
+                _, *gt_features = run_in_micro_batches(network, real, micro_batches)
+            for one, other in zip(features, gt_features, strict=True):
+                style = style + (gram_matrix(one) - gram_matrix(other)).abs().mean()
+        return {**losses, 'style': self.loss_weight * self.style_weight * style}
+
+    def _crop_both(self, restored: Tensor, gt: Tensor, boxes: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield each component's name, its crops of the restored images and of the GT images, N x 3 x S x S each."""
+        for number, name in enumerate(COMPONENTS):
+            share = 15 / 64 if name == 'mouth' else 5 / 32
+            size = self._crop_sizes[name] or max(SMALLEST_CROP, round(restored.shape[-1] * share / 4) * 4)
+            yield name, crop_boxes(restored, boxes[:, number], size), crop_boxes(gt, boxes[:, number], size)
+
+
+def crop_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Return a box of each image, resampled (He et al. 2017, "Mask R-CNN", RoIAlign).
+
+    Args:
+        images: N x 3 x H x W.
+        boxes: N x 4: x0, y0, x1, y1 in pixels, edges.
+        size: width and height of the result.
+
+    Returns:
+        N x 3 x size x size, float32.
+    """
+    numbers = torch.arange(len(images), device=images.device, dtype=torch.float32)
+    rois = torch.cat([numbers[:, None], boxes.float()], dim=1)  # N x 5
+    crops: Tensor = roi_align(images.float(), rois, size, aligned=True)
+    return crops
+
+
+def gram_matrix(features: Tensor) -> Tensor:
+    """Return the products of channels, averaged over positions and channels: N x C x H x W -> N x C x C, float32."""
+    with full_precision(features):
+        flat = widen(features).flatten(2)  # N x C x HW
+        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])

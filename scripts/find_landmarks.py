@@ -1,0 +1,69 @@
+"""Find eyes, nose and mouth in faces that are aligned already, and write them as a table.
+
+The table is what datasets.train.landmarks takes, for train.component_opt.  A set that prepare_dataset.py made needs
+none: its manifest.csv holds them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import _path  # noqa: F401
+from gpen.commands._arguments import within
+from gpen.commands._run import run_command
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = argparse.ArgumentParser(
+        prog='find_landmarks.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--input', required=True, metavar='FOLDER', help='sharp faces: dataroot_gt of the option file')
+    parser.add_argument('--output', required=True, metavar='FILE', help='the table, such as datasets/landmarks.csv')
+    parser.add_argument(
+        '--detector',
+        choices=('auto', 'retinaface', 'mtcnn'),
+        default='auto',
+        help='auto: RetinaFace, or MTCNN where its weights cannot be had (%(default)s)',
+    )
+    parser.add_argument('--weights', metavar='FOLDER', help="where the detector's weights are (downloaded when needed)")
+    parser.add_argument(
+        '--min_face',
+        type=within(int, 1, 4096),
+        default=40,
+        metavar='N',
+        help='shorter side of the smallest face to look for, pixels (%(default)s)',
+    )
+    parser.add_argument('--workers', type=within(int, 1, 1024), metavar='N', help='processes (all cores)')
+    return parser.parse_args(arguments)
+
+
+def find_landmarks(args: argparse.Namespace) -> int:
+    """Write the table; return the exit status."""
+    from gpen.faces.detection import build_detector, choose_detector
+    from gpen.preparation.landmark_table import write_landmark_table
+    from gpen.preparation.work import DetectorSource
+    from gpen.utils.files import resolve_path
+    from gpen.utils.pool import ALL_CORES
+
+    weights = Path(args.weights).expanduser() if args.weights else None
+    name, reason = choose_detector(args.detector, weights)
+    print(reason)
+    detector = DetectorSource(build_detector, name, weights, args.min_face)
+    write_landmark_table(
+        Path(args.input).expanduser(), resolve_path(args.output), detector, args.workers or ALL_CORES, print
+    )
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    args = parse_arguments(arguments)
+    return run_command(lambda: find_landmarks(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
