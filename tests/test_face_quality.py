@@ -10,7 +10,7 @@ import pytest
 
 from conftest import SHARED
 from gpen.data.image_io import read_image, resize, to_uint8
-from gpen.faces.quality import Pose, estimate_pose, fingerprint, hamming, sharpness
+from gpen.faces.quality import Pose, estimate_pose, fingerprint, sharpness
 
 FACES = SHARED / 'data' / 'faces256'
 needs_faces = pytest.mark.skipif(not FACES.is_dir(), reason='the example faces are not beside the project')
@@ -71,6 +71,11 @@ def test_pose_of_a_projected_head_is_found(yaw: float, pitch: float, roll: float
 
 def test_landmarks_in_one_place_have_a_pose_all_the_same() -> None:
     assert estimate_pose(np.ones((5, 2))) == Pose(0, 0, 0)
+
+
+def hamming(a: int, b: int) -> int:
+    """Return in how many bits two fingerprints differ."""
+    return (a ^ b).bit_count()
 
 
 @pytest.mark.parametrize(

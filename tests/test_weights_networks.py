@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from gpen.archs import build_network
 from gpen.errors import UserError
-from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights
-from gpen.weights.networks import infer_gpen_config, load_network
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_weights
+from gpen.weights.networks import LeftOut, fit_weights, infer_gpen_config
 
 LAYOUTS = Path(__file__).resolve().parents[2] / 'shared' / 'reference' / 'checkpoint_layout.json'
 TINY = {'type': 'GPEN', 'size': 16, 'style_dim': 8, 'n_mlp': 2, 'narrow': 1 / 64}
@@ -31,6 +32,10 @@ def fill(value: float) -> dict[str, Tensor]:
 def save(folder: Path, content: Any, name: str = 'file.pth') -> Path:
     torch.save(content, folder / name)
     return folder / name
+
+
+def load_network(network: nn.Module, path: Path, strict: bool = True, prefer: Sequence[str] = WRAPPERS) -> LeftOut:
+    return fit_weights(network, load_weights(path, prefer=prefer), path, strict)
 
 
 def explain(path: Path, **arguments: Any) -> str:

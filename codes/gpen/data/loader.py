@@ -118,10 +118,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[Batch]:
         batches = self._start()
         try:
-            while True:
-                batch = next(batches, None)
-                if batch is None:
-                    return
+            for batch in batches:
                 if isinstance(batch, _Failure):
                     raise UserError(batch.message)
                 yield batch

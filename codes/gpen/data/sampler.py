@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
@@ -12,6 +13,7 @@ from gpen.data.row_groups import RowGroups
 from gpen.utils.seeds import derive_generator
 
 
+@dataclass(eq=False)
 class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
     """Yields the batches of iterations ``start_iteration``, ``start_iteration + 1``, ... as lists of (epoch, index).
 
@@ -32,30 +34,19 @@ class InfiniteBatchSampler(Sampler[list[tuple[int, int]]]):
             a few. None: each sample may follow any other.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        manual_seed: int,
-        start_iteration: int = 0,
-        end_iteration: int | None = None,
-        shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-        row_groups: RowGroups | None = None,
-    ) -> None:
-        if length < 1 or batch_size < 1 or not 0 <= rank < world_size or start_iteration < 0:
-            raise ValueError(f'no batches from {length=}, {batch_size=}, {rank=}, {world_size=}, {start_iteration=}')
+    length: int
+    batch_size: int
+    manual_seed: int
+    start_iteration: int = 0
+    end_iteration: int | None = None
+    shuffle: bool = True
+    rank: int = 0
+    world_size: int = 1
+    row_groups: RowGroups | None = None
 
-        self.length = length
-        self.batch_size = batch_size
-        self.manual_seed = manual_seed
-        self.start_iteration = start_iteration
-        self.end_iteration = end_iteration
-        self.shuffle = shuffle
-        self.rank = rank
-        self.world_size = world_size
-        self.row_groups = row_groups
+    def __post_init__(self) -> None:
+        if min(self.length, self.batch_size) < 1 or not 0 <= self.rank < self.world_size or self.start_iteration < 0:
+            raise ValueError(f'no batches from {self}')
         self._permutations: dict[tuple[int, ...], np.ndarray] = {}
 
     @property

@@ -18,10 +18,10 @@ from gpen.options.checks import INPUT_NAME
 from gpen.options.schema import Options
 from gpen.restoration.base import Restorer
 from gpen.restoration.loading import load_restorer
-from gpen.weights.networks import load_network
+from gpen.weights.files import load_weights
+from gpen.weights.networks import fit_weights
 
 RESTORED = 'restored'  # what tables call a model that is the only one
-CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,9 @@ class ModelShelf:
         """Load a model, which shows whether it can be used, and describe its file."""
         path = self._paths[name]
         model = self.load(name)
-        digest, length = hashlib.sha256(), path.stat().st_size
-        with path.open('rb') as stream:
-            for chunk in iter(lambda: stream.read(CHUNK), b''):
-                digest.update(chunk)
-        return ModelFile(
-            str(path), digest.hexdigest(), length, model.size or None, model.in_size or None, model.backend
-        )
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return ModelFile(str(path), digest, len(content), model.size or None, model.in_size or None, model.backend)
 
 
 def load_model(path: Path, network_g: Component | None, device: torch.device) -> Restorer:
@@ -109,13 +105,12 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
         return load_restorer(path, device, fall_back=True)
 
     network = build_network(network_g.to_dict())
-    load_network(network, path)
+    fit_weights(network, load_weights(path), path)
     network.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def run(lq: Tensor) -> Tensor:
-        image: Tensor = network(lq.to(device))
-        return image
+        return network(lq.to(device))
 
     size = network_g.arguments.get('size') or 0
     in_size = network_g.arguments.get('in_size') or size

@@ -33,25 +33,24 @@ class ScoredSet:
 
     Attributes:
         name: of the data set.
-        lq: scores of the input itself, enlarged (bicubic) where the networks enlarge.
-        restored: scores of each model, by its name.
+        results: scores of the input itself (:data:`INPUT_NAME`; enlarged, bicubic, where the networks enlarge), then
+            those of each model, by its name.
         sheets: pictures by the name of the model, H x W x 3, uint8, RGB; empty where none were asked for.
     """
 
     name: str
-    lq: ValidationResult
-    restored: dict[str, ValidationResult]
+    results: dict[str, ValidationResult]
     sheets: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
         """How many images the set has."""
-        return len(self.lq.rows)
+        return len(self.results[INPUT_NAME].rows)
 
     @property
     def notes(self) -> list[str]:
         """Sentences on how far the numbers can be trusted, each once."""
-        return list(dict.fromkeys(note for result in (self.lq, *self.restored.values()) for note in result.notes))
+        return list(dict.fromkeys(note for result in self.results.values() for note in result.notes))
 
 
 @dataclass(frozen=True)
@@ -120,17 +119,13 @@ def _list_versions() -> dict[str, str]:
 
 
 def _set_to_json(scored: ScoredSet) -> dict[str, Any]:
-    results = {INPUT_NAME: scored.lq, **scored.restored}
     return {
         'images': scored.images,
-        'means': {name: _finite(result.means) for name, result in results.items()},
+        'means': {name: _finite(result.means) for name, result in scored.results.items()},
         'notes': scored.notes,
         'per_image': [
-            {
-                'image': row['name'],
-                **{name: _finite(result.rows[n]) for name, result in results.items()},
-            }
-            for n, row in enumerate(scored.lq.rows)
+            {'image': row['name'], **{name: _finite(result.rows[n]) for name, result in scored.results.items()}}
+            for n, row in enumerate(scored.results[INPUT_NAME].rows)
         ],
     }
 
@@ -147,11 +142,11 @@ def _finite(row: Mapping[str, Any]) -> dict[str, float | str | None]:
 def _to_csv(scores: Scores) -> str:
     """Return a line for each image of each set as input and as restored by each model."""
     stream = io.StringIO()
-    metrics = list(scores.sets[0].lq.rows[0])[1:] if scores.sets else []  # the name comes first
+    metrics = list(scores.sets[0].results[INPUT_NAME].rows[0])[1:] if scores.sets else []  # the name comes first
     writer = csv.writer(stream, lineterminator='\n')
     writer.writerow(['set', 'image', 'model', *metrics])
     for scored in scores.sets:
-        for model, result in {INPUT_NAME: scored.lq, **scored.restored}.items():
+        for model, result in scored.results.items():
             for row in result.rows:
                 writer.writerow([scored.name, row['name'], model, *(row[name] for name in metrics)])
     return stream.getvalue()

@@ -16,7 +16,7 @@ from gpen.evaluation.sheet import choose_ranks, draw_sheet
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.metrics import ImageMetric, build_metrics
 from gpen.options.blocks import Dataset
-from gpen.options.checks import parameter_names
+from gpen.options.checks import INPUT_NAME, parameter_names
 from gpen.options.schema import ScoringOptions
 from gpen.utils.device import explain_out_of_memory
 
@@ -104,16 +104,13 @@ class Scoring:
             return result
 
         # The LQ images themselves, then each model.
-        lq = measure(self._enlarge, 'input')
-        restored: dict[str, ValidationResult] = {}
-        sheets: dict[str, Any] = {}
+        scored = ScoredSet(name, {INPUT_NAME: measure(self._enlarge, INPUT_NAME)})
         for model in self.shelf.files:
-            restored[model] = measure(self.shelf.load(model), model)
-            sheet = self._draw(dataset, model, name, lq, restored[model])
+            scored.results[model] = measure(self.shelf.load(model), model)
+            sheet = self._draw(dataset, model, scored)
             if sheet is not None:
-                sheets[model] = sheet
-
-        return ScoredSet(name, lq, restored, sheets)
+                scored.sheets[model] = sheet
+        return scored
 
     def _enlarge(self, lq: torch.Tensor) -> torch.Tensor:
         """Return LQ images at the size of the models' output."""
@@ -122,24 +119,24 @@ class Scoring:
             return lq
         return torch.nn.functional.interpolate(lq, size=size, mode='bicubic').clamp(-1, 1)
 
-    def _draw(self, dataset: Any, model: str, name: str, lq: ValidationResult, restored: ValidationResult) -> Any:
+    def _draw(self, dataset: Any, model: str, scored: ScoredSet) -> Any:
         """Return the picture sheet of a model on a set, or None; the few images that it shows are restored again."""
         metric = self._ranking_metric()
         if metric is None:
             return None
 
-        chosen = choose_ranks(
-            [row[metric] for row in restored.rows], self.metrics[metric].higher_is_better, self.options.val.num_pictures
-        )
+        before, after = scored.results[INPUT_NAME].rows, scored.results[model].rows
+        values = [row[metric] for row in after]
+        chosen = choose_ranks(values, self.metrics[metric].higher_is_better, self.options.val.num_pictures)
         restore = self.shelf.load(model)
 
         rows = []
         for index, rank in chosen.items():
             sample = dataset[(0, index) if getattr(dataset, 'takes_epoch', False) else index]
             pictures = (sample['lq'], restore(sample['lq'][None])[0], sample['gt'])
-            rows.append((rank, pictures, lq.rows[index], restored.rows[index]))
+            rows.append((rank, pictures, before[index], after[index]))
 
-        title = f'{model} on {name}: from the best to the worst of {len(lq.rows)} by {metric.upper()}'
+        title = f'{model} on {scored.name}: from the best to the worst of {len(after)} by {metric.upper()}'
         return draw_sheet(rows, title) if rows else None
 
     def _ranking_metric(self) -> str | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from gpen.evaluation.results import ScoredSet, Scores
+from gpen.options.checks import INPUT_NAME
 
 INPUT = 'blurry input'
 NOT_AVAILABLE = 'n/a'
@@ -37,8 +38,8 @@ def format_value(value: float, spec: str = '.4f') -> str:
 
 def _format_single(scores: Scores) -> str:
     (scored,) = scores.sets
-    ((label, result),) = scored.restored.items()
-    before, after = scored.lq.means, result.means
+    before, after = (result.means for result in scored.results.values())
+    _, label = scored.results
     rows = [
         (_count(scored), {name: name.upper() for name in scores.metrics}),
         (INPUT, {name: format_value(value) for name, value in before.items()}),
@@ -49,8 +50,8 @@ def _format_single(scores: Scores) -> str:
 
 
 def _format_set(scores: Scores, scored: ScoredSet) -> str:
-    means_of = {INPUT: scored.lq.means, **{name: result.means for name, result in scored.restored.items()}}
-    best = {name: _best([means[name] for means in means_of.values()], scores, name) for name in scored.lq.means}
+    means_of = {INPUT if name == INPUT_NAME else name: result.means for name, result in scored.results.items()}
+    best = {name: _best([means[name] for means in means_of.values()], scores, name) for name in means_of[INPUT]}
 
     # A star or a space behind each number.
     rows = [(_title(scored), {name: f'{name.upper()} ' for name in scores.metrics})]

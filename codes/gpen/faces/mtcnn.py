@@ -146,13 +146,9 @@ def _crop(image: np.ndarray, boxes: np.ndarray, size: int) -> np.ndarray:
     """Return what is in square boxes of whole pixels, N x size x size x 3; beyond the photograph it is black."""
     crops = np.empty((len(boxes), size, size, 3), np.float32)
     for n, (left, top, right, bottom) in enumerate(boxes.astype(int)):
-        crop = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-        height, width = bottom - top, right - left
-        if crop.shape[:2] != (height, width):
-            inside = crop
-            crop = np.full((height, width, 3), -1, np.float32)
-            y, x = max(-top, 0), max(-left, 0)
-            crop[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        inside = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        crop = np.full((bottom - top, right - left, 3), -1, np.float32)
+        crop[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
         crops[n] = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     return crops
 

@@ -38,8 +38,7 @@ def feather_mask(size: int) -> np.ndarray:
     middle = (size - 1) / 2
     across = np.maximum(0, np.abs(np.arange(size) - middle) / max(middle, 0.5) - (1 - 2 * FEATHER)) / (2 * FEATHER)
     depth = np.clip(1 - np.hypot(across[:, None], across[None]), 0, 1)
-    smooth: np.ndarray = (depth * depth * (3 - 2 * depth)).astype(np.float32)
-    return smooth
+    return (depth * depth * (3 - 2 * depth)).astype(np.float32)
 
 
 def scale_matrix(matrix: np.ndarray, source: float = 1.0, target: float = 1.0) -> np.ndarray:

@@ -90,11 +90,6 @@ def fingerprint(face: np.ndarray) -> int:
     return int(''.join('1' if bit else '0' for bit in bits), 2)
 
 
-def hamming(a: int, b: int) -> int:
-    """Return in how many bits two fingerprints differ."""
-    return (a ^ b).bit_count()
-
-
 def _to_gray(face: np.ndarray, side: int) -> np.ndarray:
     """Return luma, side x side, float32, in 8-bit steps."""
     resized = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA) if face.shape[0] != side else face

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from gpen.errors import UserError
+from gpen.weights.networks import compare_weights
 
 
 def load_frozen(network: nn.Module, state: Mapping[str, torch.Tensor], path: Path, what: str) -> None:
@@ -27,20 +28,16 @@ def load_frozen(network: nn.Module, state: Mapping[str, torch.Tensor], path: Pat
         UserError: a weight is missing or has another shape.
     """
     # Check names and shapes.
-    expected = network.state_dict()
-    for name, tensor in expected.items():
-        if name not in state:
-            raise UserError(
-                f'{path} does not hold {what}: it has no {name!r}. Remove it or replace it by the right file.'
-            )
-        if state[name].shape != tensor.shape:
-            raise UserError(
-                f'{path} does not hold {what}: {name!r} is {tuple(state[name].shape)} there, but should be '
-                f'{tuple(tensor.shape)}. Remove it or replace it by the right file.'
-            )
+    names = network.state_dict()
+    left_out = compare_weights(state, names)
+    shapes = left_out.mismatched.items()
+    faults = [f'it has no {name!r}' for name in left_out.missing]
+    faults += [f'{name!r} is {found} there, but should be {expected}' for name, (found, expected) in shapes]
+    if faults:
+        raise UserError(f'{path} does not hold {what}: {faults[0]}. Remove it or replace it by the right file.')
 
     # Load in float32, then turn parameters into buffers.
-    weights = {name: state[name].float() if state[name].is_floating_point() else state[name] for name in expected}
+    weights = {name: state[name].float() if state[name].is_floating_point() else state[name] for name in names}
     network.load_state_dict(weights, assign=True)
     for module in network.modules():
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]

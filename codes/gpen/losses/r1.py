@@ -73,8 +73,7 @@ def r1_in_micro_batches(net_d: Any, gt: torch.Tensor, micro_batches: int) -> tor
     for chunk, feature_gradient in zip(chunks, feature_gradients.chunk(micro_batches), strict=True):
         accumulate(net_d.look(chunk)[-1], [], feature_gradient)
 
-    known: torch.Tensor = _KnownGradients.apply(penalty, gradients, *parameters)
-    return known
+    return _KnownGradients.apply(penalty, gradients, *parameters)
 
 
 class _KnownGradients(torch.autograd.Function):

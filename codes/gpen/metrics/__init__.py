@@ -136,8 +136,7 @@ def build_metric(
 
     function = METRIC_REGISTRY.get(name)
     if getattr(function, 'builds_metric', False):
-        metric: Metric = function(device, option, **arguments)
-        return metric
+        return function(device, option, **arguments)
     return ImageMetric(partial(function, **arguments), bool(getattr(function, 'higher_is_better', True)))
 
 

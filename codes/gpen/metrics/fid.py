@@ -123,5 +123,4 @@ def build_inception(library: Any) -> nn.Module:
     torch.save({}, nothing)
     nothing.seek(0)
     with torch.device('meta'):
-        network: nn.Module = Inception('inception-v3-compat', [str(FEATURES)], feature_extractor_weights_path=nothing)
-    return network
+        return Inception('inception-v3-compat', [str(FEATURES)], feature_extractor_weights_path=nothing)

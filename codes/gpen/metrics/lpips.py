@@ -49,7 +49,6 @@ def calculate_lpips(
     @torch.no_grad()
     def measure(restored: Tensor, gt: Tensor) -> Tensor:
         check_sizes(restored, gt, SMALLEST[net], f'LPIPS with the net {net}')
-        distances: Tensor = network(as_saved(restored, device), as_saved(gt, device))  # N x 1 x 1 x 1
-        return distances.flatten().double()
+        return network(as_saved(restored, device), as_saved(gt, device)).flatten().double()
 
     return ImageMetric(measure, higher_is_better=False)

@@ -12,7 +12,7 @@ from gpen.errors import UserError
 from gpen.options.schema import PathOptions
 from gpen.utils.files import resolve_path
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_weights
-from gpen.weights.networks import MisfitError, infer_discriminator_config, load_network
+from gpen.weights.networks import MisfitError, fit_weights, infer_discriminator_config
 from gpen.weights.prior import load_decoder, load_discriminator
 
 LOGGER = logging.getLogger('gpen')
@@ -34,14 +34,10 @@ def load_pretrained(network: nn.Module, paths: PathOptions, letter: str) -> None
         return
     path, option, strict = resolve_path(given), f'network_{letter}', getattr(paths, f'strict_load_{letter}')
 
+    wrappers = WRAPPERS if letter == 'g' else DISCRIMINATOR_WRAPPERS
+    state = load_weights(path, getattr(paths, f'param_key_{letter}'), wrappers)
     try:
-        left_out = load_network(
-            network,
-            path,
-            param_key=getattr(paths, f'param_key_{letter}'),
-            strict=strict,
-            prefer=WRAPPERS if letter == 'g' else DISCRIMINATOR_WRAPPERS,
-        )
+        left_out = fit_weights(network, state, path, strict)
     except MisfitError as error:
         if strict or letter == 'g':  # a generator from nothing is no fine-tuning
             raise

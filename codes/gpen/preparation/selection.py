@@ -9,10 +9,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-from gpen.faces.quality import hamming
+import cv2
+import numpy as np
+
 from gpen.preparation.settings import PreparationSettings
 from gpen.preparation.work import NOT_LARGEST, TOO_SMALL, FoundFace, PhotoRecord
 
@@ -32,7 +33,6 @@ REASONS = {
 }
 """Why a face is not kept, in the order in which it is asked, and the argument that decides it."""
 
-_FINGERPRINT_BITS = 64
 _NAME_BYTES = 160  # file systems take 255, and temporary files have longer names
 _DIGEST = re.compile(r'-[0-9a-f]{16}(_\d+)?$', re.IGNORECASE)
 
@@ -110,24 +110,19 @@ def mark_duplicates(entries: Sequence[Entry], bits: int) -> None:
     """
     if bits < 0:
         return
-    # Two fingerprints that differ in so few bits are equal in one of more slices than that (pigeonhole principle).
-    slices = _slice_fingerprint(bits + 1)
-    kept: dict[tuple[int, int], list[Entry]] = defaultdict(list)
+
+    matcher = cv2.BFMatcher(cv2.NORM_HAMMING)
+    kept: list[Entry] = []
+    codes = np.empty((len(entries), 1), np.uint64)  # the fingerprints of those that are kept
     for entry in sorted(entries, key=lambda entry: (-(entry.face.sharpness or 0.0), entry.name)):
-        code = entry.face.fingerprint
-        assert code is not None
-        places = [(start, code >> start & mask) for start, mask in slices]
-        near = [
-            (hamming(code, other.face.fingerprint or 0), other.name)
-            for place in places
-            for other in kept.get(place, ())
-        ]
-        distance, name = min(near, default=(_FINGERPRINT_BITS, ''))
-        if distance <= bits:
-            entry.reason, entry.duplicate_of = DUPLICATE, name
+        codes[len(kept)] = entry.face.fingerprint or 0
+        known = codes.view(np.uint8)  # N x 8
+        found = matcher.radiusMatch(known[[len(kept)]], known[: len(kept)], bits + 0.5)  # the limit is a float
+        near = [(match.distance, kept[match.trainIdx].name) for matches in found for match in matches]
+        if near:
+            entry.reason, entry.duplicate_of = DUPLICATE, min(near)[1]
         else:
-            for place in places:
-                kept[place].append(entry)
+            kept.append(entry)
 
 
 def stable_number(key: str, index: int) -> int:
@@ -147,12 +142,6 @@ def _find_fault(face: FoundFace, settings: PreparationSettings) -> str | None:
     if face.sharpness is not None and face.sharpness < settings.min_sharpness:
         return TOO_BLURRED
     return None
-
-
-def _slice_fingerprint(count: int) -> list[tuple[int, int]]:
-    """Return (first bit, mask) of ``count`` slices of a fingerprint."""
-    edges = [_FINGERPRINT_BITS * n // count for n in range(count + 1)]
-    return [(start, (1 << (end - start)) - 1) for start, end in pairwise(edges)]
 
 
 def _simplify(key: str) -> str:

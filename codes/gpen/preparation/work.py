@@ -176,16 +176,15 @@ def _find_faces(image: np.ndarray, task: PhotoTask) -> list[tuple[FoundFace, np.
 def _measure(
     image: np.ndarray, face: Face, index: int, settings: PreparationSettings
 ) -> tuple[FoundFace, np.ndarray | None]:
-    left, top, right, bottom = (float(value) for value in face.box)
     pose = estimate_pose(face.landmarks)
     known: dict[str, Any] = {
-        'box': (left, top, right, bottom),
+        'box': tuple(map(float, face.box)),
         'landmarks': tuple((float(x), float(y)) for x, y in face.landmarks),
         'score': float(face.score),
         'pose': (float(pose.yaw), float(pose.pitch), float(pose.roll)),
     }
     # Not even aligned: a crowd has hundreds of faces that are never used.
-    if min(right - left, bottom - top) < settings.min_face:
+    if face.shorter_side < settings.min_face:
         return FoundFace(**known, problem=TOO_SMALL), None
     if settings.largest_only and index > 0:
         return FoundFace(**known, problem=NOT_LARGEST), None

@@ -212,13 +212,13 @@ def _read_options(folder: Path, notes: list[str]) -> dict[str, Any]:
     """Return the options in ``options.yml``; for a run made before, those in its newest whole training state."""
     import yaml
 
-    from gpen.weights.files import read_torch_file
+    from gpen.weights.files import read_file
 
     states = [path for path in (folder / 'training_states').glob('*.state') if path.stem.isdecimal()]
     for path in [folder / OPTIONS_FILE, *sorted(states, key=lambda path: int(path.stem), reverse=True)]:
         try:
             if path.name != OPTIONS_FILE:
-                content = read_torch_file(path, mmap=True)
+                content = read_file(path, mmap=True)
                 options = content.get('options') if isinstance(content, dict) else None
             else:
                 options = yaml.safe_load(path.read_text(encoding='utf-8')) if path.is_file() else None

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,7 +41,7 @@ def write_onnx(
     target: Path,
     faces: Sequence[Tensor] = (),
     progress: Callable[[str], object] = len,
-) -> dict[str, float]:
+) -> None:
     """Write a network as ONNX, and keep the file only if ONNX Runtime computes the same with it as PyTorch.
 
     The input is ``lq``, N x 3 x in_size x in_size, float32, RGB, [-1, 1], the output ``image``, N x 3 x size x size,
@@ -55,9 +56,6 @@ def write_onnx(
         faces: 1 x 3 x in_size x in_size each, to compare with, on top of random inputs in batches of 1 and 3.
         progress: called with a sentence after each step.
 
-    Returns:
-        The largest difference to PyTorch for each kind of input, in 1/255 of the range [-1, 1].
-
     Raises:
         UserError: a package is missing, the disk is full, or a difference is above 1/255; nothing is written then.
     """
@@ -68,24 +66,26 @@ def write_onnx(
     model = build_model(network, config)
     data = external_path(target)
 
-    if sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST_FILE:
-        # The weights get a file of their own.  It gets its name first, so that no graph is ever without its data.
-        with atomic_path(target) as graph_file, atomic_path(data) as data_file:
-            onnx.save_model(
-                model, graph_file, save_as_external_data=True, location=data_file.name, size_threshold=_SMALL
-            )
-            differences = check_model(graph_file, network, faces, progress)
-            _name_data(model, data.name)
-            graph_file.write_bytes(model.SerializeToString())
-            target.unlink(missing_ok=True)  # an old graph would be read with the new data if this were cut off here
-        return differences
+    is_large = sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST_FILE
 
-    with atomic_path(target) as graph_file:
-        graph_file.write_bytes(model.SerializeToString())
+    # Write and check the file in a folder of its own, where it has the name that it gets in the end.
+    with atomic_path(target) as graph_file, TemporaryDirectory(prefix='.', dir=target.parent) as name:
+        folder = Path(name)
+        graph = folder / target.name
+        onnx.save_model(
+            model, graph, 'protobuf', save_as_external_data=is_large, location=data.name, size_threshold=_SMALL
+        )
         del model
-        differences = check_model(graph_file, network, faces, progress)
-    data.unlink(missing_ok=True)  # of a larger network that had this name
-    return differences
+        check_model(graph, network, faces, progress)
+
+        # The weights come first, so that no graph is ever without its data.
+        if is_large:
+            target.unlink(missing_ok=True)  # an old graph would be read with the new data if this were cut off here
+            with atomic_path(data) as data_file:
+                (folder / data.name).replace(data_file)
+        graph.replace(graph_file)
+    if not is_large:
+        data.unlink(missing_ok=True)  # of a larger network that had this name
 
 
 def external_path(target: Path) -> Path:
@@ -126,9 +126,7 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
     return model
 
 
-def check_model(
-    path: Path, network: GPEN, faces: Sequence[Tensor], progress: Callable[[str], object] = len
-) -> dict[str, float]:
+def check_model(path: Path, network: GPEN, faces: Sequence[Tensor], progress: Callable[[str], object] = len) -> None:
     """Check a file with ONNX's checker, then compare ONNX Runtime with PyTorch on random inputs and on ``faces``.
 
     Raises:
@@ -154,7 +152,6 @@ def check_model(
     if faces:
         inputs[f'{len(faces)} {"face" if len(faces) == 1 else "faces"}'] = list(faces)
 
-    differences: dict[str, float] = {}
     for name, images in inputs.items():
         largest = float(torch.stack([_compare(restorer.run, network, image) for image in images]).max())
         progress(f'Largest difference between ONNX Runtime and PyTorch in 1/255, {name}: {largest:.2g}')
@@ -164,23 +161,12 @@ def check_model(
                 f'ONNX Runtime and PyTorch differ by {largest:.3g}/255 ({name}), more than '
                 f'{LARGEST_DIFFERENCE:g}/255; nothing was written. Use other versions of onnxruntime and torch.'
             )
-        differences[name] = largest
-    return differences
 
 
 @torch.inference_mode()
 def _compare(run: Callable[[Tensor], Tensor], network: GPEN, lq: Tensor) -> Tensor:
     """Return the largest difference in 1/255 of the range [-1, 1], a scalar."""
-    difference: Tensor = (run(lq) - network(lq)).abs().max() * (255 / 2)
-    return difference
-
-
-def _name_data(model: onnx.ModelProto, name: str) -> None:
-    """Let the graph look for its weights in the file ``name``."""
-    for weight in model.graph.initializer:
-        for entry in weight.external_data:
-            if entry.key == 'location':
-                entry.value = name
+    return (run(lq) - network(lq)).abs().max() * (255 / 2)
 
 
 def _remove_traces(model: onnx.ModelProto) -> None:

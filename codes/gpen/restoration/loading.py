@@ -44,7 +44,6 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
     @torch.inference_mode()
     def run(lq: Tensor) -> Tensor:
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision != 'fp32'):
-            image: Tensor = network(lq.to(device))
-        return image
+            return network(lq.to(device))
 
     return Restorer(run, config['size'], config['in_size'], f'PyTorch on {device.type}, {precision}')

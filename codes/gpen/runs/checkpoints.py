@@ -20,7 +20,7 @@ import torch
 from gpen.errors import UserError
 from gpen.runs.training_state import Checkpoint, Networks
 from gpen.utils.files import atomic_path, link_or_copy
-from gpen.weights.files import read_torch_file
+from gpen.weights.files import read_file
 
 
 class CheckpointStore:
@@ -195,7 +195,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise UserError(f'{path} is damaged ({reason}).') from error
     if damaged is not None:
         raise UserError(f'{path} is damaged (in {damaged}).')
-    content = read_torch_file(path)
+    content = read_file(path)
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a checkpoint of this program.')
     return content

@@ -11,6 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path, project_root, resolve_path
 from gpen.weights.files import load_weights
@@ -46,8 +48,6 @@ def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
         UserError: the file ``local`` does not exist.
         MissingWeightsError: the download fails.
     """
-    import torch
-
     # The user's own file.
     if local is not None:
         path = resolve_path(local)
@@ -79,8 +79,7 @@ def find_url(model: str) -> str:
     """Return the address of torchvision's ImageNet weights of a network, such as ``vgg19``."""
     from torchvision.models import get_model_weights
 
-    url: str = get_model_weights(model)['IMAGENET1K_V1'].url
-    return url
+    return get_model_weights(model)['IMAGENET1K_V1'].url
 
 
 class _DownloadError(Exception):

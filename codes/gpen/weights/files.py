@@ -7,13 +7,13 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from gpen.errors import UserError
 from gpen.utils.text import list_names
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Keys under which files keep a state dict, the preferred first: EMA weights before raw ones.
 WRAPPERS = ('params_ema', 'g_ema', 'params', 'g', 'd', 'state_dict', 'model')
@@ -34,11 +34,9 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
     Raises:
         UserError: the file is missing, damaged or no weight file, has no ``param_key``, or would have to run code.
     """
-    from torch import Tensor
-
     # Read the file, and take the state dict out of it.
     path = Path(path)
-    content = _read_safetensors(path) if path.suffix.lower() == '.safetensors' else read_torch_file(path)
+    content = read_file(path)
     if not isinstance(content, Mapping):
         raise UserError(f'{path} holds a {type(content).__name__} instead of a dict of weights. Choose another file.')
     state = _unwrap(path, content, param_key, prefer)
@@ -56,24 +54,26 @@ def load_weights(path: str | Path, param_key: str | None = None, prefer: Sequenc
     return {str(key).removeprefix('module.') if wrapped else str(key): state[key].detach() for key in state}
 
 
-def read_torch_file(path: Path, mmap: bool = False) -> Any:
-    """Return the content of a file that ``torch.save`` wrote, on the CPU.
+def read_file(path: Path, mmap: bool = False) -> Any:
+    """Return the content of a ``.safetensors`` file or of one that ``torch.save`` wrote, on the CPU.
 
     Args:
         path: the file.
-        mmap: read each tensor from the disk when it is used, for callers that need little of a large file.
+        mmap: read each tensor from the disk when it is used, for callers that need little of a large file of torch's.
 
     Raises:
         UserError: the file is missing or damaged, or holds objects whose loading would run code.
     """
-    import torch
+    from safetensors.torch import load_file
 
     try:
+        if path.suffix.lower() == '.safetensors':
+            return load_file(path)
         # StyleGAN2's training code saves its command line beside the weights, in a harmless Namespace.
         with torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise UserError(f'There is no file {path}. Check the path, or download the weights first.') from error
     except (PermissionError, IsADirectoryError) as error:
         raise UserError(f'Cannot read {path}: {error.strerror}. Give the path of a readable file.') from error
     except MemoryError:
@@ -85,27 +85,7 @@ def read_torch_file(path: Path, mmap: bool = False) -> Any:
                 f'{path} was not loaded: it holds more than tensors ({code[1]}), and reading that could run code. '
                 'Save the state dict alone (torch.save(network.state_dict(), path)) where the file comes from.'
             ) from error
-        raise _damaged(path) from error
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path, device='cpu')
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _damaged(path) from error
-
-
-def _missing(path: Path) -> UserError:
-    return UserError(f'There is no file {path}. Check the path, or download the weights first.')
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f'{path} is damaged, cut short or no checkpoint at all. Download or copy it again.')
+        raise UserError(f'{path} is damaged, cut short or no checkpoint at all. Download or copy it again.') from error
 
 
 def _unwrap(path: Path, content: Mapping[Any, Any], param_key: str | None, prefer: Iterable[str]) -> Mapping[Any, Any]:
@@ -116,5 +96,4 @@ def _unwrap(path: Path, content: Mapping[Any, Any], param_key: str | None, prefe
     if param_key not in keys:
         there = f'It has: {", ".join(keys)}' if keys else 'It is a plain state dict, so leave param_key out'
         raise UserError(f'{path} has no weights under param_key {param_key!r}. {there}.')
-    inner: Mapping[Any, Any] = content[param_key]
-    return inner
+    return content[param_key]

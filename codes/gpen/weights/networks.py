@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,7 +19,7 @@ from gpen.archs.channels import base_channels, channel_counts
 from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
 from gpen.utils.text import format_shape, list_names
-from gpen.weights.files import WRAPPERS, load_weights
+from gpen.weights.files import load_weights
 
 
 class MisfitError(UserError):
@@ -57,34 +57,21 @@ class LeftOut:
         return '; '.join(f'{len(names)} {kind} ({list_names(names)})' for kind, names in kinds.items() if names)
 
 
-def load_network(
-    network: nn.Module,
-    path: str | Path,
-    param_key: str | None = None,
-    strict: bool = True,
-    prefer: Sequence[str] = WRAPPERS,
-) -> LeftOut:
-    """Load weights from a file into ``network``.
+def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> LeftOut:
+    """Load weights that :func:`load_weights` read into a network.
 
     Args:
         network: its parameters are changed in place.
-        path: see :func:`load_weights`.
-        param_key: see :func:`load_weights`.
+        state: the weights.
+        path: the file that they come from, for messages.
         strict: all keys and shapes must agree; otherwise what fits is loaded, if that is most of the file.
-        prefer: see :func:`load_weights`; :data:`DISCRIMINATOR_WRAPPERS` for a discriminator.
 
     Returns:
         What was left out; nothing if ``strict``.
 
     Raises:
-        UserError: as :func:`load_weights`.
         MisfitError: the weights do not fit; the network is unchanged.
     """
-    return fit_weights(network, load_weights(path, param_key, prefer), path, strict)
-
-
-def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Path, strict: bool = True) -> LeftOut:
-    """Load weights that :func:`load_weights` read from ``path`` into ``network``; see :func:`load_network`."""
     left_out = compare_weights(state, network.state_dict())
     fitting = {key: value for key, value in state.items() if key not in {*left_out.unexpected, *left_out.mismatched}}
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gpen.errors import UserError
 from gpen.utils.text import list_names
-from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights, read_torch_file
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights, read_file
 from gpen.weights.networks import compare_weights, infer_decoder_config
 
 PREFIX = 'generator.'
@@ -89,10 +89,9 @@ def _find_decoder(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 def _find_discriminator(path: Path) -> tuple[Path, dict[str, Tensor]] | None:
     """Return the file and the weights of the discriminator that belongs to a prior's file, or None."""
     # In the prior's own file.
-    if path.suffix.lower() != '.safetensors':
-        content = read_torch_file(path)
-        if isinstance(content, Mapping) and isinstance(content.get('d'), Mapping):
-            return path, load_weights(path, 'd')
+    content = read_file(path)
+    if isinstance(content, Mapping) and isinstance(content.get('d'), Mapping):
+        return path, load_weights(path, 'd')
 
     # Beside it.
     if not path.name.startswith('net_g'):

@@ -14,6 +14,7 @@ from functools import reduce
 
 import cv2
 import numpy as np
+import torch
 
 from gpen.data.degradations.resampling import resample
 
@@ -132,8 +133,6 @@ def _filter_needed_rows(image: np.ndarray, columns: np.ndarray, rows: np.ndarray
     The columns and the resampling are one banded matrix.  It is multiplied block by block: small blocks waste little on
     zeros, and what a block gives is filtered by the rows while it is still in the cache.
     """
-    import torch
-
     # The padded image as a matrix, and the weights that make each resampled row out of its rows.
     count, size = columns.shape
     first, weights = _resampled_columns(columns, image.shape[0], height)
@@ -163,8 +162,6 @@ def _filter_needed_rows(image: np.ndarray, columns: np.ndarray, rows: np.ndarray
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Keep torch to one thread: the last bits of a matrix product depend on how many share it."""
-    import torch
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -195,12 +195,10 @@ def _file_system(url: str) -> tuple[Any, str]:
     import fsspec
 
     try:
-        file_system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:
-        raise UserError(f'Cannot read {url}: {error}. Install what it names.') from error
-    except ValueError as error:
-        raise UserError(f'Cannot read {url}: {error}.') from error
-    return file_system, path
+        return fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        advice = ' Install what it names.' if isinstance(error, ImportError) else ''
+        raise UserError(f'Cannot read {url}: {error}.{advice}') from error
 
 
 def _read_state(path: Path) -> list[str]:

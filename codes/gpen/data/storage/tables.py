@@ -89,8 +89,7 @@ class DatasetsStorage(Storage):
         return cast(BinaryIO, pa.BufferReader(self._find(key).as_buffer()))
 
     def load(self, key: str) -> bytes:
-        value: bytes = self._find(key).as_py()
-        return value
+        return self._find(key).as_py()
 
     def close(self) -> None:
         self._process = os.getpid()
