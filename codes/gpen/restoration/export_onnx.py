@@ -41,7 +41,7 @@ def write_onnx(
     target: Path,
     faces: Sequence[Tensor] = (),
     progress: Callable[[str], object] = len,
-) -> None:
+) -> dict[str, float]:
     """Write a network as ONNX, and keep the file only if ONNX Runtime computes the same with it as PyTorch.
 
     The input is ``lq``, N x 3 x in_size x in_size, float32, RGB, [-1, 1], the output ``image``, N x 3 x size x size,
@@ -55,6 +55,9 @@ def write_onnx(
         target: where to; replaced if it is there.
         faces: 1 x 3 x in_size x in_size each, to compare with, on top of random inputs in batches of 1 and 3.
         progress: called with a sentence after each step.
+
+    Returns:
+        The largest difference to PyTorch for each kind of input, in 1/255 of the range [-1, 1].
 
     Raises:
         UserError: a package is missing, the disk is full, or a difference is above 1/255; nothing is written then.
@@ -76,7 +79,7 @@ def write_onnx(
             model, graph, 'protobuf', save_as_external_data=is_large, location=data.name, size_threshold=_SMALL
         )
         del model
-        check_model(graph, network, faces, progress)
+        differences = check_model(graph, network, faces, progress)
 
         # The weights come first, so that no graph is ever without its data.
         if is_large:
@@ -86,6 +89,7 @@ def write_onnx(
         graph.replace(graph_file)
     if not is_large:
         data.unlink(missing_ok=True)  # of a larger network that had this name
+    return differences
 
 
 def external_path(target: Path) -> Path:
@@ -126,7 +130,9 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
     return model
 
 
-def check_model(path: Path, network: GPEN, faces: Sequence[Tensor], progress: Callable[[str], object] = len) -> None:
+def check_model(
+    path: Path, network: GPEN, faces: Sequence[Tensor], progress: Callable[[str], object] = len
+) -> dict[str, float]:
     """Check a file with ONNX's checker, then compare ONNX Runtime with PyTorch on random inputs and on ``faces``.
 
     Raises:
@@ -152,6 +158,7 @@ def check_model(path: Path, network: GPEN, faces: Sequence[Tensor], progress: Ca
     if faces:
         inputs[f'{len(faces)} {"face" if len(faces) == 1 else "faces"}'] = list(faces)
 
+    differences: dict[str, float] = {}
     for name, images in inputs.items():
         largest = float(torch.stack([_compare(restorer.run, network, image) for image in images]).max())
         progress(f'Largest difference between ONNX Runtime and PyTorch in 1/255, {name}: {largest:.2g}')
@@ -161,6 +168,8 @@ def check_model(path: Path, network: GPEN, faces: Sequence[Tensor], progress: Ca
                 f'ONNX Runtime and PyTorch differ by {largest:.3g}/255 ({name}), more than '
                 f'{LARGEST_DIFFERENCE:g}/255; nothing was written. Use other versions of onnxruntime and torch.'
             )
+        differences[name] = largest
+    return differences
 
 
 @torch.inference_mode()
