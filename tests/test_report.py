@@ -255,6 +255,14 @@ def test_health_findings_and_warnings_are_shown(tmp_path: Path) -> None:
     assert 'Nothing was found.' in healthy
 
 
+def test_a_measure_is_a_metric_where_the_options_ask_for_it(tmp_path: Path) -> None:
+    records = make_records(3)
+    records.append({'iter': 30, 'epoch': 3, 'phase': 'val', 'val/sharpness': 0.7})
+    metrics = {'psnr': {'higher_is_better': True}, 'sharpness': {'higher_is_better': True}}
+    assert 'Best sharpness 0.7' in read_words(report(write_run(tmp_path / 'asked', records, metrics=metrics)))
+    assert 'Best sharpness' not in read_words(report(write_run(tmp_path / 'not_asked', records)))
+
+
 def test_defaults_that_one_run_wrote_out_are_no_difference(tmp_path: Path) -> None:
     import torch
 

@@ -44,7 +44,7 @@ def draw_validation(runs: Sequence[RecordedRun]) -> str:
         marks = [(float(best.iteration), f'best {format_number(best.value)}')] if best else []
         name = key.removeprefix('val/')
         title = name.upper() if re.fullmatch(r'\w{1,6}', name) and key != name else name
-        if key not in MEASURES:
+        if any(key in run.scores for run in runs):
             drawings.append(_draw(runs, 'val', [key], title, marks, can_be_log=False))
     return arrange(drawings)
 
@@ -66,7 +66,7 @@ def draw_training(runs: Sequence[RecordedRun]) -> str:
 
 def draw_measures(runs: Sequence[RecordedRun]) -> str:
     """Return a drawing for each number that is measured for the health rules."""
-    return arrange([_draw(runs, 'val', [key], _TITLES[key]) for key in _list_keys(runs, 'val') if key in MEASURES])
+    return arrange([_draw(runs, 'val', [key], _TITLES[key]) for key in _list_measures(runs)])
 
 
 def _draw(
@@ -81,6 +81,11 @@ def _draw(
                 series.append(Series(name, *run.curve(phase, key), number if len(runs) > 1 else place))
     log = can_be_log and not keys[0].startswith(_LINEAR) and _is_spread(series)
     return draw_curves(series, title, 'iteration', 'logarithmic' if log else '', log_y=log, marks=marks)
+
+
+def _list_measures(runs: Sequence[RecordedRun]) -> list[str]:
+    scores = {key for run in runs for key in run.scores}
+    return [key for key in _list_keys(runs, 'val') if key in MEASURES and key not in scores]
 
 
 def _list_keys(runs: Sequence[RecordedRun], phase: str) -> list[str]:

@@ -114,8 +114,9 @@ class RecordedRun:
 
     @property
     def scores(self) -> list[str]:
-        """The metrics of validation, such as ``val/psnr``."""
-        return [key for key in self.keys('val') if key not in MEASURES]
+        """The metrics of validation, such as ``val/psnr``; a measure is one where the options ask for it."""
+        asked = {f'val/{name}' for name in self.file.metrics} if self.file is not None else set()
+        return [key for key in self.keys('val') if key not in MEASURES or key in asked]
 
     def keys(self, phase: str) -> list[str]:
         """Return the names of the numbers that records of a phase hold, in order of their appearance."""
