@@ -379,3 +379,8 @@ def test_folding_what_depends_on_the_weights_alone_changes_no_bit(isconcat: bool
     assert torch.equal(network(faces), expected)
     assert not torch.equal(network.generator.conv1.conv.weight, weight)
     assert list(network.state_dict()) == keys
+
+
+def test_a_discriminator_of_no_width_is_refused() -> None:
+    with pytest.raises(UserError, match='should be above 0, not 2 and 0'):
+        build_network({'type': 'GPENDiscriminator', 'size': 16, 'narrow': 0})

@@ -238,6 +238,8 @@ def test_on_a_phone_the_result_is_in_sight_wherever_the_visitor_was(visitor: Vis
     visitor.browser.execute_script('document.querySelector("#people").scrollIntoView()')
     visitor.act(lambda: visitor.find(EXAMPLE).click())
     visitor.wait(lambda: visitor.is_on_screen('#message') and visitor.is_on_screen('#picture'))
+    assert visitor.is_on_screen('#message')
+    assert visitor.is_on_screen('#picture')
 
 
 def test_what_is_wrong_is_said(visitor: Visitor, tmp_path: Path, portraits: Path) -> None:

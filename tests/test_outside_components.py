@@ -290,4 +290,6 @@ def test_the_discriminator_has_the_size_of_the_data_where_the_generator_has_none
 def test_an_undeclared_network_is_taken_anywhere(project: Path, tiny_data: Path) -> None:
     options = outside_options(tiny_data, project)
     options['network_d'] = {'type': 'my_project.nets.PlainNet'}
-    parse_options(write_options(project / 'run.yml', options))
+    found = parse_options(write_options(project / 'run.yml', options)).options.network_d
+    assert found is not None
+    assert found.type == 'my_project.nets.PlainNet'

@@ -107,7 +107,7 @@ def test_every_option_file_and_setting_in_a_command_is_known(page: str, monkeypa
         settings = command[command.index('--force_yml') + 1 :] if '--force_yml' in command else []
         overrides = [word for word in settings if '=' in word]
         parse = parse_scoring_options if command[0].endswith('test.py') else parse_options
-        parse(file, overrides)
+        assert parse(file, overrides).options.name
 
 
 def find_yaml() -> Iterator[Any]:
@@ -132,7 +132,8 @@ def test_every_yaml_block_is_accepted_by_the_options_checker(
         data = shown.setdefault(phase, {'dataroot_gt': '', 'dataroot_lq': ''})
         folders = {'dataroot_gt': 'sharp', 'dataroot_lq': 'blurry', 'folder': 'sharp'}
         data |= {name: str(tiny_data / phase / kind) for name, kind in folders.items() if name in data}
-    parse_options(write_options(tmp_path / 'shown.yml', options))
+    parsed = parse_options(write_options(tmp_path / 'shown.yml', options))
+    assert parsed.options.name == options['name']
 
 
 @pytest.mark.parametrize('page', PAGES)

@@ -55,7 +55,8 @@ class GPENDiscriminator(nn.Module):
         grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        channels = channel_counts(size, 2 if channel_multiplier is None else channel_multiplier, narrow or 1.0)
+        channel_multiplier = 2 if channel_multiplier is None else channel_multiplier
+        channels = channel_counts(size, channel_multiplier, 1.0 if narrow is None else narrow)
         self.size = size
         self.grad_checkpoint = grad_checkpoint
 

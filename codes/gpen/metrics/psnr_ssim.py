@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gpen.data.image_io import to_uint8
 from gpen.errors import UserError
+from gpen.metrics.shared import filter_separably
 from gpen.options.types import NonNegativeInt
 from gpen.registry import METRIC_REGISTRY
 
@@ -102,6 +102,4 @@ def _blur(values: Tensor) -> Tensor:
     offsets = torch.arange(_WINDOW, dtype=values.dtype, device=values.device) - _WINDOW // 2
     window = torch.exp(-offsets.square() / (2 * _SIGMA**2))
     window = window / window.sum()
-    planes = values.flatten(0, 1).unsqueeze(1)  # NC x 1 x H x W
-    planes = F.conv2d(F.conv2d(planes, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
-    return planes.squeeze(1).unflatten(0, values.shape[:2])
+    return filter_separably(values, window)

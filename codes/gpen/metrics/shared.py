@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gpen.data.image_io import to_uint8
@@ -18,6 +19,18 @@ from gpen.weights.downloads import find_weights
 def as_saved(images: Tensor, device: torch.device | str) -> Tensor:
     """Return images rounded to 8 bits, as a file holds them: N x 3 x H x W, float32, [-1, 1], on ``device``."""
     return to_uint8(images.to(device)).float() / 127.5 - 1
+
+
+def filter_separably(images: Tensor, taps: Tensor) -> Tensor:
+    """Filter each channel with ``taps`` along both axes, where they fit: N x C x H x W -> N x C x H-K+1 x W-K+1.
+
+    Args:
+        images: N x C x H x W.
+        taps: K weights, of the type of the images.
+    """
+    planes = images.flatten(0, 1).unsqueeze(1)  # NC x 1 x H x W
+    planes = F.conv2d(F.conv2d(planes, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
+    return planes.squeeze(1).unflatten(0, images.shape[:2])
 
 
 def check_sizes(restored: Tensor, gt: Tensor, smallest: int, what: str) -> None:

@@ -128,7 +128,8 @@ def smoothing(history: History) -> str | None:
     # The sharpest validations against the last ones.
     place = int(sharp.argmax())
     before, now = float(sharp[place]), float(sharp[-1])
-    psnr_before, psnr_now = (float(psnr.means(VALIDATIONS)[begun:][n]) for n in (place, -1))
+    psnr_means = psnr.means(VALIDATIONS)[begun:]
+    psnr_before, psnr_now = float(psnr_means[place]), float(psnr_means[-1])
     if now > min(0.8 * before, SHARP) or psnr_now < psnr_before + 0.05:
         return None
 
