@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from conftest import tiny_options
 from gpen.losses import build_loss
-from gpen.losses.components import ComponentLoss, crop_boxes, gram_matrix
+from gpen.losses.components import ComponentLoss, crop_boxes
+from gpen.losses.perceptual import gram_matrix
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
 from gpen.options import Options

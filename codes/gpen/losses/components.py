@@ -14,6 +14,7 @@ from gpen.archs.ops.precision import full_precision, widen
 from gpen.archs.recompute import run_in_micro_batches
 from gpen.data.landmarks import COMPONENTS
 from gpen.losses.gan import GANLoss
+from gpen.losses.perceptual import gram_matrix
 from gpen.options.types import NonNegativeFloat, PositiveInt
 from gpen.registry import LOSS_REGISTRY
 
@@ -91,7 +92,8 @@ class ComponentLoss(nn.Module):
             with torch.no_grad():
                 _, *gt_features = run_in_micro_batches(network, real, micro_batches)
             for one, other in zip(features, gt_features, strict=True):
-                style = style + (gram_matrix(one) - gram_matrix(other)).abs().mean()
+                with full_precision(one):
+                    style = style + (gram_matrix(widen(one)) - gram_matrix(widen(other))).abs().mean()
         return {**losses, 'style': self.loss_weight * self.style_weight * style}
 
     def _crop_both(self, restored: Tensor, gt: Tensor, boxes: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -117,10 +119,3 @@ def crop_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     rois = torch.cat([numbers[:, None], boxes.float()], dim=1)  # N x 5
     crops: Tensor = roi_align(images.float(), rois, size, aligned=True)
     return crops
-
-
-def gram_matrix(features: Tensor) -> Tensor:
-    """Return the products of channels, averaged over positions and channels: N x C x H x W -> N x C x C, float32."""
-    with full_precision(features):
-        flat = widen(features).flatten(2)  # N x C x HW
-        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
