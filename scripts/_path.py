@@ -1,7 +1,5 @@
 """Import this first: it makes the package under ``codes`` importable from a checkout that was never installed."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -5,8 +5,6 @@ restore: restoring a face with PyTorch and with ONNX Runtime, compared with the 
 step: a training step, compared with the published code's formulas.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -5,8 +5,6 @@ as save_to_disk of Hugging Face's datasets writes it).  Any kind can be read and
 {train,val}/{sharp,blurry} is converted folder by folder.  The --output is written whole or not at all.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ with the network's options as metadata.  gpen: the layout of the published files
 codes/restore.py reads all three.  EMA weights are taken where the checkpoint has some.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ The table is what datasets.train.landmarks takes, for train.component_opt.  A se
 none: its manifest.csv holds them.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -10,8 +10,6 @@ london_001_03.png and londonsmile_001_08.png for one person and canada_001f.png 
 folder for a person.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ health findings, options and how they differ between runs.  The file contains ev
 written while the run is going on.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ falls slowly could be higher; the rest is ranked by validation PSNR.  Writes rep
 experiments/NAME_lr_search.  Stopped and started again, it goes on where it was.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Sequence

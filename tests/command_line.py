@@ -1,7 +1,5 @@
 """Commands on an option file, as tests run them, and what they left behind."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Compares what two runs left."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Shared by the tests: a tiny data set, a tiny option file, and how to run the commands."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A page for the tests: rendered portraits to drop on it, a tiny network, a server in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """What a page draws: the plotly figures that it holds, and the page without its own scripts."""
 
-from __future__ import annotations
-
 import json
 from html.parser import HTMLParser
 from typing import Any

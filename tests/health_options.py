@@ -1,7 +1,5 @@
 """The options of a run that the tests of its health look at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Landmark files of tests."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Mapping
 from pathlib import Path

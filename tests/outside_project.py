@@ -1,7 +1,5 @@
 """A project of a user's own, outside the package: one small component of each kind."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

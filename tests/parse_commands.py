@@ -3,8 +3,6 @@
 A process of its own, because scripts change the environment of theirs.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

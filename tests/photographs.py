@@ -1,7 +1,5 @@
 """Photographs to prepare a data set from, drawn so that a stand-in for a face detector finds their faces."""
 
-from __future__ import annotations
-
 import csv
 import os
 import signal

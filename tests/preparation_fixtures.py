@@ -1,7 +1,5 @@
 """Fixtures of the tests of data set preparation: a tree of photographs, and the command to run on it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2

@@ -1,7 +1,5 @@
 """Runs the commands in processes of their own that start fast: forked from a server that has imported everything."""
 
-from __future__ import annotations
-
 import importlib
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Pairs of tiny images in every kind of storage, for the tests."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

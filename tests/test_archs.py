@@ -1,7 +1,5 @@
 """The networks: agreement with the published ones, layouts, and what they refuse."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Differentiable augmentation: what it does to images, to whom, and how its probability adapts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Steps and runs with augmentation against formulas that are put together here: both networks, R1, memory, ranks."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

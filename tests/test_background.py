@@ -1,7 +1,5 @@
 """The background is kept to the bit, enlarged by interpolation, or enlarged by a network, tile by tile."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """BasicSR's names under our conventions, and not at all unless one is asked for."""
 
-from __future__ import annotations
-
 import importlib.util
 import pickle
 import subprocess

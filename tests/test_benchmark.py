@@ -1,7 +1,5 @@
 """The benchmark measures ours and BasicSR's side of the same work, and PyTorch beside ONNX Runtime."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import random

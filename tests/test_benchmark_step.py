@@ -1,7 +1,5 @@
 """The benchmark's plain training step does what ours does, and both are measured."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Checkpoints are written whole or not at all, and damaged ones are told from whole ones."""
 
-from __future__ import annotations
-
 import errno
 import os
 import pickle

@@ -1,7 +1,5 @@
 """The commands as a user meets them: what they print, write and exit with."""
 
-from __future__ import annotations
-
 import errno
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """Runs with facial component losses: exact resuming, several processes, options, other commands."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from typing import Any

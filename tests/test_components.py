@@ -1,7 +1,5 @@
 """Facial component losses: gradients within the boxes, and discriminators that learn in the same step."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """scripts/convert_dataset.py: any kind of storage becomes any other, whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Blur kernels, against BasicSR's; and fast filtering, against OpenCV's plain one."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import math

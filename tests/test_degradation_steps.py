@@ -1,7 +1,5 @@
 """Single degradations."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from typing import Any

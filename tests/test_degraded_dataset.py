@@ -1,7 +1,5 @@
 """Sharp faces that are degraded on the fly: samples, options, the preview."""
 
-from __future__ import annotations
-
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 

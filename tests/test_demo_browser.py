@@ -1,7 +1,5 @@
 """The page in a real browser: what a visitor does with it, and what the visitor sees."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The page as it is served: by whom, to whom, what of it is closed, and what is left of it."""
 
-from __future__ import annotations
-
 import http.client
 import json
 import signal

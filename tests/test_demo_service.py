@@ -1,7 +1,5 @@
 """What the page does with uploads: decoding, restoring, and what it says when it cannot."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """How a process uses the machine, and how it recognises that memory ran out."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

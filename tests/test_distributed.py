@@ -1,7 +1,5 @@
 """Training with several processes: the same mathematics as one with the whole batch, and none is left behind."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

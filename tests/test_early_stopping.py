@@ -1,7 +1,5 @@
 """The best validation, and the end of the patience."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """The EMA of the generator: how fast it forgets, and what one update does."""
 
-from __future__ import annotations
-
 import copy
 import math
 

@@ -1,7 +1,5 @@
 """Exported files restore as the checkpoint does, or they are not written."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

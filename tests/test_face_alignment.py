@@ -1,7 +1,5 @@
 """Alignment: known landmarks land where the FFHQ formula puts them."""
 
-from __future__ import annotations
-
 import itertools
 
 import cv2

@@ -1,7 +1,5 @@
 """Detectors: the same faces at any size, and what is said where one cannot be had."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A parsed mask holds the face and its hair, softly, and nothing at the edges of the square."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

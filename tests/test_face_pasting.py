@@ -1,7 +1,5 @@
 """Restored faces go back to where they came from, without a seam, and nothing else changes."""
 
-from __future__ import annotations
-
 import itertools
 
 import cv2

@@ -1,7 +1,5 @@
 """Sharpness, pose and fingerprints of faces."""
 
-from __future__ import annotations
-
 import itertools
 
 import cv2

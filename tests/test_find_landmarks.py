@@ -1,7 +1,5 @@
 """``find_landmarks.py``: a table of landmarks that a data set of aligned faces takes."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

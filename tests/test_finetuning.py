@@ -1,7 +1,5 @@
 """Starting from weights: what stays, what starts anew, and the recipes of other tasks and of few photographs."""
 
-from __future__ import annotations
-
 import json
 import logging
 import re

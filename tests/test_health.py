@@ -1,7 +1,5 @@
 """Health of a training: sick runs are told what to change, healthy ones are left in peace."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Iterator

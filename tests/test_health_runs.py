@@ -1,7 +1,5 @@
 """Health of real trainings: what is said, where it is recorded, and that an interruption changes nothing."""
 
-from __future__ import annotations
-
 import json
 import signal
 from pathlib import Path

@@ -4,8 +4,6 @@ A course here has a record every 50 of 5000 iterations, so that ``n`` records ar
 taken over 10 of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

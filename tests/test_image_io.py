@@ -1,7 +1,5 @@
 """Reading and writing image files."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from io import BytesIO

@@ -1,7 +1,5 @@
 """Boxes of eyes and mouth in a data set's samples, from a file of landmarks."""
 
-from __future__ import annotations
-
 import csv
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Losses: their values against calculations by hand, their gradients, and their errors."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Memory is forecast without a GPU, without allocating it, and settings that fit are found."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Metrics whose weights or packages cannot be had: an error that says what to do, or left out where optional."""
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import sys

@@ -1,7 +1,5 @@
 """PSNR and SSIM: known values, and agreement with BasicSR."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import math

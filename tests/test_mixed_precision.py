@@ -1,7 +1,5 @@
 """Mixed precision: most of a step in bfloat16 or float16; what has to be exact stays in float32."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

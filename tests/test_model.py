@@ -1,7 +1,5 @@
 """What one training step does, held against the plain scheme it stands for."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

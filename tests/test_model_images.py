@@ -1,7 +1,5 @@
 """What the generator's images are: restored, within their range, and judged as often as needed."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Losses that look through a fixed network: perceptual (VGG) and identity (ArcFace)."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Metrics with networks or parameters of their own: LPIPS, NIQE, identity similarity, FID, with random weights."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import math

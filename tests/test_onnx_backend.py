@@ -1,7 +1,5 @@
 """ONNX files run through ONNX Runtime, and strangers' files are looked at first."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable

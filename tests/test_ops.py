@@ -1,7 +1,5 @@
 """The fast operations against their plain versions: values, gradients and second derivatives."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """The table of all options in options/README.md says what the program does."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Option files are checked to the last key, and messages say where and what to do."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

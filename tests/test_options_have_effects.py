@@ -1,7 +1,5 @@
 """No option of training is accepted and does nothing: it changes the run, or it is an error or a warning."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

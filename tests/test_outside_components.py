@@ -1,7 +1,5 @@
 """Components from outside the package are named by their dotted paths, and nothing else has to be done."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

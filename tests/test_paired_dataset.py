@@ -1,7 +1,5 @@
 """Pairs of images: what is found before training, and what the samples are."""
 
-from __future__ import annotations
-
 import pickle
 import time
 from pathlib import Path

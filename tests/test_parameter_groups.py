@@ -1,7 +1,5 @@
 """Learning rates by name pattern, and parameters that stay as they are."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Path-length regularisation of a generator that restores: what it adds to a step, and who can have it."""
 
-from __future__ import annotations
-
 import copy
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whole photographs: every face is restored and put back, and the rest stays as it was."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Synthetic portraits and their degradation."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From a folder of photographs to a data set: what is written."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command line of data set preparation."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

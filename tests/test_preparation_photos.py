@@ -1,7 +1,5 @@
 """Listing and reading photographs as they come: turned, grey, CMYK, deep, huge, broken."""
 
-from __future__ import annotations
-
 import os
 import struct
 import sys

@@ -1,7 +1,5 @@
 """Names, filters, near duplicates, people, and the split between training and validation."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

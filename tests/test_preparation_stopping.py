@@ -1,7 +1,5 @@
 """A data set is the same whoever does the work and however often it is stopped, and nothing else is touched."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

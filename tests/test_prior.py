@@ -1,7 +1,5 @@
 """The GAN prior, trained alone, on sharp faces."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

@@ -1,7 +1,5 @@
 """The recipes that train as the published code does: their steps are the published formulas."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

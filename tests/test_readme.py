@@ -1,7 +1,5 @@
 """What the documentation tells users to do works, and what it names is there."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

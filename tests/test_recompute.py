@@ -1,7 +1,5 @@
 """Options that save memory change nothing else: gradient checkpointing, and batches in micro-batches."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

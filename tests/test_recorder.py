@@ -1,7 +1,5 @@
 """Records: the same numbers in ``metrics.jsonl`` and TensorBoard, none twice, none missing."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Names are found in the source, with their arguments, without importing it."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The report of runs: what it tells, that it needs nothing else, and what it makes of damaged or strange files."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

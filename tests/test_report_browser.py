@@ -1,7 +1,5 @@
 """A report in a real browser: its content policy lets the curves be drawn, and nothing else run."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

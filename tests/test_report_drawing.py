@@ -1,7 +1,5 @@
 """Curves, tables and pictures of a page: true to the numbers, readable, and only text where text is meant."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

@@ -1,7 +1,5 @@
 """``restore``: whole photographs, aligned faces, and what it says of what it cannot use."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run that was killed, stopped or damaged, and continued, ends bit for bit like one that was never interrupted."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

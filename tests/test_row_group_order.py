@@ -1,7 +1,5 @@
 """Parquet: each row group is read once, and the order is random, yet fixed and the same for any number of workers."""
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from pathlib import Path

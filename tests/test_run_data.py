@@ -1,7 +1,5 @@
 """A run is data: its options, what it is and how it ended, and what happened to it."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

@@ -1,7 +1,5 @@
 """Batches: which samples they hold, however many workers read them and wherever a run starts."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

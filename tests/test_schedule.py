@@ -1,7 +1,5 @@
 """Learning rates are a pure function of the iteration: warm-up first, then the schedule."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

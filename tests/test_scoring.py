@@ -1,7 +1,5 @@
 """``test`` scores what was trained: tables, ``results.json``, ``results.csv`` and picture sheets."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

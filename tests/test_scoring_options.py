@@ -1,7 +1,5 @@
 """Option files of scoring runs are checked to the last key, like those of training runs."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

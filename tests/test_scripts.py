@@ -1,7 +1,5 @@
 """The README's commands find or make their environment, and never end without a word."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The learning-rate search: trials are real trainings, stopped when they diverge, and none is done twice."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """A step that is not finite is skipped, and gradients are clipped."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

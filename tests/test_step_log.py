@@ -1,7 +1,5 @@
 """Means between two records, and the guard against losses that are not finite."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

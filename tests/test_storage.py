@@ -1,7 +1,5 @@
 """The same images come out of every kind of storage, and what is wrong with one is said."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

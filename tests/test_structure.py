@@ -1,7 +1,5 @@
 """The rooms of the package: imports run downwards only, and never in a circle."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path

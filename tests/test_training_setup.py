@@ -1,7 +1,5 @@
 """What a run works with: its length, when it validates and saves, and what it follows."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What curves say about a learning rate, and which rates are tried next: on synthetic curves."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """A U-Net discriminator with spectral norm, by BasicSR's name: it judges each pixel, and its run continues exactly."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Numbers in words, devices, steps in time, seeds, and how a signal ends a run."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

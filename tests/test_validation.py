@@ -1,7 +1,5 @@
 """What a validation gives: the mean of each metric, and a sheet of as many pictures as are asked for."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

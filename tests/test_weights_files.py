@@ -1,7 +1,5 @@
 """Weight files: found on disk, downloaded, checked, and never half-written."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import pickle

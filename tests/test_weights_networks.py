@@ -1,7 +1,5 @@
 """Weights from all kinds of files, and what is said about those that do not fit."""
 
-from __future__ import annotations
-
 import json
 import os
 import warnings

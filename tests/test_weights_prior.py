@@ -1,7 +1,5 @@
 """A GPEN takes over the decoder, and the discriminator, of a GAN prior."""
 
-from __future__ import annotations
-
 import logging
 import math
 from argparse import Namespace

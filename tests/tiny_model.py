@@ -1,7 +1,5 @@
 """A model of tiny networks, and what tests ask of it."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

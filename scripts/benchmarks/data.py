@@ -97,7 +97,7 @@ class Stopwatch:
     draws: int
     repeats: int
     seed: int
-    progress: tqdm[Any]
+    progress: tqdm
     clock: Callable[[], float] = field(default_factory=processor_clock)
 
     def time(self, sides: dict[str, Side], kind: str, name: str, faces: Sequence[bytes]) -> dict[str, np.ndarray]:

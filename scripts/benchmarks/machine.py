@@ -1,7 +1,5 @@
 """The machine that a benchmark runs on, and its clock."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

@@ -8,8 +8,6 @@ GFPGAN's ``train_gfpgan_v1``, GPEN's training code, Real-ESRGAN's ``train_reales
 of the last two are upscaled to the size of the input.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import random

@@ -5,8 +5,6 @@ disturb them alike, and the median of the rounds counts.  The published formulas
 our setting of glibc's memory.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 import time

@@ -149,7 +149,7 @@ def measure_setting(
     rounds: int,
     threads: int,
     product: MatrixProduct,
-    progress: tqdm[Any],
+    progress: tqdm,
 ) -> list[StepCost]:
     """Return the costs of one setting, for each kind (with R1 or without) and variant.
 
@@ -177,7 +177,7 @@ def measure_setting(
 
 
 def _time(
-    workers: dict[str, Worker], costs: Sequence[StepCost], rounds: int, product: MatrixProduct, progress: tqdm[Any]
+    workers: dict[str, Worker], costs: Sequence[StepCost], rounds: int, product: MatrixProduct, progress: tqdm
 ) -> None:
     """Measure the seconds of each round and the peak memory."""
     for number in range(-1, rounds):

@@ -4,8 +4,6 @@ A mounted Gradio application also fetches addresses of other hosts, copies any f
 into its cache, takes any number of files in one request, and accepts forms that other web sites send.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The page: what is where on it, and what happens when something on it is used."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape

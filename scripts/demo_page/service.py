@@ -1,7 +1,5 @@
 """From an uploaded file to the files that the page shows, or to a sentence that says why there are none."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import re

@@ -1,7 +1,5 @@
 """The options as a JSON schema, so that editors complete and check option files."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The options as tables for people: what stands between two marker comments in ``options/README.md``."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """Hair as sheets of strands: drawing and lighting.  The styles are in ``hairstyles``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The hair styles: each lays sheets of hair on a head."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A whole portrait, from the background to the glasses."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

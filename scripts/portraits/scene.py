@@ -1,7 +1,5 @@
 """Background and clothes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import cv2

@@ -1,7 +1,5 @@
 """Sizes and channel counts, which all networks share."""
 
-from __future__ import annotations
-
 import math
 
 from gpen.errors import UserError

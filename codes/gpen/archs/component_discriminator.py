@@ -1,7 +1,5 @@
 """The small discriminators of facial components."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """GPEN's discriminator, which is that of StyleGAN2."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """The StyleGAN2 generator inside GPEN: its noise inputs are replaced by features of the encoder."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """GPEN: a U-shaped network whose decoder is a StyleGAN2 generator."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

@@ -3,8 +3,6 @@
 Modules are nested and ordered so that the keys of a state dict are those of the published GPEN files.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The GAN prior alone: GPEN's decoder, which makes faces out of noise."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Less memory for more time: gradient checkpointing, and batches that are computed in micro-batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

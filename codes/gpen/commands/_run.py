@@ -1,7 +1,5 @@
 """How every command ends: exit status 2 and one message for a user's mistake, never a bare traceback."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

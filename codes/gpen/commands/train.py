@@ -1,7 +1,5 @@
 """``gpen-train`` / ``python codes/train.py``: train from an option file."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 

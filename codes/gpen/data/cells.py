@@ -1,7 +1,5 @@
 """Cells of picture sheets: pictures at a given width, with text below."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import cv2

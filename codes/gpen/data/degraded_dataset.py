@@ -1,7 +1,5 @@
 """GT images that are degraded on the fly."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gpen.data.degradations import build_pair_degradation, try_degradation

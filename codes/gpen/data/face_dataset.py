@@ -1,7 +1,5 @@
 """GT images alone, without LQ images."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Find image files, and check from header and end, without decoding, that a file is whole and how large it is."""
 
-from __future__ import annotations
-
 import os
 import struct
 from collections.abc import Callable

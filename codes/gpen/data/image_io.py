@@ -3,8 +3,6 @@
 Inside the package an image is float32, RGB, in [-1, 1]: H x W x 3 as an array, 3 x H x W as a tensor.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path

@@ -4,8 +4,6 @@ Inside this file landmarks are shares of the image: (0, 0) is its top left corne
 that they hold at any size.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Pairs of a GT and an LQ image, found by their file names."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Samples that are stored and read together: a random order in which few row groups are in use at a time."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which samples make up which batch: a function of the seed and the iteration alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count

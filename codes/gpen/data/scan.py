@@ -4,8 +4,6 @@ Each file's header and end are read, not its pixels.  The sizes of good files ar
 path, file size and time of change, so that the next scan takes moments.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

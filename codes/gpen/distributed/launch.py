@@ -1,7 +1,5 @@
 """Joining the process group of a training that ``torchrun`` started."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Iterator

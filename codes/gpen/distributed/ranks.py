@@ -4,8 +4,6 @@ With one process these functions are no-ops.  With several, all ranks must call 
 files and logs.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The models to score: which files, how tables call them, and how they are loaded."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The scores of a run, and the files that keep them."""
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

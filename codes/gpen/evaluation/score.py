@@ -1,7 +1,5 @@
 """Scoring models on sets of LQ and GT images, with the LQ images themselves for comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any

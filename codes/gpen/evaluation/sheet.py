@@ -1,7 +1,5 @@
 """A picture sheet: some restored images from the best to the worst, each between its LQ and its GT image."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Scores as tables to read on a screen."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 

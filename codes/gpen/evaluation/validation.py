@@ -1,7 +1,5 @@
 """Validation: metrics and pictures of a generator on held-out pairs, or of the faces that a prior generates."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -6,8 +6,6 @@ Source: Karras et al. 2019, "A Style-Based Generator Architecture for Generative
 the data set's published description.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

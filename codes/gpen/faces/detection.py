@@ -1,7 +1,5 @@
 """Choosing and building a face detector by name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

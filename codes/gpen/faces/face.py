@@ -1,7 +1,5 @@
 """A face in a photograph, the interface of face detectors, and what they share."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Protocol

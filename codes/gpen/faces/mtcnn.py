@@ -6,8 +6,6 @@ landmarks to whole pixels and imports a module that newer Pythons no longer have
 Source: Zhang et al. 2016, "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks".
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Source: Chen et al. 2021, "Progressive Semantic-Aware Style Transformation for B
 those of Lee et al. 2020, "MaskGAN" (CelebAMask-HQ).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Putting restored faces back into their photograph, without a seam."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Whether a face is worth training on: its sharpness, its pose, and how near it is to another face."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import cv2

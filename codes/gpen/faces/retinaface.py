@@ -3,8 +3,6 @@
 Source: Deng et al. 2020, "RetinaFace: Single-shot Multi-level Face Localisation in the Wild".
 """
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The course of a run as the health rules see it: a curve for each number in ``metrics.jsonl``."""
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """What a validation measures for the health rules beside the metrics of the options; the cost is negligible."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Asks the rules of :mod:`gpen.health.rules` while a training runs, and decides when a finding is reported."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any

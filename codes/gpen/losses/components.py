@@ -1,7 +1,5 @@
 """Adversarial and style losses on the eyes and the mouth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Feature matching on the discriminator."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Fixed networks inside losses and metrics: loaded once, never trained, never saved."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Adversarial losses."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """Path-length regularisation of a style-based generator."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Perceptual and style loss on the features of a VGG network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from typing import Literal

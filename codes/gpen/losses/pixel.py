@@ -1,7 +1,5 @@
 """Losses on the difference of pixel values."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import Literal
 

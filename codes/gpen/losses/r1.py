@@ -1,7 +1,5 @@
 """The R1 penalty of the discriminator."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

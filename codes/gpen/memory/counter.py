@@ -1,7 +1,5 @@
 """Counts the memory of live tensors by category."""
 
-from __future__ import annotations
-
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """FID: the distance between the set of restored images and the set of GT images."""
 
-from __future__ import annotations
-
 import io
 import math
 from typing import Any

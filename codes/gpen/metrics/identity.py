@@ -1,7 +1,5 @@
 """Identity similarity: cosine similarity of face recognition embeddings."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

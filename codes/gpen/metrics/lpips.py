@@ -1,7 +1,5 @@
 """LPIPS: distance of two images in the features of a network that was trained on photographs."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

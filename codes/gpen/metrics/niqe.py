@@ -1,7 +1,5 @@
 """NIQE: distance of an image's statistics from those of natural photographs; it needs no reference."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 import warnings

@@ -1,7 +1,5 @@
 """PSNR and SSIM per image, as BasicSR defines them: on 8-bit values, so that saving a PNG changes nothing."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

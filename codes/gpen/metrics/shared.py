@@ -1,7 +1,5 @@
 """Helpers of the metrics that use a network."""
 
-from __future__ import annotations
-
 import importlib
 from pathlib import Path
 from typing import Any

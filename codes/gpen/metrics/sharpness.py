@@ -1,7 +1,5 @@
 """Sharpness: which share of the GT images' fine detail the restored ones have.  It needs no weights."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

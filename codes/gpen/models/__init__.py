@@ -1,7 +1,5 @@
 """Models: networks, losses and optimizers, and what one training step does with them."""
 
-from __future__ import annotations
-
 import torch
 
 from gpen.models.adversarial import AdversarialModel

@@ -1,7 +1,5 @@
 """Adversarial training of a generator: the step that all models share, read from top to bottom."""
 
-from __future__ import annotations
-
 import copy
 import math
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Exponential moving average (EMA) of the generator's weights."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

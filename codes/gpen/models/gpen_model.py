@@ -1,7 +1,5 @@
 """The model that trains GPEN on pairs of degraded and sharp faces."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

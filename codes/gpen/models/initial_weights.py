@@ -1,7 +1,5 @@
 """The weights that networks start from: pretrained ones, or those of a GAN prior."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -4,8 +4,6 @@ Each optimizer takes the parameters first; its further arguments are options.  A
 can be skipped on the GPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Parameters by name patterns: groups with a learning rate each, and those that stay as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase

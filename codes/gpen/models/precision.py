@@ -1,7 +1,5 @@
 """The loss scale of mixed precision in float16."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

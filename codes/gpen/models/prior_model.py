@@ -1,7 +1,5 @@
 """The model that trains the GAN prior: GPEN's decoder alone, which makes faces out of noise."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """What training steps report, kept on the device until a logging point reads it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

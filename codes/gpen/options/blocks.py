@@ -1,7 +1,5 @@
 """What option blocks are made of: sections, and the blocks that name a ``type`` with its arguments."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema

@@ -1,7 +1,5 @@
 """Checks across options: combinations that cannot work (errors) or are legal but useless (warnings)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Check ``type`` blocks against the signature of what they build, read from its source without importing it."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from functools import cache

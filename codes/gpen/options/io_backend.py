@@ -1,7 +1,5 @@
 """The option ``io_backend``: how the images of a data set are stored, and what each way takes."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Option file -> checked options."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

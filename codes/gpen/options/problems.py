@@ -1,7 +1,5 @@
 """What is wrong with an option file, in words: pydantic's findings and our own, each with its place."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, get_args
 

@@ -4,8 +4,6 @@ Names are BasicSR's where BasicSR has the option.  ``Component`` blocks (``netwo
 ``type``; their further keys are the arguments of what that type names, checked in :mod:`gpen.options.components`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The options of ``train``: length, losses and optimization."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field

@@ -5,8 +5,6 @@ with plain ``int``, ``float``, ``bool``, ``str``, ``list[...]``, ``dict[...]``, 
 the option parser checks YAML values against them without importing torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Optional, Union  # noqa: F401 - annotations may hold all of them
 

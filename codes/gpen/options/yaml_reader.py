@@ -4,8 +4,6 @@ Read with PyYAML's safe loader, changed in three ways: ``1e-4`` is a number (pla
 twice is an error (plain PyYAML takes the last one silently), and every value's line is remembered for messages.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The contact sheet: some pairs of both splits, and some of the faces that were left out and why."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The ``--degradation`` argument: a name, steps as in an option file, or a YAML file of them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

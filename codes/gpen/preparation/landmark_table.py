@@ -1,7 +1,5 @@
 """A table of the landmarks of faces that are aligned already, for ``landmarks`` of a data set."""
 
-from __future__ import annotations
-
 import csv
 from contextlib import closing
 from functools import partial

@@ -5,8 +5,6 @@ depends on all that decides it.  When it is finished its parts are moved up, the
 ``.work`` is removed.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Mapping

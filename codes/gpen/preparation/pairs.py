@@ -1,7 +1,5 @@
 """Pairs of a GT face and its degraded copy, LQ."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path

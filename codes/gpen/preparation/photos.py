@@ -1,7 +1,5 @@
 """The photographs: which there are, and reading one; what cannot be used is a reason, not an error."""
 
-from __future__ import annotations
-
 import os
 import stat
 from dataclasses import dataclass

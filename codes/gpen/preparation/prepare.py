@@ -1,7 +1,5 @@
 """Making a data set from photographs, step by step."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Which faces are kept: filters, near duplicates, and names that are theirs alone."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

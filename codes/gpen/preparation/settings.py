@@ -1,7 +1,5 @@
 """What a data set is made of and how: the arguments of ``scripts/prepare_dataset.py``."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Train and validation splits that share no person."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from math import floor

@@ -1,7 +1,5 @@
 """The records of a data set: a table of all faces, how it was made, and a summary for the screen."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections import Counter

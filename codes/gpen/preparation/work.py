@@ -1,7 +1,5 @@
 """One photograph: find its faces, align and measure them; the results are kept, so that this is done once."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable

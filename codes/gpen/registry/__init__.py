@@ -13,8 +13,6 @@ importing torch, and only the one module that defines the chosen name is ever im
 looked up in BasicSR's registry, when ``basicsr`` is installed.
 """
 
-from __future__ import annotations
-
 from gpen.registry.basicsr import BasicSR
 from gpen.registry.registry import Registry
 

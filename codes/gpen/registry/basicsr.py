@@ -4,8 +4,6 @@ It is imported only when an option file names something that is not ours and tha
 it takes seconds.
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass, replace
 from typing import Any

@@ -9,8 +9,6 @@
 - Networks are returned as they are: they must take and give images in [-1, 1].
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """The package ``basicsr`` itself: whether it is installed, what its source defines, and how it is imported."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import re

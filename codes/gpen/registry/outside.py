@@ -5,8 +5,6 @@ component takes; it is imported only to build it, or where the source does not t
 arguments, a C extension).
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import pkgutil

@@ -1,7 +1,5 @@
 """The registry of one kind of component."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import inspect

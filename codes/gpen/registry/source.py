@@ -1,7 +1,5 @@
 """Definitions as source files state them, read without importing these files or anything that they import."""
 
-from __future__ import annotations
-
 import ast
 import itertools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Which numbers of a run, or of several, are drawn together, and how."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

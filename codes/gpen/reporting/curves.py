@@ -1,7 +1,5 @@
 """Curves as plotly figures; the script of the page draws them (:mod:`gpen.reporting.page`)."""
 
-from __future__ import annotations
-
 import html
 import math
 from collections.abc import Sequence

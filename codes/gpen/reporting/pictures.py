@@ -1,7 +1,5 @@
 """Pictures through time, from the sheets that validation wrote to the folder of the run."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

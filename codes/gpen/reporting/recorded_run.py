@@ -1,7 +1,5 @@
 """A run as its folder records it: ``run.json``, ``options.yml``, ``metrics.jsonl``, and whether it is going on."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

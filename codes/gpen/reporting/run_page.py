@@ -1,7 +1,5 @@
 """The page about one run, or about several side by side: its sections."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The background of the faces: kept as it is, or enlarged by interpolation or by a super-resolution network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

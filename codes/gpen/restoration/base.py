@@ -1,7 +1,5 @@
 """The interface of a generator ready for use, whichever library runs it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

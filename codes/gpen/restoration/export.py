@@ -1,7 +1,5 @@
 """Writing a trained generator to one file for other programs: ONNX, safetensors, or the published flat layout."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Restoring folders: where each result goes, and a record of what became of each image."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

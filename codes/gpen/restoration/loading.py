@@ -1,7 +1,5 @@
 """Loading a trained generator for use, with PyTorch or ONNX Runtime; its size and width are read off its file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Whole photographs: every face is detected, aligned, restored and pasted back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 

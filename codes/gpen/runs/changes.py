@@ -1,7 +1,5 @@
 """What changed in the options since a checkpoint was saved."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from gpen.errors import UserError

@@ -6,8 +6,6 @@
 there.
 """
 
-from __future__ import annotations
-
 import filecmp
 import re
 import zipfile

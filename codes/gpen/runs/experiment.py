@@ -1,7 +1,5 @@
 """The experiment folder: locked, or moved aside."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``options.yml``: the options of a run as they were given and as they were resolved."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

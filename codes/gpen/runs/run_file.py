@@ -1,7 +1,5 @@
 """``run.json``: what a run is, how far it is and how it ended, as data for reports and other programs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from datetime import datetime

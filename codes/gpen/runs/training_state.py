@@ -1,7 +1,5 @@
 """The format of a checkpoint: what the model files and the training state of a run hold.  No other module knows it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

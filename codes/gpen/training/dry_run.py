@@ -1,7 +1,5 @@
 """A rehearsal of a training run that writes nothing."""
 
-from __future__ import annotations
-
 import math
 import time
 from typing import Any

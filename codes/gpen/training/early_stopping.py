@@ -1,7 +1,5 @@
 """The best validation so far, and when to stop."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

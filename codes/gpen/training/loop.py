@@ -1,7 +1,5 @@
 """The training loop: read it from top to bottom."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -173,7 +171,7 @@ def write_run_file(run: TrainingRun, **changes: Any) -> None:
 # ---- records
 
 
-def _open_bar(run: TrainingRun) -> tqdm[Any]:
+def _open_bar(run: TrainingRun) -> tqdm:
     return tqdm(
         total=run.setup.total_iterations,
         initial=run.iteration,
@@ -200,7 +198,7 @@ def _report_gradients(run: TrainingRun) -> None:
         run.recorder.event(run.iteration, run.epoch, 'gradient_shares', 'info', sentence)
 
 
-def _record_training(run: TrainingRun, bar: tqdm[Any]) -> None:
+def _record_training(run: TrainingRun, bar: tqdm) -> None:
     """Record the means since the last record, the learning rates and the time per step; ask the health rules."""
     setup = run.setup
     values = setup.model.means.read()

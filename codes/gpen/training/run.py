@@ -1,7 +1,5 @@
 """A training run from parsed options to its end."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import ExitStack
 

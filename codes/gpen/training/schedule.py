@@ -1,7 +1,5 @@
 """Learning rates as a pure function of the iteration: nothing to save, nothing to restore."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from typing import Any

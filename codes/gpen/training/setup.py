@@ -1,7 +1,5 @@
 """Everything that a training run works with, built from its options."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The curves of a trial, from its ``metrics.jsonl``."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

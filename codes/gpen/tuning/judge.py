@@ -1,7 +1,5 @@
 """Verdicts on learning rates from the curves of trials: pure functions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

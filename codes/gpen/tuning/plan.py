@@ -7,8 +7,6 @@
    trials in a row that are not the best, and upwards after one whose rate is too high.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import count, takewhile
 

@@ -1,7 +1,5 @@
 """Learning rates to try, as numbers of three digits, and as people write them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """The coarse-to-fine search: ask the plan which rates to try, run and judge them, until it asks for no more."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """What a search leaves behind: ``report.html``, the numbers as ``search.json``, hparams for TensorBoard."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What all trials of a search share: the recipe, their length, and the folder that everything goes to."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Where trials run: one at a time on each device of this machine, or of a Ray cluster."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence

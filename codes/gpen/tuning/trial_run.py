@@ -1,7 +1,5 @@
 """The run of a trial: the training command in a process of its own, watched while it trains."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

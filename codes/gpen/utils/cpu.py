@@ -1,7 +1,5 @@
 """The CPUs that this process may use, and how its C library keeps freed memory."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

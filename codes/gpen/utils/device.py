@@ -1,7 +1,5 @@
 """The device that a command uses, its number of threads, its precisions, and its memory."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterator

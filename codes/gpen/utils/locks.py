@@ -1,7 +1,5 @@
 """Locks on files: held by one process at a time, and given back however that process ends."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Packages that only some features need, imported where they are used."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from typing import Any

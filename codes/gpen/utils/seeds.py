@@ -3,8 +3,6 @@
 Nothing depends on the number of workers or of interruptions, and no random state is ever saved.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Numbers, shapes and lists in words, for messages."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable

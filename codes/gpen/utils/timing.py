@@ -1,7 +1,5 @@
 """How long training steps take."""
 
-from __future__ import annotations
-
 import time
 
 

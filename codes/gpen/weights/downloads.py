@@ -1,7 +1,5 @@
 """Weight files of published networks: found on the disk, or downloaded and verified."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import logging

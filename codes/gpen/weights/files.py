@@ -1,7 +1,5 @@
 """Weight files, read safely: nothing but tensors and plain values is ever unpickled."""
 
-from __future__ import annotations
-
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence

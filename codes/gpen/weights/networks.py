@@ -3,8 +3,6 @@
 Files may be published ones, our own, BasicSR's or safetensors.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

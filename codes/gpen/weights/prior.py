@@ -1,7 +1,5 @@
 """Loading a GAN prior into the decoder of a network, and its discriminator."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

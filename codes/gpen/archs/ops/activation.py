@@ -1,7 +1,5 @@
 """Bias and leaky ReLU in one operation."""
 
-from __future__ import annotations
-
 import math
 
 import torch

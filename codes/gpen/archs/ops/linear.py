@@ -1,7 +1,5 @@
 """The linear layer with equalised learning rate (Karras et al. 2018, Progressive Growing of GANs, section 4.1)."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The modulated convolution of StyleGAN2 (Karras et al. 2020, section 2.2)."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Mixed precision inside the networks: which operations stay in float32."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 
 import torch

@@ -1,7 +1,5 @@
 """Plain, slow versions of the operations, as the papers state them; tests compare the fast ones with them."""
 
-from __future__ import annotations
-
 import math
 
 import torch

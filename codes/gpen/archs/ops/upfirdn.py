@@ -5,8 +5,6 @@ them, each the derivative of the other: the second derivative that autograd find
 gradient of the filter, which nothing needs and which is about ten times slower on a CPU.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

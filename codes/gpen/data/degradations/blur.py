@@ -1,7 +1,5 @@
 """Steps that blur."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ In a data set's ``degradation`` they change the LQ image alone, and the network 
 they change the GT image too.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

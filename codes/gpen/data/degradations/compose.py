@@ -1,7 +1,5 @@
 """From the ``degradation`` option to one function, and the steps that hold other steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar

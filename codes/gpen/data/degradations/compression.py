@@ -1,7 +1,5 @@
 """Steps that compress."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

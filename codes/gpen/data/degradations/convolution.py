@@ -6,8 +6,6 @@ is made smaller right after, only those rows have to be computed that the resamp
 bounded by the sum of absolute differences between the two kernels, which bounds the error for every image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce

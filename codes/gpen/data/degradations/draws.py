@@ -1,7 +1,5 @@
 """Random choices that several degradations share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

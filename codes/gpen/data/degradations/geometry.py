@@ -3,8 +3,6 @@
 It belongs to a data set's ``augment``, where both images move; in ``degradation`` it would move the LQ image alone.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

@@ -5,8 +5,6 @@ A kernel is float64, K x K with K odd, and sums to 1.  The formulas and the opti
 kernels are the same.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The step that paints parts of the image over."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import partial

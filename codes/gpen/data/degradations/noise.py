@@ -1,7 +1,5 @@
 """Steps that add noise."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

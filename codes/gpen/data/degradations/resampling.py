@@ -1,7 +1,5 @@
 """Steps that change the size; after the last step the image gets its first size back."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

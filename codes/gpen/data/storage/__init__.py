@@ -1,7 +1,5 @@
 """How the encoded images are stored: a folder of files, an LMDB in BasicSR's layout, or tables of ``datasets``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

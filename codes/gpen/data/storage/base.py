@@ -1,7 +1,5 @@
 """What a data set needs to know about stored images, and how their names become keys."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from abc import ABC, abstractmethod

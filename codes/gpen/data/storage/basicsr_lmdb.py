@@ -1,7 +1,5 @@
 """An LMDB in BasicSR's layout: read here, written in :mod:`gpen.data.storage.writing`."""
 
-from __future__ import annotations
-
 import os
 import posixpath
 import threading

@@ -1,7 +1,5 @@
 """Image files in a folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import BinaryIO
 

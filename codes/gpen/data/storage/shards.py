@@ -5,8 +5,6 @@ group by row group, where they lie: ``datasets.load_dataset`` would copy them to
 its streams can only be read from the start (by ``reshard`` and ``shard``, a row group took about ten times as long).
 """
 
-from __future__ import annotations
-
 import json
 import re
 import time

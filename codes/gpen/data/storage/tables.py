@@ -1,7 +1,5 @@
 """Images in the tables of Hugging Face ``datasets``: Arrow or Parquet files, local or fetched while training."""
 
-from __future__ import annotations
-
 import os
 import re
 import threading

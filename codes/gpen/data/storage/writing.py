@@ -1,7 +1,5 @@
 """Copy the images of one storage into another kind, as they are encoded; whole or not at all."""
 
-from __future__ import annotations
-
 import glob
 import json
 import os

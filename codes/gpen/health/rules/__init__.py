@@ -4,8 +4,6 @@ A rule says what it saw, in numbers, and which option to change to what.  Thresh
 healthy runs triggers no rule; means are taken over windows of records, and a rule waits until it has enough of them.
 """
 
-from __future__ import annotations
-
 from gpen.health.rules.discriminator import (
     discriminator_losses_rising,
     discriminator_too_strong,

@@ -1,7 +1,5 @@
 """Rules on the discriminator."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Rules on the generator: its losses, and what it makes."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

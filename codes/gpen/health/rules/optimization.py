@@ -1,7 +1,5 @@
 """Rules on gradients, the EMA, the schedule, and the length of the run."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from gpen.health.history import SMALLEST_WINDOW, History

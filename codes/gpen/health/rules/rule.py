@@ -1,7 +1,5 @@
 """What the rules share: what a rule is, thresholds, and how numbers and lengths are written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

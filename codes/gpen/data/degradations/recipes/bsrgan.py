@@ -1,7 +1,5 @@
 """The shuffled degradation of BSRGAN."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The degradation of GFPGAN."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

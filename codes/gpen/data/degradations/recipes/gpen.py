@@ -1,7 +1,5 @@
 """The two degradations of GPEN: that of its published training code, and that of its paper."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal
 

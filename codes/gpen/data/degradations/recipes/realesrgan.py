@@ -1,7 +1,5 @@
 """The second-order degradation of Real-ESRGAN."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The degradation of this project's example data sets."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 
