@@ -14,31 +14,19 @@ from gpen.models.ema import EmaSchedule
 from gpen.models.gpen_model import GPENModel
 from gpen.models.optimizers import optimize, step_if
 from gpen.models.precision import LossScale
-from tiny_model import as_if_on_gpu, bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
+from tiny_model import bad_batch, batch_of, build, equal, logged, optimizer_states, weights_of
 
 # --- losses that are not finite
 
 
-def step_on_device(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
-    step_if(optimizer, as_if_on_gpu(is_finite))
-
-
-@pytest.fixture(params=['host decides', 'device decides'])
-def _where_the_step_is_decided(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``step_if`` on a CPU asks on the host; the way of a GPU is used here on the CPU."""
-    if request.param == 'device decides':
-        monkeypatch.setattr(optimizers, 'step_if', step_on_device)
-
-
-def test_an_optimizer_that_is_not_fused_is_asked_on_the_host_also_on_a_gpu() -> None:
+def test_an_optimizer_that_is_not_fused_is_skipped_too() -> None:
     for is_finite in (True, False):
         weight = torch.nn.Parameter(torch.ones(()))
         weight.grad = torch.ones(())
-        step_if(torch.optim.SGD([weight], lr=0.5), as_if_on_gpu(torch.tensor(is_finite)))
+        step_if(torch.optim.SGD([weight], lr=0.5), torch.tensor(is_finite))
         assert weight.item() == (0.5 if is_finite else 1.0)
 
 
-@pytest.mark.usefixtures('_where_the_step_is_decided')
 @pytest.mark.parametrize('bad_iteration', [2, 3], ids=['plain', 'with R1'])
 def test_a_step_that_is_not_finite_leaves_weights_and_optimizers_exactly_as_they_were(bad_iteration: int) -> None:
     model = build(train={'use_grad_norm': True, 'grad_norm_clip': 0.5})
@@ -59,7 +47,6 @@ def test_a_step_that_is_not_finite_leaves_weights_and_optimizers_exactly_as_they
     assert all(torch.isfinite(weight).all() for weight in weights_of(model.net_g_ema))
 
 
-@pytest.mark.usefixtures('_where_the_step_is_decided')
 def test_training_goes_on_after_a_skipped_step_as_if_it_had_not_been(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(EmaSchedule, 'at', lambda *_: 0.9)
     unbroken, skipping = build(), build()
@@ -73,15 +60,22 @@ def test_training_goes_on_after_a_skipped_step_as_if_it_had_not_been(monkeypatch
     assert equal(optimizer_states(unbroken), optimizer_states(skipping))
 
 
-def test_both_ways_to_decide_a_step_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    on_host, on_device = build(), build()
+def step_on_host(optimizer: torch.optim.Optimizer, is_finite: Tensor) -> None:
+    if is_finite:
+        optimizer.step()
+
+
+@pytest.mark.parametrize('optimizer', ['Adam', 'AdamW', 'SGD'])
+def test_steps_are_those_of_an_optimizer_that_the_host_steps(optimizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {'type': optimizer, 'lr': 1e-3}
+    ours, plain = (build(train={'optim_g': options, 'optim_d': options}) for _ in range(2))
     for iteration in range(1, 5):
-        on_host.train_step(batch_of(iteration), iteration)
-    monkeypatch.setattr(optimizers, 'step_if', step_on_device)
+        ours.train_step(batch_of(iteration), iteration)
+    monkeypatch.setattr(optimizers, 'step_if', step_on_host)
     for iteration in range(1, 5):
-        on_device.train_step(batch_of(iteration), iteration)
-    assert equal(weights_of(on_host.net_g), weights_of(on_device.net_g))
-    assert equal(optimizer_states(on_host), optimizer_states(on_device))
+        plain.train_step(batch_of(iteration), iteration)
+    assert equal(weights_of(ours.net_g), weights_of(plain.net_g))
+    assert equal(optimizer_states(ours), optimizer_states(plain))
 
 
 def test_a_gradient_that_is_not_finite_skips_the_step_of_its_network_alone() -> None:

@@ -84,18 +84,6 @@ class PlainAdam:
             parameter.data -= self.lr * mean / (1 - first**t) / scale
 
 
-class _OnGpu(Tensor):
-    """A scalar on the CPU that says it is on a GPU, so that code takes the branch for GPUs."""
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        return torch.device('cuda')
-
-
-def as_if_on_gpu(scalar: Tensor) -> Tensor:
-    return scalar.as_subclass(_OnGpu)
-
-
 def weights_of(network: nn.Module | None) -> list[Tensor]:
     assert network is not None
     return [parameter.detach().clone() for parameter in network.parameters()]

@@ -67,21 +67,14 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float, stepped: torch.
         ema: the average, changed in place.
         network: the network that was just trained.
         decay: the share of the average that stays.
-        stepped: a bool scalar on the device; where it is false, the average stays as it is.  A GPU decides by itself,
-            so that the host does not wait.
+        stepped: a bool scalar on the device; where it is false, the average stays as it is.  It is a factor, so that
+            the host does not wait for a GPU.
     """
+    share = 1 - decay if stepped is None else stepped.float() * (1 - decay)
     averages: list[torch.Tensor] = list(ema.parameters())
     weights: list[torch.Tensor] = list(network.parameters())
-    if stepped is None or (stepped.device.type == 'cpu' and bool(stepped)):
-        torch._foreach_lerp_(averages, weights, 1 - decay)
-    elif stepped.device.type != 'cpu':
-        move_towards(averages, weights, stepped.float() * (1 - decay))
-    for name, buffer in network.named_buffers():  # the average alone may hold more, such as fixed noise
-        ema.get_buffer(name).copy_(buffer)
-
-
-def move_towards(averages: list[torch.Tensor], weights: list[torch.Tensor], share: torch.Tensor) -> None:
-    """Add ``share`` (a scalar on the device) of the way to ``weights`` to ``averages``, in place."""
-    differences = list(torch._foreach_sub(weights, averages))
+    differences: list[torch.Tensor] = list(torch._foreach_sub(weights, averages))
     torch._foreach_mul_(differences, share)
     torch._foreach_add_(averages, differences)
+    for name, buffer in network.named_buffers():  # the average alone may hold more, such as fixed noise
+        ema.get_buffer(name).copy_(buffer)

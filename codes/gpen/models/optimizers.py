@@ -1,7 +1,7 @@
 """Optimizers by name, and one step of an optimizer.
 
-Each optimizer takes the parameters first; its further arguments are options.  Adam and AdamW are fused, so that a step
-can be skipped on the GPU.
+Each optimizer takes the parameters first; its further arguments are options.  They are fused, so that a step can be
+skipped without the host.
 """
 
 from collections.abc import Iterable
@@ -58,7 +58,7 @@ def SGD(  # noqa: N802
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent."""
-    return torch.optim.SGD(params, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
+    return torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 def build_optimizer(
@@ -210,9 +210,9 @@ def _count_small(gradients: list[torch.Tensor], optimizer: torch.optim.Optimizer
 def step_if(optimizer: torch.optim.Optimizer, is_finite: torch.Tensor) -> None:
     """Step the optimizer if ``is_finite`` (a bool scalar on the device) is true; else leave everything as it is.
 
-    A fused optimizer on a GPU decides on the device, so that the host does not wait for it.
+    A fused optimizer decides on the device, so that the host does not wait for it.
     """
-    if is_finite.device.type == 'cpu' or not optimizer.defaults.get('fused'):
+    if not optimizer.defaults.get('fused'):
         if is_finite:
             optimizer.step()
         return
