@@ -111,3 +111,14 @@ def test_the_rates_are_those_of_stylegan2_and_nothing_is_clipped(recipe: Path, f
     assert (train.total_iter, train.use_grad_norm, train.scheduler) == (800_000, False, None)
     assert (train.r1_reg_weight, train.net_d_reg_every) == (10, 16)
     assert not train.early_stopping.enabled
+
+
+@pytest.mark.parametrize('recipe', RECIPES, ids=lambda path: path.stem)
+def test_the_best_recipe_beside_differs_by_the_losses_that_its_header_names(recipe: Path, faces: list[str]) -> None:
+    best = parse_options(recipe.with_name(recipe.name.replace('published', 'best')), faces)
+    published = parse_options(recipe, faces).options
+    assert best.warnings == []
+    for name in ('datasets', 'network_g', 'network_d', 'val', 'logger'):
+        assert getattr(best.options, name) == getattr(published, name), name
+    changed = {name for name, value in best.options.train if value != getattr(published.train, name)}
+    assert changed == {'pixel_opt', 'gan_opt', 'feature_matching_opt', 'identity_opt', 'path_reg_weight'}
