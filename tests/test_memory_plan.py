@@ -11,14 +11,15 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import plan_memory
-from conftest import tiny_options
+from conftest import tiny_options, write_options
 from gpen.memory import forecast as memory_forecast
 from gpen.memory import plan as memory_plan
+from gpen.memory.cures import advise
 from gpen.memory.forecast import Rehearsal, choose_iterations
 from gpen.memory.plan import BatchSetting, Recipe
 from gpen.models import build_model
 from gpen.models.gpen_model import GPENModel
-from gpen.options import Options
+from gpen.options import Options, parse_options
 from gpen.weights import downloads as weights
 
 FEATURE_MATCHING = {'type': 'FeatureMatchingLoss'}
@@ -244,3 +245,35 @@ def test_step_that_needs_values_is_refused_with_a_way_out(
     monkeypatch.setattr(GPENModel, 'train_step', step)
     assert plan_memory.main(['-opt', write(tmp_path).file]) == 2
     assert '--dry_run' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('changes', 'advice'),
+    [
+        (
+            {},
+            'Raise datasets.train.accumulate (now 1), set network_g.grad_checkpoint to true, set '
+            'network_d.grad_checkpoint to true (slower, same result); or set train.amp to bf16; or lower '
+            'datasets.train.batch_size_per_gpu (now 2).',
+        ),
+        (
+            {'datasets:train:accumulate': 2, 'network_g:grad_checkpoint': 'true', 'train:amp': 'bf16'},
+            'Set network_d.grad_checkpoint to true (slower, same result); or lower '
+            'datasets.train.batch_size_per_gpu (now 2).',
+        ),
+        (
+            {
+                **{'datasets:train:batch_size_per_gpu': 1, 'network_g:grad_checkpoint': 'true'},
+                **{'network_d:grad_checkpoint': 'true', 'train:amp': 'bf16'},
+            },
+            'Choose networks for smaller images.',
+        ),
+    ],
+    ids=['all', 'some', 'none'],
+)
+def test_where_memory_runs_out_the_cures_that_are_left_are_named(
+    changes: dict[str, Any], advice: str, tiny_data: Path, tmp_path: Path
+) -> None:
+    path = write_options(tmp_path / 'tiny.yml', tiny_options(tiny_data, tmp_path))
+    options = parse_options(path, [f'{name}={value}' for name, value in changes.items()]).options
+    assert advise(options) == f'{advice} python scripts/plan_memory.py -opt FILE says what fits.'

@@ -12,7 +12,7 @@ from gpen.errors import UserError
 from gpen.options import Options, parse_options
 from gpen.runs.changes import compare_options
 from gpen.runs.log import LOGGER, RECORDED, RunLog
-from gpen.training.setup import Setup, batch_size, build_data, build_setup
+from gpen.training.setup import Setup, build_data, build_setup
 from tiny_model import CPU
 
 
@@ -36,7 +36,7 @@ def test_an_epoch_sees_each_pair_once_and_the_run_has_as_many_as_are_asked_for(t
     setup = setup_of(tiny_data, tmp_path, train={'total_epochs': 3})
     assert (setup.iterations_per_epoch, setup.total_iterations) == (4, 12)
     assert [setup.epoch_of(n) for n in (0, 1, 4, 5, 8, 9, 12)] == [1, 1, 1, 2, 2, 3, 3]
-    assert batch_size(setup.options) == 2
+    assert setup.options.batch_size == 2
     one_by_one = dataclasses.replace(setup, iterations_per_epoch=1)
     assert [one_by_one.epoch_of(n) for n in (0, 1, 2)] == [1, 1, 2]
 
@@ -88,7 +88,7 @@ def test_training_needs_data_and_errors_name_their_block(tiny_data: Path, tmp_pa
     options.datasets.train = None
     with pytest.raises(UserError, match=r'datasets\.train is missing'):
         build_setup(options, CPU)
-    assert batch_size(options) == 1
+    assert options.batch_size == 1
 
 
 # --- what changed since a checkpoint

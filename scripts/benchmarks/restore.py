@@ -57,7 +57,7 @@ def measure_restoring(args: argparse.Namespace) -> int:
             'PyTorch, bf16': load_restorer(model, CPU, 'bf16'),
             'ONNX Runtime, fp32': load_restorer(exported, CPU),
         }
-        with explain_out_of_memory(max(args.batch_sizes), '--batch_sizes', '--size or --narrow'):
+        with explain_out_of_memory('Lower --batch_sizes, --size or --narrow.'):
             times = time_restorers(restorers, args.batch_sizes, args.rounds)
 
     # Results.

@@ -105,7 +105,7 @@ def measure_steps(args: argparse.Namespace) -> int:
     steps = len(settings) * len(variants) * len(kinds) * (args.rounds + 3)
     with tqdm(total=steps, desc='steps', disable=None) as progress:
         for setting in settings:
-            with explain_out_of_memory(setting.batch, '--batch', '--size or --narrow'):
+            with explain_out_of_memory(f'Lower --batch (now {setting.batch}), --size or --narrow.'):
                 costs += measure_setting(setting, variants, kinds, args.rounds, threads, product, progress)
 
     # Results.

@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
 
         device = choose_device(args.device)
-        with explain_out_of_memory(args.batch_size, '--batch_size', 'or --upscale'):
+        with explain_out_of_memory(f'Lower --batch_size (now {args.batch_size}) or --upscale.'):
             restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')
             print(f'The network restores {restorer.size} x {restorer.size} faces: {restorer.backend}.')
             outcome = _restore(args, restorer, wanted, device)

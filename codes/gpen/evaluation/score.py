@@ -79,8 +79,9 @@ class Scoring:
             UserError: an image cannot be read, a metric does not fit these images, or memory runs out.
         """
         for name, block in self.options.datasets.items():
+            advice = f'Lower datasets.{name}.batch_size_per_gpu (now {block.batch_size_per_gpu}).'
             try:
-                with explain_out_of_memory(block.batch_size_per_gpu, f'datasets.{name}.batch_size_per_gpu'):
+                with explain_out_of_memory(advice):
                     scored = self._score_set(name, block, progress)
             except UserError as error:
                 raise UserError(f'datasets.{name}: {error}') from error

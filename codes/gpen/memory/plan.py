@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 from gpen.memory.counter import MemoryUse
+from gpen.memory.cures import CHECKPOINT, find_checkpointing
 from gpen.memory.forecast import Rehearsal, choose_iterations
 from gpen.options import Options, parse_options
 from gpen.options.blocks import Dataset
-from gpen.options.components import parameter_names
 
 GIB = 2**30
 SHARE = 0.9
@@ -22,7 +22,6 @@ LARGEST_BATCH = 1024
 FILES = ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state')
 ALWAYS = (*(f'path:{name}=~' for name in FILES), 'train:compile=false')
 NO_FOLDERS = ('none',)  # no data set has this name, so that no folder of data has to exist
-CHECKPOINT = 'grad_checkpoint'
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class BatchSetting:
     def of(cls, options: Options) -> BatchSetting:
         """Return the setting of an option file."""
         train = _train_set(options)
-        return cls(train.batch_size_per_gpu, train.accumulate, any(_checkpoints(options).values()))
+        return cls(train.batch_size_per_gpu, train.accumulate, any(find_checkpointing(options).values()))
 
     def changes(self, options: Options) -> tuple[str, ...]:
         """Return the ``--force_yml`` settings that an option file needs for this."""
@@ -69,7 +68,7 @@ class BatchSetting:
             lines.append(f'datasets:train:batch_size_per_gpu={self.batch}')
         if self.micro_batches != train.accumulate:
             lines.append(f'datasets:train:accumulate={self.micro_batches}')
-        for name, checkpoint in _checkpoints(options).items():
+        for name, checkpoint in find_checkpointing(options).items():
             if checkpoint != self.checkpoint:
                 lines.append(f'{name}:{CHECKPOINT}={str(self.checkpoint).lower()}')
         return tuple(lines)
@@ -152,7 +151,7 @@ def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
     options = recipe.read()
     limit = usable_bytes(gpu_memory)
     wanted = _train_set(options).batch_size_per_gpu
-    for checkpoint in (False, True) if _checkpoints(options) else (False,):
+    for checkpoint in (False, True) if find_checkpointing(options) else (False,):
         # The largest batch in one piece; the file's own one if it fits, though it is no power of two.
         whole = BatchSetting(wanted, 1, checkpoint)
         peak_at = _measure_peaks(recipe, whole)
@@ -226,13 +225,3 @@ def _train_set(options: Options) -> Dataset:
     train = options.datasets.train
     assert train is not None  # the options of a training run are not valid without it
     return train
-
-
-def _checkpoints(options: Options) -> dict[str, bool]:
-    """Return the networks that take ``grad_checkpoint``, by option block, and whether it is on."""
-    networks = {'network_g': options.network_g, 'network_d': options.network_d}
-    return {
-        name: bool(network.arguments.get(CHECKPOINT))
-        for name, network in networks.items()
-        if network is not None and CHECKPOINT in parameter_names(network)
-    }

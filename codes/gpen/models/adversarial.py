@@ -79,8 +79,7 @@ class AdversarialModel(ABC):
         self.first_iteration = (options.train.net_d_init_iters // every + 1) * every
         self.clip_norm = options.train.grad_norm_clip if options.train.use_grad_norm else None
 
-        batch = options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
-        images = batch * ranks.world_size()
+        images = options.batch_size * ranks.world_size()
         self.ema_schedule = build_ema_schedule(options.train, images)
         augment = options.train.augment_opt
         self.augmentation = Augmentation(augment, images, device) if augment is not None else None

@@ -153,6 +153,11 @@ class Options(Run):
         return {phase: block for phase, block in (('train', self.datasets.train), ('val', self.datasets.val)) if block}
 
     @property
+    def batch_size(self) -> int:
+        """Training images that each rank takes at a time; 1 without a training set."""
+        return self.datasets.train.batch_size_per_gpu if self.datasets.train is not None else 1
+
+    @property
     def generator_losses(self) -> dict[str, Loss]:
         """The losses on (restored, GT) that are switched on, by the NAME in their tag ``G_loss_NAME``."""
         train = self.train

@@ -9,10 +9,11 @@ import torch
 from gpen.data.scan import writing_nothing
 from gpen.distributed import ranks
 from gpen.evaluation.validation import validate
+from gpen.memory.cures import advise
 from gpen.models.step_log import describe_gradients
 from gpen.options import Options, ParsedOptions
 from gpen.training.run import describe_setup
-from gpen.training.setup import Setup, batch_size, build_setup
+from gpen.training.setup import Setup, build_setup
 from gpen.utils.device import explain_out_of_memory, peak_memory, select_device
 from gpen.utils.text import format_duration
 
@@ -28,7 +29,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     """
     options = parsed.options
     device, sentence = select_device(options.num_gpu, ranks.local_rank(), ranks.world_size())
-    with explain_out_of_memory(batch_size(options)), writing_nothing():
+    with explain_out_of_memory(advise(options)), writing_nothing():
         setup = ranks.one_first(lambda: build_setup(options, device))
         seconds = _train_two_steps(setup)
         skipped = [f'Warning: {sentence}' for sentence in setup.model.guard.review()]

@@ -7,6 +7,7 @@ import torch
 
 from gpen.distributed import ranks
 from gpen.errors import UserError, explain_os_error
+from gpen.memory.cures import advise
 from gpen.options import Options, ParsedOptions
 from gpen.runs.changes import compare_options
 from gpen.runs.checkpoints import CheckpointStore
@@ -17,7 +18,7 @@ from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
 from gpen.training.loop import Ending, TrainingRun, save, train, write_run_file
-from gpen.training.setup import Setup, batch_size, build_setup
+from gpen.training.setup import Setup, build_setup
 from gpen.training.signals import StopRequest
 from gpen.utils.device import describe_device, explain_out_of_memory, select_device
 from gpen.utils.files import resolve_path
@@ -80,7 +81,7 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         # Training
         LOGGER.info(describe_setup(setup))
         try:
-            with explain_out_of_memory(batch_size(options)), ranks.explain_lost_process():
+            with explain_out_of_memory(advise(options)), ranks.explain_lost_process():
                 ending = train(run)
         except (UserError, OSError) as error:
             _report_failure(run, error)
@@ -108,7 +109,7 @@ def _build(options: Options, device: torch.device, checkpoint: Checkpoint | None
     """Build what the run works with, in the state of the checkpoint; rank 0's networks go to all ranks."""
 
     def build() -> Setup:
-        with explain_out_of_memory(batch_size(options)):
+        with explain_out_of_memory(advise(options)):
             setup = build_setup(options, device)
             if checkpoint is not None:
                 _continue_from(checkpoint, setup)
@@ -214,7 +215,7 @@ def _describe_as_data(setup: Setup) -> RunFile:
         stopping_metric=early.metric if early is not None else None,
         train_images=len(setup.train_set),
         val_images=_count_validation_images(setup),
-        batch_size=batch_size(setup.options),
+        batch_size=setup.options.batch_size,
     )
 
 
@@ -289,7 +290,7 @@ def describe_setup(setup: Setup) -> str:
             lines.append(f'{name}: {type(network).__name__}, {count:,} parameters')
 
     if ranks.world_size() > 1:
-        one = batch_size(setup.options)
+        one = setup.options.batch_size
         lines.append(f'Batch: {one} in each of {ranks.world_size()} processes, {one * ranks.world_size()} in all')
 
     datasets = setup.options.datasets

@@ -117,11 +117,6 @@ def build_setup(options: Options, device: torch.device) -> Setup:
     )
 
 
-def batch_size(options: Options) -> int:
-    """Return how many images each rank takes at a time."""
-    return options.datasets.train.batch_size_per_gpu if options.datasets.train is not None else 1
-
-
 def build_data(phase: str, options: Dataset) -> Any:
     """Build a data set; its errors name the option block that it comes from."""
     try:

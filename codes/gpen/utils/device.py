@@ -23,7 +23,6 @@ OUT_OF_MEMORY = (
     'bad_alloc',
     'cublas_status_alloc_failed',
 )
-_LOWER = 'network_g.narrow and network_d.narrow, or the size of both networks'
 
 
 def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int = 1) -> tuple[torch.device, str]:
@@ -104,15 +103,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explain_out_of_memory(
-    batch_size: int, option: str = 'datasets.train.batch_size_per_gpu', others: str = _LOWER
-) -> Iterator[None]:
-    """Turn an error of a failed allocation, on a GPU or a CPU, into one sentence with what to lower.
+def explain_out_of_memory(advice: str) -> Iterator[None]:
+    """Turn an error of a failed allocation, on a GPU or a CPU, into one line with what to do.
 
     Args:
-        batch_size: images at a time.
-        option: the option that sets it.
-        others: what else can be lowered.
+        advice: what to do, in sentences.
 
     Raises:
         UserError: memory ran out.
@@ -122,4 +117,4 @@ def explain_out_of_memory(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise UserError(f'Out of memory. Lower {option} (now {batch_size}), {others}.') from error
+        raise UserError(f'Out of memory. {advice}') from error
