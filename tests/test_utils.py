@@ -135,7 +135,7 @@ def test_where_the_system_tells_no_affinity_all_cpus_count(monkeypatch: pytest.M
         assert cpu.cpu_threads() == cpu.count_cpus() == expected
 
 
-def test_out_of_memory_names_the_option_and_other_errors_pass() -> None:
+def test_out_of_memory_says_what_to_do_and_other_errors_pass() -> None:
     with pytest.raises(UserError, match=r'Out of memory\. Lower this\.'), explain_out_of_memory('Lower this.'):
         raise MemoryError
     with pytest.raises(RuntimeError, match='shapes'), explain_out_of_memory('Lower this.'):

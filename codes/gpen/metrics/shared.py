@@ -1,4 +1,4 @@
-"""Helpers of the metrics that use a network."""
+"""Helpers that several metrics share."""
 
 import importlib
 from pathlib import Path
