@@ -35,6 +35,7 @@ CHANGES: dict[str, Any] = {
     'amp': 'bf16',
     'channels_last': True,
     'compile': True,
+    'grad_compression': 'bf16',
     'use_grad_norm': True,
     'grad_norm_clip': 1e-3,
     'pixel_opt': {'type': 'MSELoss'},

@@ -17,9 +17,6 @@ from gpen.errors import UserError, explain_os_error
 
 Result = TypeVar('Result')
 
-BUCKET = 2**24
-"""Numbers that one all-reduce takes: 64 MiB in float32."""
-
 
 def rank() -> int:
     """Return the rank of this process, 0 with one process."""
@@ -73,16 +70,10 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
-    """All-reduce tensors to their means over the ranks, in place and in buckets."""
-    if world_size() == 1:
-        return
-    for bucket in _fill_buckets(tensors):
-        flat = torch.cat([tensor.flatten() for tensor in bucket])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        pieces = flat.split([tensor.numel() for tensor in bucket])
-        for tensor, piece in zip(bucket, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
+    """All-reduce tensors to their means over the ranks, in place."""
+    all_reduce_sum(tensors)
+    for tensor in tensors:
+        tensor /= world_size()
 
 
 def mean_values_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,20 +83,6 @@ def mean_values_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
     stacked = torch.stack([value.detach().float() for value in values.values()])
     all_reduce_mean([stacked])
     return dict(zip(values, stacked, strict=True))
-
-
-def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield groups of tensors, in order: of one dtype, and of at most ``BUCKET`` numbers or a single tensor."""
-    bucket: list[Tensor] = []
-    count = 0
-    for tensor in tensors:
-        count += tensor.numel()
-        if bucket and (count > BUCKET or tensor.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, count = [], tensor.numel()
-        bucket.append(tensor)
-    if bucket:
-        yield bucket
 
 
 @torch.no_grad()

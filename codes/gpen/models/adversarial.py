@@ -13,6 +13,7 @@ from gpen.archs import build_network
 from gpen.archs.discriminator import GPENDiscriminator
 from gpen.archs.gpen import GPEN
 from gpen.distributed import ranks
+from gpen.distributed.gradients import Gradients
 from gpen.losses import build_loss
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
@@ -138,7 +139,9 @@ class AdversarialModel(ABC):
         if self.net_d is not None:
             assert self.optimizer_d is not None
             loss, penalty, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
-            step = optimize(loss, self.net_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded)
+            step = optimize(
+                loss, self.gradients_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded
+            )
             values |= _describe(step, 'd') | self.train_components(fake.detach(), images)
 
         # Generator: learns through the discriminator that was just updated.
@@ -148,7 +151,9 @@ class AdversarialModel(ABC):
             if iteration == self.first_iteration:
                 self.gradient_norms = self._measure_gradients(losses, fake)
             penalty, lengths = self.generator_penalty(images, iteration)
-            step = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded)
+            step = optimize(
+                loss, self.gradients_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded
+            )
             values |= losses | lengths | _describe(step, 'g')
 
             # EMA: follows, unless the step was skipped.
@@ -301,11 +306,13 @@ class AdversarialModel(ABC):
         """Build the discriminator, the losses, the optimizers, and what watches them."""
         train = self.options.train
         self.optimizer_g = build_optimizer(self.net_g, train.optim_g, train.freeze_g, 'g')
+        self.gradients_g = Gradients(self.net_g, train.grad_compression)
         self.optimizer_d: torch.optim.Optimizer | None = None
         if train.gan_opt is not None and train.gan_opt.is_on:
             self.gan = build_loss(train.gan_opt.to_dict())
             self.net_d = self._build_network('network_d', 'd')
             self.optimizer_d = build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
+            self.gradients_d = Gradients(self.net_d, train.grad_compression)
 
         self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
         self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from gpen.distributed import ranks
+from gpen.distributed.gradients import Gradients
 from gpen.models.parameter_groups import NAME, freeze, group_parameters, name_parameters
 from gpen.models.precision import LossScale
 from gpen.options.blocks import Optimizer
@@ -137,7 +138,7 @@ class Stepped:
 
 def optimize(
     loss: torch.Tensor,
-    network: torch.nn.Module,
+    gradients: Gradients,
     optimizer: torch.optim.Optimizer,
     scale: LossScale,
     max_norm: float | None = None,
@@ -155,7 +156,7 @@ def optimize(
 
     Args:
         loss: a scalar.
-        network: what the optimizer trains.
+        gradients: of the network that the optimizer trains.
         optimizer: of the network's parameters.
         scale: the loss scale of the network.
         max_norm: gradients are clipped to this norm; None: they are not.
@@ -166,32 +167,25 @@ def optimize(
     optimizer.zero_grad(set_to_none=True)
     is_apart = penalty is not None and max_norm is not None
     total = loss if penalty is None else loss + penalty
-    scale.up(loss if is_apart else total).backward(retain_graph=is_apart)
-    gradients = _gradients_of(network)
-    scale.down(gradients)
+    found = gradients.backward(scale.up(loss if is_apart else total), retain_graph=is_apart)
+    scale.down(found)
     mean_total = total.detach().clone()
-    ranks.all_reduce_mean([*gradients, mean_total])
+    ranks.all_reduce_mean([mean_total])
 
     # Clipping; the penalty follows the loss.
-    norm = _norm_of(gradients)
+    norm = _norm_of(found)
     is_finite = torch.isfinite(mean_total) & torch.isfinite(norm)
     if penalty is not None and is_apart:
-        penalty.backward()
-        gradients = _gradients_of(network)
-        ranks.all_reduce_mean(gradients)
-        is_finite &= torch.isfinite(_norm_of(gradients))
+        found = gradients.backward(penalty)
+        is_finite &= torch.isfinite(_norm_of(found))
     if max_norm is not None:
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(found, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
     # The step
-    below_eps = _count_small(gradients, optimizer) if counts_small else None
+    below_eps = _count_small(found, optimizer) if counts_small else None
     step_if(optimizer, is_finite)
     scale.update(is_finite)
     return Stepped(norm, is_finite, below_eps)
-
-
-def _gradients_of(network: torch.nn.Module) -> list[torch.Tensor]:
-    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
 
 
 def _norm_of(gradients: list[torch.Tensor]) -> torch.Tensor:

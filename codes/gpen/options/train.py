@@ -92,6 +92,9 @@ class Train(Section):
     """Store images and weights in the channels-last memory format, which suits tensor cores."""
     compile: bool = False
     """Compile the networks with torch.compile; R1 is not compiled."""
+    grad_compression: Literal['bf16', 'fp16'] | None = None
+    """Round gradients to bfloat16 or float16 on their way between ranks, which halves what is sent. float16 is finer,
+    but entries below 6e-8 become 0. Default: they are sent in float32."""
     use_grad_norm: bool = False
     """Clip the gradient norm of generator and discriminator (not those of component_opt) to grad_norm_clip."""
     grad_norm_clip: PositiveFloat | None = None
