@@ -36,14 +36,15 @@ def start(
     kill_at: tuple[str, int] | None = None,
     signal_at: tuple[str, signal.Signals] | None = None,
     environment: dict[str, str] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Command:
     """Start ``gpen-COMMAND`` with arguments.
 
     ``kill_at`` kills it when it passes a place for the n-th time; ``signal_at``, such as ``('validation 2', SIGTERM)``,
-    sends it a signal when its second validation begins; ``environment`` adds variables.
+    sends it a signal when its second validation begins; ``environment`` adds variables; it calls ``prepare`` first.
     """
     words = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at, signal_at, environment or {}))
+    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at, signal_at, environment or {}, prepare))
     process.start()
     return Command(process, log)
 
@@ -86,6 +87,7 @@ def _run(
     kill_at: tuple[str, int] | None,
     signal_at: tuple[str, signal.Signals] | None,
     environment: dict[str, str],
+    prepare: Callable[[], None] | None,
 ) -> None:
     os.environ.update(environment)
     with log.open('w', encoding='utf-8') as stream:
@@ -97,6 +99,8 @@ def _run(
         install_kill(*kill_at)
     if signal_at is not None:
         install_signal(int(signal_at[0].rpartition(' ')[2]), signal_at[1])
+    if prepare is not None:
+        prepare()
     sys.exit(importlib.import_module(f'gpen.commands.{command}').main(arguments))
 
 

@@ -108,6 +108,21 @@ def test_a_killed_rank_0_ends_all_and_the_run_continues_exactly(
     assert_same_run(tmp_path / 'experiments' / 'tiny', unbroken)
 
 
+def test_eight_processes_are_killed_and_continue_exactly(tiny_data: Path, tmp_path: Path) -> None:
+    alone, whole, killed = (make(tmp_path / name) for name in ('alone', 'whole', 'killed'))
+    changes = {'train': {'total_epochs': 5}, 'datasets': {'val': None}}
+    status, printed = processes.run(alone / 'log', '-opt', options_for(tiny_data, alone, 8, **changes))
+    assert status == 0, printed
+    assert [status for status, _ in train_two(whole, options_for(tiny_data, whole, 1, **changes), count=8)] == [0] * 8
+    assert_about_the_same_run(whole / 'experiments' / 'tiny', alone / 'experiments' / 'tiny')
+
+    option_file = options_for(tiny_data, killed, 1, **changes)
+    results = train_two(killed, option_file, count=8, special={5: {'kill_at': ('step', 4)}})
+    assert [status for status, _ in results] == [2, 2, 2, 2, 2, -signal.SIGKILL, 2, 2]
+    assert [status for status, _ in train_two(killed, option_file, '--auto_resume', count=8)] == [0] * 8
+    assert_same_run(killed / 'experiments' / 'tiny', whole / 'experiments' / 'tiny')
+
+
 def test_torchrun_restarts_a_run_that_lost_a_process(unbroken: Path, tiny_data: Path, tmp_path: Path) -> None:
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
     command += ['--max_restarts', '1', str(ROOT / 'tests' / 'killed_once.py')]

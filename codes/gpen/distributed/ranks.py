@@ -5,9 +5,11 @@ files and logs.
 """
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from io import BytesIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor
@@ -146,19 +148,65 @@ def on_all(body: Callable[[], Result]) -> Result:
 
 
 def on_main(body: Callable[[], Result]) -> Result:
-    """Run ``body`` on rank 0 alone, and broadcast its result (pickled), which all ranks return.
+    """Run ``body`` on rank 0 alone, and broadcast its result, which all ranks return.
+
+    The result is pickled, apart from its tensors: those are sent one by one, and need no memory but their own.
 
     Raises:
         UserError: on all ranks, if ``body`` raised a UserError or an OSError on rank 0, which prints it.
     """
     if world_size() == 1:
         return body()
-    outcome: list[Any] = [_attempt(body) if is_main() else None]
-    dist.broadcast_object_list(outcome, src=0)
-    result, failure = outcome[0]
+    result, failure = _broadcast_object(_attempt(body) if is_main() else None)
     if failure is not None:
         _raise_together([failure])
     return result  # type: ignore[no-any-return]
+
+
+class _Packer(pickle.Pickler):
+    """Pickles an object; its tensors are collected in ``tensors`` instead."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.tensors: list[Tensor] = []
+
+    def persistent_id(self, value: Any) -> tuple[torch.Size, torch.dtype] | None:
+        if not isinstance(value, Tensor):
+            return None
+        self.tensors.append(value.detach().cpu())
+        return value.shape, value.dtype
+
+
+class _Unpacker(pickle.Unpickler):
+    """Reads what :class:`_Packer` wrote; ``tensors`` are still to be filled."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.tensors: list[Tensor] = []
+
+    def persistent_load(self, form: tuple[torch.Size, torch.dtype]) -> Tensor:
+        shape, dtype = form
+        self.tensors.append(torch.empty(shape, dtype=dtype))
+        return self.tensors[-1]
+
+
+def _broadcast_object(value: Any) -> Any:
+    """Broadcast an object of rank 0; its tensors arrive on the CPU."""
+    packed: list[Any] = [None]
+    if is_main():
+        stream = BytesIO()
+        packer = _Packer(stream)
+        packer.dump(value)
+        packed = [stream.getvalue()]
+    dist.broadcast_object_list(packed, src=0)
+    if is_main():
+        broadcast(packer.tensors)
+        return value
+
+    unpacker = _Unpacker(BytesIO(packed[0]))
+    value = unpacker.load()
+    broadcast(unpacker.tensors)
+    return value
 
 
 def one_first(body: Callable[[], Result]) -> Result:

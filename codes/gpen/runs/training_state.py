@@ -26,8 +26,8 @@ class Checkpoint:
     Attributes:
         path: of its training state.
         iteration: the iteration that had just been done.
-        networks: contents of the model files.
-        state: the rest, as :func:`pack_state` gave it.
+        networks: contents of the model files; empty ones once a model has taken them over.
+        state: the rest, as :func:`pack_state` gave it; without ``model`` from then on.
     """
 
     path: Path
@@ -117,7 +117,7 @@ def load_networks(model: AdversarialModel, networks: Networks) -> None:
 
 
 def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:
-    """Put a model into the state of a checkpoint.
+    """Put a model into the state of a checkpoint, which gives its tensors up: they would stay as long as the run.
 
     Raises:
         UserError: the checkpoint holds other networks or optimizers.
@@ -129,6 +129,9 @@ def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:
         raise UserError(
             f'{checkpoint.path} does not fit this run: {error}. Start anew without --auto_resume.'
         ) from error
+    for network in checkpoint.networks.values():
+        network.clear()
+    del checkpoint.state['model']
 
 
 def _to_cpu(network: nn.Module) -> dict[str, Tensor]:
