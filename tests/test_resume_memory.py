@@ -43,6 +43,7 @@ def watch(file: Path) -> None:
     def watched_load(model: AdversarialModel, checkpoint: Any) -> None:
         found['loading'] = tensor_bytes()
         load(model, checkpoint)
+        found['kept'] = str([checkpoint.networks, checkpoint.state]).count('tensor(')
 
     def watched_train(training: Any) -> Any:
         found['loaded'], found['state'] = tensor_bytes(), state_bytes(training.setup.model)
@@ -73,6 +74,7 @@ def test_a_checkpoint_needs_its_size_once_while_it_is_loaded_and_nothing_afterwa
         found = json.loads((tmp_path / f'{rank}.json').read_text())
         assert found['loading'] - found['before'] <= 2 * found['state']
         assert found['loaded'] - found['before'] <= 1.01 * found['state']
+        assert found['kept'] == 0
         assert found['pickled'] < 0.1 * found['state']
 
 

@@ -100,10 +100,10 @@ class Gradients:
         flat = bucket[0].new_zeros(sum(sizes), dtype=self._compression)
         pieces = [piece.view_as(parameter) for piece, parameter in zip(flat.split(sizes), bucket, strict=True)]
 
-        found = [(piece, parameter.grad) for piece, parameter in zip(pieces, bucket, strict=True)]
-        copies = [(piece, gradient) for piece, gradient in found if gradient is not None]
-        if copies:
-            torch._foreach_copy_(*map(list, zip(*copies, strict=True)))
+        found = [(parameter.grad, piece) for parameter, piece in zip(bucket, pieces, strict=True)]
+        there = [(gradient, piece) for gradient, piece in found if gradient is not None]
+        if there:
+            torch._foreach_copy_([piece for _, piece in there], [gradient for gradient, _ in there])
         flat /= ranks.world_size()  # before the sum, which could leave the range of float16
         self._sent[number] = (pieces, dist.all_reduce(flat, async_op=True))
 
@@ -126,9 +126,9 @@ class Gradients:
         for number, (pieces, work) in self._sent.items():
             work.wait()
             found = [(parameter.grad, piece) for parameter, piece in zip(self._buckets[number], pieces, strict=True)]
-            copies = [(gradient, piece) for gradient, piece in found if gradient is not None]
-            if copies:
-                torch._foreach_copy_(*map(list, zip(*copies, strict=True)))
+            there = [(gradient, piece) for gradient, piece in found if gradient is not None]
+            if there:
+                torch._foreach_copy_([gradient for gradient, _ in there], [piece for _, piece in there])
         self._sent.clear()
 
         # The order of the coming passes is that in which rank 0 completed the buckets.
