@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gpen.data.scan import writing_nothing
+from gpen.data.scan_cache import writing_nothing
 from gpen.distributed import ranks
 from gpen.evaluation.validation import validate
 from gpen.memory.cures import advise
