@@ -272,6 +272,12 @@ def test_cache_of_an_earlier_version_is_replaced(roots: tuple[Path, Path], cache
     assert len(open_pairs(roots)) == 12
     assert sorted(cache_folder.iterdir()) == sorted(path.with_suffix('.npz') for path in old)
 
+    # One whose records mean something else
+    target = old[0].with_suffix('.npz')
+    content = dict(np.load(target))
+    np.savez(target, **{**content, 'version': 1, 'records': content['records'] + [0, 0, 1, 1]})
+    assert len(open_pairs(roots)) == 12
+
 
 def test_cache_that_cannot_be_written_is_no_cache(roots: tuple[Path, Path], cache_folder: Path) -> None:
     cache_folder.parent.write_text('a file where the folder should be')

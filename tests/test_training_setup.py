@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,13 +110,19 @@ def test_rank_0_alone_scans_and_sends_names_but_each_rank_builds_a_data_set_of_t
         built.append(kind(block.dataroot_gt, block.dataroot_lq, 16))
         return built[-1]
 
+    def on_main(body: Callable[[], Any]) -> Any:
+        handed.append(body() if rank == 0 else sent)
+        return handed[0]
+
+    handed: list[Any] = []
     sent = None if is_own else 'what rank 0 sends'
     monkeypatch.setattr('gpen.training.setup.build_data', build)
-    monkeypatch.setattr(ranks, 'on_main', lambda body: body() if rank == 0 else sent)
+    monkeypatch.setattr(ranks, 'on_main', on_main)
     options = options_of(tiny_data, tmp_path)
     options.datasets.val = None
     found = build_data_sets(options).train
     assert len(built) == builds
+    assert (handed == [None]) == is_own
     assert found is (built[0] if built else sent)
 
 
