@@ -67,11 +67,10 @@ def start_together(
     place = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(count)}
     commands = []
     for rank in range(count):
-        settings = {
-            'environment': {**place, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
-            **(special or {}).get(rank, {}),
-        }
-        commands.append(start(folder / f'rank{rank}', *arguments, '--launcher', 'pytorch', **settings))
+        settings = dict((special or {}).get(rank, {}))
+        environment = {**place, 'RANK': str(rank), 'LOCAL_RANK': str(rank), **settings.pop('environment', {})}
+        words = (*arguments, '--launcher', 'pytorch')
+        commands.append(start(folder / f'rank{rank}', *words, environment=environment, **settings))
     return commands
 
 

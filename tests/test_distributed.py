@@ -34,7 +34,8 @@ def train_two(root: Path, option_file: Path, *arguments: object, **settings: Any
 def unbroken(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The experiment folder of a run of two processes that was never interrupted."""
     root = tmp_path_factory.mktemp('unbroken')
-    (status, _), (other_status, _) = train_two(root, options_for(tiny_data, root, 2))
+    caches = {rank: {'environment': {'XDG_CACHE_HOME': str(root / f'cache{rank}')}} for rank in range(2)}
+    (status, _), (other_status, _) = train_two(root, options_for(tiny_data, root, 2), special=caches)
     assert (status, other_status) == (0, 0)
     return root / 'experiments' / 'tiny'
 
@@ -85,6 +86,12 @@ def test_rank_0_speaks_and_writes_alone(unbroken: Path) -> None:
     assert (root / 'rank1').read_text() == ''
     assert len(list((unbroken / 'tb_logger').iterdir())) == 1
     assert [record['iter'] for record in read_records(unbroken) if record['phase'] == 'val'] == list(range(2, 17, 2))
+
+
+def test_rank_0_alone_scans_the_files(unbroken: Path) -> None:
+    root = unbroken.parents[1]
+    assert len(list((root / 'cache0' / 'gpen').iterdir())) == 4  # two sides to train on, two to validate on
+    assert not (root / 'cache1').exists()
 
 
 def test_a_killed_process_ends_all_and_the_run_continues_exactly(

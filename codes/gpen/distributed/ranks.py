@@ -57,9 +57,16 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(gradients[0])
 
 
-@torch.compiler.disable
-def _sum_over_ranks(x: Tensor) -> Tensor:
-    return _Sum.apply(x)
+_sum_over_ranks: Callable[[Tensor], Tensor] = _Sum.apply
+
+
+def keep_out_of_compile() -> None:
+    """Let compiled networks call the exchange between ranks as it is; to be called before ``torch.compile``.
+
+    Not when this file is imported: it imports torch's compiler, which takes nearly as long as torch itself.
+    """
+    global _sum_over_ranks
+    _sum_over_ranks = torch.compiler.disable(_Sum.apply)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:

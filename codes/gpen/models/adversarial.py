@@ -314,6 +314,8 @@ class AdversarialModel(ABC):
             self.optimizer_d = build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
             self.gradients_d = Gradients(self.net_d, train.grad_compression)
 
+        if train.compile:
+            ranks.keep_out_of_compile()
         self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
         self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
         self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format

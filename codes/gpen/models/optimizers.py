@@ -6,6 +6,7 @@ skipped without the host.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -21,6 +22,20 @@ from gpen.registry import OPTIMIZER_REGISTRY
 Parameters = Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]
 
 
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
+    """Return a class of optimizers whose methods do not import torch's compiler.
+
+    torch marks these methods for ``torch.compile``.  When one is first called, that mark imports ``torch._dynamo``,
+    which takes nearly as long as torch itself.  Only networks are compiled here, so the methods need no mark.
+    """
+    marked = ('add_param_group', 'zero_grad', 'state_dict', 'load_state_dict')
+    methods = {name: unwrap(getattr(kind, name)) for name in marked}
+    return type(kind.__name__, (kind,), {**methods, 'step': torch.no_grad()(unwrap(kind.step))})
+
+
+_Adam, _AdamW, _SGD = map(_without_compiler, (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD))
+
+
 @OPTIMIZER_REGISTRY.register
 def Adam(  # noqa: N802
     params: Parameters,
@@ -30,7 +45,7 @@ def Adam(  # noqa: N802
     weight_decay: NonNegativeFloat = 0.0,
 ) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015); ``betas`` default to (0.9, 0.99)."""
-    return torch.optim.Adam(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
+    return _Adam(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
 
 
 @OPTIMIZER_REGISTRY.register
@@ -42,7 +57,7 @@ def AdamW(  # noqa: N802
     weight_decay: NonNegativeFloat = 0.01,
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); ``betas`` default to (0.9, 0.99)."""
-    return torch.optim.AdamW(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
+    return _AdamW(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
 
 
 def _to_floats(betas: Betas | None) -> tuple[float, float]:
@@ -59,7 +74,7 @@ def SGD(  # noqa: N802
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent."""
-    return torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    return _SGD(params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 def build_optimizer(

@@ -18,7 +18,7 @@ from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
 from gpen.training.loop import Ending, TrainingRun, save, train, write_run_file
-from gpen.training.setup import Setup, build_setup
+from gpen.training.setup import Setup, build_data_sets, build_setup
 from gpen.training.signals import StopRequest
 from gpen.utils.device import describe_device, explain_out_of_memory, select_device
 from gpen.utils.files import resolve_path
@@ -108,9 +108,11 @@ def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool
 def _build(options: Options, device: torch.device, checkpoint: Checkpoint | None) -> Setup:
     """Build what the run works with, in the state of the checkpoint; rank 0's networks go to all ranks."""
 
+    data = build_data_sets(options)
+
     def build() -> Setup:
         with explain_out_of_memory(advise(options)):
-            setup = build_setup(options, device)
+            setup = build_setup(options, device, data)
             if checkpoint is not None:
                 _continue_from(checkpoint, setup)
             return setup
