@@ -128,6 +128,9 @@ class Run(Section):
 class Options(Run):
     """All options of a training run."""
 
+    deterministic: bool = False
+    """Deterministic algorithms, for the same bits from each run on the same kind of GPU, also after a resume; slower,
+    and never run on a GPU so far. A CPU gives the same bits anyway."""
     model_type: str = 'GPENModel'
     """What a training step does: GPENModel trains a generator to restore, GPENPriorModel trains a GAN prior."""
     datasets: Datasets
