@@ -71,7 +71,7 @@ class AdversarialModel(ABC):
     def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
         self.options = options
         self.device = device
-        self.micro_batches = options.datasets.train.accumulate if options.datasets.train is not None else 1
+        self.micro_batches = options.micro_batches
         given = options.train.path_reg_weight
         self.path_weight = self.default_path_weight if given is None else given
         self.mean_path_length = torch.zeros((), device=device)

@@ -161,6 +161,12 @@ class Options(Run):
         return self.datasets.train.batch_size_per_gpu if self.datasets.train is not None else 1
 
     @property
+    def micro_batches(self) -> int:
+        """Micro-batches of a training batch; 1 while ``accumulate`` is ``auto`` and nothing has been chosen yet."""
+        train = self.datasets.train
+        return 1 if train is None or train.accumulate == 'auto' else train.accumulate
+
+    @property
     def generator_losses(self) -> dict[str, Loss]:
         """The losses on (restored, GT) that are switched on, by the NAME in their tag ``G_loss_NAME``."""
         train = self.train

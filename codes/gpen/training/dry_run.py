@@ -12,7 +12,7 @@ from gpen.evaluation.validation import validate
 from gpen.memory.cures import advise
 from gpen.models.step_log import describe_gradients
 from gpen.options import Options, ParsedOptions
-from gpen.training.device import prepare_device
+from gpen.training.device import prepare_device, settle_micro_batches
 from gpen.training.run import describe_setup
 from gpen.training.setup import Setup, build_setup
 from gpen.utils.device import explain_out_of_memory, peak_memory
@@ -30,6 +30,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     """
     options = parsed.options
     device, sentence, warnings = prepare_device(options)
+    chosen = settle_micro_batches(options, device, None)
     with explain_out_of_memory(advise(options)), writing_nothing():
         setup = ranks.one_first(lambda: build_setup(options, device))
         seconds = _train_two_steps(setup)
@@ -45,6 +46,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         *parsed.warnings,
         sentence,
         *[f'Warning: {warning}' for warning in warnings],
+        *([chosen] if chosen is not None else []),
         describe_setup(setup),
         _describe_schedule(setup),
         *skipped,

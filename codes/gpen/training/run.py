@@ -17,7 +17,7 @@ from gpen.runs.options_file import write_options
 from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
-from gpen.training.device import prepare_device
+from gpen.training.device import prepare_device, settle_micro_batches
 from gpen.training.loop import Ending, TrainingRun, save, train, write_run_file
 from gpen.training.setup import Setup, build_setup
 from gpen.training.signals import StopRequest
@@ -57,6 +57,9 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         checkpoint = ranks.on_main(find_checkpoint)
 
         # Networks, data, schedule, metrics, in the state of the checkpoint
+        chosen = settle_micro_batches(options, device, checkpoint.options if checkpoint is not None else None)
+        if chosen is not None:
+            LOGGER.info(chosen)
         setup = _build(options, device, checkpoint)
         run_file = _describe_as_data(setup)
         start = checkpoint.iteration if checkpoint is not None else 0
