@@ -265,15 +265,21 @@ def test_identity_loss_is_one_minus_the_cosine_of_embeddings(identity):
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_under_autocast_arcface_runs_in_half_precision_and_the_cosine_in_float32(identity, dtype):
+def test_under_autocast_arcface_runs_in_half_precision_and_the_cosine_in_float32(identity, dtype, monkeypatch):
     restored, gt = noise(2, 3, 64, 64).requires_grad_(), noise(2, 3, 64, 64, seed=1)
     expected = identity(restored, gt)
     seen = set()
     hook = identity.network.input_layer[0].register_forward_hook(lambda *given: seen.add(given[2].dtype))
+    compared, cosine = set(), torch.nn.functional.cosine_similarity
+    monkeypatch.setattr(
+        torch.nn.functional,
+        'cosine_similarity',
+        lambda one, other: compared.update({one.dtype, other.dtype}) or cosine(one, other),
+    )
     with torch.autocast('cpu', dtype):
         found = identity(restored, gt)
     hook.remove()
-    assert seen == {dtype}
+    assert (seen, compared) == ({dtype}, {torch.float32})
     assert found.dtype == torch.float32
     assert found.item() == pytest.approx(expected.item(), abs=0.02)
     found.backward()

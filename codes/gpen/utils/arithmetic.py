@@ -25,7 +25,7 @@ def set_arithmetic(tf32: bool, deterministic: bool) -> None:
         # cuBLAS reads it once, when it is first used.
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         # Else each new tensor is filled before it is used, which costs time and changes no result.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 @contextmanager
