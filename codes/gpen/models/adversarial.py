@@ -24,6 +24,7 @@ from gpen.models.optimizers import Stepped, build_optimizer, load_optimizer_stat
 from gpen.models.precision import LossScale
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
+from gpen.utils.arithmetic import ieee_float32
 from gpen.utils.device import DTYPES
 from gpen.utils.seeds import derive_seed
 
@@ -71,7 +72,7 @@ class AdversarialModel(ABC):
     def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
         self.options = options
         self.device = device
-        self.micro_batches = options.datasets.train.accumulate if options.datasets.train is not None else 1
+        self.micro_batches = options.micro_batches
         given = options.train.path_reg_weight
         self.path_weight = self.default_path_weight if given is None else given
         self.mean_path_length = torch.zeros((), device=device)
@@ -138,10 +139,11 @@ class AdversarialModel(ABC):
         # Discriminator: learns from the images without their gradients.
         if self.net_d is not None:
             assert self.optimizer_d is not None
-            loss, penalty, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
-            step = optimize(
-                loss, self.gradients_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded
-            )
+            with ieee_float32(self._is_r1_due(iteration)):  # backward pass and all: R1 needs second derivatives
+                loss, penalty, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
+                step = optimize(
+                    loss, self.gradients_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded
+                )
             values |= _describe(step, 'd') | self.train_components(fake.detach(), images)
 
         # Generator: learns through the discriminator that was just updated.
@@ -174,7 +176,7 @@ class AdversarialModel(ABC):
         """
         train = self.options.train
         self._set_discriminator_learns(True)
-        regularize = train.r1_reg_weight > 0 and iteration % train.net_d_reg_every == 0
+        regularize = self._is_r1_due(iteration)
         # R1 needs second derivatives, in float32, of a network that is not compiled: only then it can use this pass.
         shares_pass = regularize and self.micro_batches == 1 and train.amp is None and not train.compile
 
@@ -343,6 +345,10 @@ class AdversarialModel(ABC):
     def _generator_learns(self, iteration: int) -> bool:
         train = self.options.train
         return self.net_d is None or (iteration % train.net_d_iters == 0 and iteration > train.net_d_init_iters)
+
+    def _is_r1_due(self, iteration: int) -> bool:
+        train = self.options.train
+        return train.r1_reg_weight > 0 and iteration % train.net_d_reg_every == 0
 
     def _set_discriminator_learns(self, learns: bool) -> None:
         """Let gradients reach the discriminator's parameters, apart from frozen ones, or not."""

@@ -70,7 +70,8 @@ class GPENModel(AdversarialModel):
 
     def generator_loss(self, fake: Tensor, batch: Values, iteration: int) -> tuple[Tensor, Values]:  # noqa: ARG002
         """Return the sum of all losses of the generator, and each one as ``G_loss_NAME``."""
-        losses = {name: loss(fake, batch['gt']) for name, loss in self.losses.items()}
+        with self.autocast():  # for the networks in them; distances stay in float32
+            losses = {name: loss(fake, batch['gt']) for name, loss in self.losses.items()}
         if self.net_d is not None:
             losses |= self._adversarial_losses(fake, batch['gt'])
         if self.component_loss is not None:

@@ -194,7 +194,7 @@ def _check_model(options: Options) -> Iterator[Problem]:
 
 def _check_accumulation(options: Options) -> Iterator[Problem]:
     train = options.datasets.train
-    if train is not None and train.accumulate > train.batch_size_per_gpu:
+    if train is not None and options.micro_batches > train.batch_size_per_gpu:
         message = f'is {train.accumulate}, but a batch has {train.batch_size_per_gpu} images to share out. Lower it.'
         yield Problem(('datasets', 'train', 'accumulate'), message)
 

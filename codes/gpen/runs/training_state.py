@@ -82,7 +82,7 @@ def pack_state(
     processes: int,
     validation_is_due: bool,
 ) -> dict[str, Any]:
-    """Return the training state beside the networks.
+    """Return the training state beside the networks, on the CPU like those.
 
     Args:
         model: its optimizers, running means and counters are taken.
@@ -98,7 +98,7 @@ def pack_state(
         'epoch': epoch,
         'options': options.model_dump(mode='json'),
         'data': {'pairs': pairs, 'processes': processes},
-        'model': model.state_dict(),
+        'model': _tree_to_cpu(model.state_dict()),
         'early_stopping': early_stopping,
         'validation_is_due': validation_is_due,
     }
@@ -132,6 +132,15 @@ def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:
     for network in checkpoint.networks.values():
         network.clear()
     del checkpoint.state['model']
+
+
+def _tree_to_cpu(value: Any) -> Any:
+    """Return nested dicts and lists with their tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {name: _tree_to_cpu(content) for name, content in value.items()}
+    return [_tree_to_cpu(content) for content in value] if isinstance(value, list) else value
 
 
 def _to_cpu(network: nn.Module) -> dict[str, Tensor]:
