@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from gpen.options.types import NonNegativeFloat
@@ -44,8 +43,12 @@ class FeatureMatchingLoss(nn.Module):
         if not fake_features:
             raise ValueError('feature matching needs the features of at least one layer')
 
-        pairs = [(fake.float(), real.detach().float()) for fake, real in zip(fake_features, real_features, strict=True)]
+        # The difference has the precision of the features; what is summed up has at least float32.
+        wide = torch.promote_types(fake_features[0].dtype, torch.float32)
+        pairs = zip(fake_features, real_features, strict=True)
+        differences = [fake - real.detach() for fake, real in pairs]
         if self.norm == 'l1_mean':
-            return self.loss_weight * torch.stack([F.l1_loss(fake, real) for fake, real in pairs]).mean()
-        distances = [torch.linalg.vector_norm((fake - real).flatten(1), dim=1).mean() for fake, real in pairs]
-        return self.loss_weight * torch.stack(distances).sum()
+            means = [difference.abs().sum(dtype=wide) / difference.numel() for difference in differences]
+            return self.loss_weight * torch.stack(means).mean()
+        norms = [torch.linalg.vector_norm(difference.to(wide).flatten(1), dim=1).mean() for difference in differences]
+        return self.loss_weight * torch.stack(norms).sum()
