@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gpen.archs import ops
-from gpen.archs.ops import reference
+from gpen.archs.ops import modulated_conv, reference
 
 LOPSIDED = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 0.5, 2.0], [3.0, 1.0, 1.0, 0.0], [0.2, 0.1, 5.0, 1.0]]) / 16
 FIR = ops.make_fir_kernel()
@@ -20,8 +20,11 @@ CASES: list[Case] = [
     ('fir_filter', [(2, 3, 7, 6)], {'kernel': LOPSIDED, 'padding': 1, 'down': 2}),
     ('fir_upsample', [(2, 3, 4, 5)], {'kernel': ops.make_fir_kernel(gain=4.0)}),
     ('fir_upsample', [(2, 3, 4, 3)], {'kernel': LOPSIDED}),
-    ('fused_leaky_relu', [(2, 3, 4, 4), (3,)], {}),
-    ('fused_leaky_relu', [(4, 3), (3,)], {}),
+    ('conv2d', [(2, 3, 5, 4), (4, 3, 3, 3), (4,)], {'padding': 1}),
+    ('conv2d', [(2, 3, 6, 5), (4, 3, 3, 3), (4,)], {'stride': 2}),
+    ('conv2d', [(2, 3, 4, 4), (4, 3, 1, 1), (4,)], {}),
+    ('conv_transpose2d', [(2, 3, 4, 5), (3, 4, 3, 3)], {'stride': 2}),
+    ('concat_leaky_relu', [(2, 3, 4, 4), (2, 3, 4, 4), (1,), (6,)], {}),
     ('equal_linear', [(3, 4), (5, 4), (5,)], {}),
     ('equal_linear', [(3, 4), (5, 4), (5,)], {'lr_mul': 0.01}),
     ('equal_linear', [(3, 4), (5, 4), (5,)], {'activate': True, 'lr_mul': 0.5}),
@@ -29,7 +32,8 @@ CASES: list[Case] = [
     ('modulated_conv2d', [(2, 3, 4, 4), (4, 3, 3, 3), (2, 3)], {'demodulate': False}),
     ('modulated_conv2d', [(2, 3, 4, 3), (4, 3, 3, 3), (2, 3)], {'upsample': True}),
     ('modulated_conv2d', [(2, 5, 4, 3), (3, 5, 1, 1), (2, 5)], {'demodulate': False}),
-    ('modulated_conv2d', [(2, 5, 4, 3), (3, 5, 1, 1), (2, 5)], {'demodulate': True}),
+    ('modulated_conv2d', [(2, 5, 4, 3), (3, 5, 1, 1), (2, 5)], {'demodulate': True, 'gain': 1.5}),
+    ('modulated_conv2d', [(2, 3, 4, 4), (4, 3, 3, 3), (2, 3)], {'upsample': True, 'gain': 1.5}),
 ]
 IDS = [f'{name}-{index}' for index, (name, _, _) in enumerate(CASES)]
 
@@ -51,6 +55,13 @@ def differentiate_twice(function: Callable[..., Tensor], inputs: list[Tensor]) -
     return [[value], list(gradients), list(seconds)]
 
 
+@pytest.fixture(params=[1, 10**9], ids=['one by one', 'all at once'])
+def _large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of the modulated convolution: for images from this number of pixels on, and below."""
+    monkeypatch.setattr(modulated_conv, 'LARGE', request.param)
+
+
+@pytest.mark.usefixtures('_large')
 @pytest.mark.parametrize(('name', 'shapes', 'arguments'), CASES, ids=IDS)
 def test_fast_operation_agrees_with_the_plain_one(
     name: str, shapes: list[tuple[int, ...]], arguments: dict[str, object]
@@ -66,6 +77,7 @@ def test_fast_operation_agrees_with_the_plain_one(
             )
 
 
+@pytest.mark.usefixtures('_large')
 @pytest.mark.parametrize(('name', 'shapes', 'arguments'), CASES, ids=IDS)
 def test_derivatives_are_those_of_finite_differences(
     name: str, shapes: list[tuple[int, ...]], arguments: dict[str, object]
@@ -116,8 +128,8 @@ def test_filters_give_the_same_with_and_without_gradients(dtype: torch.dtype) ->
         assert torch.equal(with_gradient, without)
 
 
-def test_activation_leaves_its_input_alone() -> None:
-    x, bias = make_inputs([(2, 3, 4), (3,)])
-    before = x.detach().clone()
-    ops.fused_leaky_relu(x, bias).sum().backward()
-    assert torch.equal(x.detach(), before)
+def test_activation_leaves_its_inputs_alone() -> None:
+    inputs = make_inputs([(2, 3, 4, 4), (2, 3, 4, 4), (1,), (6,)])
+    before = [one.detach().clone() for one in inputs]
+    ops.concat_leaky_relu(*inputs).sum().backward()
+    assert all(map(torch.equal, [one.detach() for one in inputs], before))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from gpen.archs.channels import channel_counts, check_image_shape
 from gpen.archs.layers import Blur, ConvLayer, EqualConv2d, EqualLinear
+from gpen.archs.ops.layout import memory_format
 from gpen.archs.ops.precision import full_precision, widen
 from gpen.archs.recompute import recompute, run_in_micro_batches
 from gpen.distributed.ranks import mean_over_ranks
@@ -16,18 +17,23 @@ from gpen.registry import ARCH_REGISTRY
 
 
 class ResBlock(nn.Module):
-    """Two convolutions beside a skip connection; halves the resolution.  N x C x H x W -> N x C' x H/2 x W/2."""
+    """Two convolutions beside a skip connection; halves the resolution.  N x C x H x W -> N x C' x H/2 x W/2.
+
+    Each branch is scaled by sqrt(1/2), which makes the second convolution's gain of sqrt(2) a 1.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = ConvLayer(in_channels, in_channels, 3)
-        self.conv2 = ConvLayer(in_channels, out_channels, 3, downsample=True)
+        self.conv2 = ConvLayer(in_channels, out_channels, 3, downsample=True, gain=1.0)
         # A 1 x 1 convolution with stride 2 sees every other pixel of its input, so the blur computes only those.
-        self.skip = nn.Sequential(Blur(padding=1, down=2), EqualConv2d(in_channels, out_channels, 1, 1, 0))
+        self.skip = nn.Sequential(
+            Blur(padding=1, down=2), EqualConv2d(in_channels, out_channels, 1, 1, 0, gain=math.sqrt(0.5))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.conv2(self.conv1(x))
-        return (residual + self.skip(x)) * math.sqrt(0.5)
+        return residual + self.skip(x)
 
 
 @ARCH_REGISTRY.register(role='discriminator')
@@ -118,4 +124,5 @@ def _append_batch_deviation(x: Tensor) -> Tensor:
     # The mean is subtracted explicitly, since R1's gradient through Tensor.var has five times the rounding error.
     centred = x - mean_over_ranks(x.mean(dim=0))
     deviation = torch.sqrt(mean_over_ranks(centred.square().mean(dim=0)) + 1e-8).mean()
-    return torch.cat([x, deviation.expand(x.shape[0], 1, *x.shape[2:])], dim=1)
+    appended = deviation.expand(x.shape[0], 1, *x.shape[2:]).contiguous(memory_format=memory_format(x))
+    return torch.cat([x, appended], dim=1)

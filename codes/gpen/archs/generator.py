@@ -8,8 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from gpen.archs.channels import channel_counts
-from gpen.archs.layers import Blur, EqualLinear, FusedLeakyReLU
-from gpen.archs.ops import fir_upsample, make_fir_kernel, modulated_conv2d, sum_of_squares
+from gpen.archs.layers import Bias, Blur, EqualLinear
+from gpen.archs.ops import (
+    GAIN,
+    concat_leaky_relu,
+    fir_upsample,
+    leaky_relu_,
+    make_fir_kernel,
+    modulated_conv2d,
+    sum_of_squares,
+)
+from gpen.archs.ops.layout import memory_format
 from gpen.archs.ops.precision import full_precision
 from gpen.archs.recompute import recompute
 from gpen.errors import UserError
@@ -25,36 +34,34 @@ class PixelNorm(nn.Module):
 
 
 class ConstantInput(nn.Module):
-    """The learned constant, C x 4 x 4, that the generator starts from."""
+    """The learned constant, C x 4 x 4, that the generator starts from; its memory format is that of all features."""
+
+    memory_format = torch.contiguous_format
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
 
     def forward(self, batch: int) -> Tensor:
-        return self.input.expand(batch, -1, -1, -1)
+        return self.input.expand(batch, -1, -1, -1).contiguous(memory_format=self.memory_format)
 
 
 class FeatureInjection(nn.Module):
-    """Inject an encoder feature, scaled by a learned weight: concatenated (GPEN) or added (as StyleGAN2 adds noise).
+    """The learned weight of encoder features, or of the noise that takes their place.
 
-    Where there is no feature, ``noise`` (1 x C x H x W) takes its place; where that is None, normal noise is drawn from
-    torch's global generator.
+    The noise is ``noise`` (1 x C x H x W), or where that is None drawn from torch's global generator.
     """
 
     noise: Tensor | None
 
-    def __init__(self, concatenate: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1))
         self.register_buffer('noise', None, persistent=False)
-        self.concatenate = concatenate
 
-    def forward(self, x: Tensor, feature: Tensor | None) -> Tensor:
-        if feature is None:
-            feature = torch.randn_like(x) if self.noise is None else self.noise.expand_as(x)
-        weighted = self.weight.to(feature.dtype) * feature
-        return torch.cat([x, weighted], dim=1) if self.concatenate else x + weighted  # N x 2C x H x W or N x C x H x W
+    def draw(self, x: Tensor) -> Tensor:
+        """Return normal noise of the shape of ``x``, N x C x H x W."""
+        return torch.randn_like(x) if self.noise is None else self.noise.expand_as(x)
 
 
 class ModulatedConv2d(nn.Module):
@@ -67,7 +74,7 @@ class ModulatedConv2d(nn.Module):
         out_channels: channels of the output, O.
         kernel_size: 1 or 3.
         style_dim: length of the latent.
-        demodulate: scale each output channel back to unit variance.
+        demodulate: scale each output channel back to unit variance, times the gain of the leaky ReLU that follows.
         upsample: double the resolution.
     """
 
@@ -102,25 +109,32 @@ class ModulatedConv2d(nn.Module):
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         weight = self.weight[0] if self.scale == 1 else self.weight[0] * self.scale  # O x I x K x K
         style = self.modulation(latent)  # N x I
-        x = modulated_conv2d(x, weight, style, self.demodulate, self.blur is not None, self.squared_weight)
+        x = modulated_conv2d(x, weight, style, self.demodulate, self.blur is not None, self.squared_weight, GAIN)
         return x if self.blur is None else self.blur(x)  # N x O x (2H + 1) x (2W + 1) -> N x O x 2H x 2W
 
 
 class StyledConv(nn.Module):
-    """Modulated convolution, encoder feature, bias and leaky ReLU.
+    """Modulated convolution, encoder feature or noise, bias and leaky ReLU.
 
-    The output has ``channels`` channels, or twice as many with ``concatenate``.
+    The feature is concatenated (GPEN), which gives twice as many channels, or added (as StyleGAN2 adds noise).
     """
 
     def __init__(self, in_channels: int, channels: int, style_dim: int, concatenate: bool, upsample: bool) -> None:
         super().__init__()
         self.conv = ModulatedConv2d(in_channels, channels, 3, style_dim, upsample=upsample)
-        self.noise = FeatureInjection(concatenate)
-        self.activate = FusedLeakyReLU(channels * 2 if concatenate else channels)
+        self.noise = FeatureInjection()
+        self.activate = Bias(channels * 2 if concatenate else channels)
+        self.concatenate = concatenate
 
     def forward(self, x: Tensor, latent: Tensor, feature: Tensor | None) -> Tensor:
-        x = self.noise(self.conv(x, latent), feature)
-        return self.activate(x)
+        x = self.conv(x, latent)
+        feature = self.noise.draw(x) if feature is None else feature
+        weight, bias = self.noise.weight * GAIN, self.activate.bias * GAIN
+
+        if self.concatenate:
+            return concat_leaky_relu(x, feature, weight, bias)  # N x 2C x H x W
+        weight, bias = weight.to(x.dtype), bias.to(x.dtype).view(1, -1, 1, 1)
+        return leaky_relu_(x + torch.addcmul(bias, feature, weight))  # N x C x H x W
 
 
 class Upsample(nn.Module):
@@ -241,7 +255,7 @@ class StyleGenerator(nn.Module):
             # The latent of each toRGB is also that of the next resolution's first convolution, as in StyleGAN2.
             inputs = (level, x, image, latent[2 * level + 1 : 2 * level + 4], feature)
             x, image = recompute(self._double, *inputs) if self.grad_checkpoint else self._double(*inputs)
-        return image
+        return image.contiguous(memory_format=memory_format(x))
 
     def _double(
         self, level: int, x: Tensor, image: Tensor, latent: Sequence[Tensor], feature: Tensor | None

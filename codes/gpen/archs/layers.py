@@ -7,9 +7,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from gpen.archs.ops import equal_linear, fir_filter, fused_leaky_relu, make_fir_kernel
+from gpen.archs.ops import GAIN, conv2d, equal_linear, fir_filter, leaky_relu_, make_fir_kernel
 
 
 class EqualLinear(nn.Module):
@@ -37,18 +36,29 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """A convolution with equalised learning rate; it has no bias, since the activation after it adds one."""
+    """A convolution with equalised learning rate, whose bias is given in each call.
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int) -> None:
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: width and height of the kernel.
+        stride: step of the pixels that are kept.
+        padding: zeros on each side.
+        gain: factor on the result without the bias.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
-        self.scale = 1 / math.sqrt(in_channels * kernel_size**2)
+        self.scale = gain / math.sqrt(in_channels * kernel_size**2)
         self.stride = stride
         self.padding = padding
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         weight = self.weight if self.scale == 1 else self.weight * self.scale
-        return F.conv2d(x, weight, stride=self.stride, padding=self.padding)
+        return conv2d(x, weight, bias, self.stride, self.padding)
 
     @torch.no_grad()
     def fold_scale(self) -> None:
@@ -57,15 +67,12 @@ class EqualConv2d(nn.Module):
         self.scale = 1
 
 
-class FusedLeakyReLU(nn.Module):
-    """``leaky_relu(x + bias, 0.2) * sqrt(2)`` with a bias for each channel."""
+class Bias(nn.Module):
+    """A bias for each channel, which the layer that owns it adds."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return fused_leaky_relu(x, self.bias)
 
 
 class Blur(nn.Module):
@@ -92,16 +99,30 @@ class Blur(nn.Module):
 class ConvLayer(nn.Sequential):
     """Convolution, bias and leaky ReLU; ``downsample`` blurs first and halves the resolution.
 
+    A leaky ReLU commutes with a positive factor, so its gain is part of weight and bias, which are small.
+
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: 1 or 3.
         downsample: N x C x H x W -> N x C' x H/2 x W/2.
+        gain: factor on the result; the default is that of the leaky ReLU.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, downsample: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, downsample: bool = False, gain: float = GAIN
+    ) -> None:
         blur = [Blur(padding=(kernel_size + 1) // 2)] if downsample else []
         stride, padding = (2, 0) if downsample else (1, kernel_size // 2)
         super().__init__(
-            *blur, EqualConv2d(in_channels, out_channels, kernel_size, stride, padding), FusedLeakyReLU(out_channels)
+            *blur,
+            EqualConv2d(in_channels, out_channels, kernel_size, stride, padding, gain),
+            Bias(out_channels),
         )
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        *blur, convolution, activation = self
+        for layer in blur:
+            x = layer(x)
+        return leaky_relu_(convolution(x, activation.bias * self.gain))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gpen.archs import build_network
 from gpen.archs.discriminator import GPENDiscriminator
+from gpen.archs.generator import ConstantInput
 from gpen.archs.gpen import GPEN
 from gpen.distributed import ranks
 from gpen.distributed.gradients import Gradients
@@ -87,7 +88,11 @@ class AdversarialModel(ABC):
         self.augmentation = Augmentation(augment, images, device) if augment is not None else None
 
         # Networks, with the weights that they start from.
+        self.memory_format = torch.channels_last if options.train.channels_last else torch.contiguous_format
         self.net_g: Any = self._build_network('network_g', 'g')
+        for module in self.net_g.modules():
+            if isinstance(module, ConstantInput):  # the other layers keep the format of their inputs
+                module.memory_format = self.memory_format
         self.net_d: nn.Module | None = None
         self.net_d_components: nn.Module | None = None
         self.gan: Any = None
@@ -320,7 +325,6 @@ class AdversarialModel(ABC):
             ranks.keep_out_of_compile()
         self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
         self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
-        self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format
         self.scale_g, self.scale_d = (LossScale(train.amp, self.device) for _ in range(2))
 
         self.means = RunningMeans(self.device)

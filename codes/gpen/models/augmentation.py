@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gpen.archs.ops.layout import memory_format
 from gpen.distributed import ranks
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ class Augmentation:
             changed = images
             for function, (*drawn, chance) in zip(self._changes, numbers, strict=True):
                 changed = torch.where(chance < self.probability, function(changed, drawn), changed)
-            is_channels_last = not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last)
-            return changed.contiguous(
-                memory_format=torch.channels_last if is_channels_last else torch.contiguous_format
-            )
+            return changed.contiguous(memory_format=memory_format(images))
 
         return change
 

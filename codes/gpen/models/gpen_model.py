@@ -132,12 +132,12 @@ class GPENModel(AdversarialModel):
     @torch.inference_mode()
     def restore(self, lq: Tensor) -> Tensor:
         """Restore images with the EMA generator: N x 3 x H x W in [-1, 1] to N x 3 x size x size, clamped."""
-        return self.net_g_ema(lq.to(self.device)).clamp(-1, 1)
+        return self.net_g_ema(self._to_device(lq)).clamp(-1, 1)
 
     @torch.no_grad()
     def restore_raw(self, lq: Tensor) -> Tensor:
         """Restore images as :meth:`restore`, with the generator itself instead of its EMA."""
         was_training = self.net_g.training
-        restored: Tensor = self.net_g.eval()(lq.to(self.device))
+        restored: Tensor = self.net_g.eval()(self._to_device(lq))
         self.net_g.train(was_training)
         return restored.clamp(-1, 1)

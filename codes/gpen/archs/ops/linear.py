@@ -5,12 +5,14 @@ import math
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpen.archs.ops.activation import fused_leaky_relu
+from gpen.archs.ops.activation import GAIN, leaky_relu_
 from gpen.archs.ops.precision import full_precision, widen
 
 
 def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, activate: bool = False) -> Tensor:
     """Return ``x @ weight.T * lr_mul / sqrt(in_features) + bias * lr_mul``, through a leaky ReLU if ``activate``.
+
+    The gain of the leaky ReLU, which commutes with a positive factor, is part of weight and bias.
 
     Args:
         x: N x in_features.
@@ -19,10 +21,7 @@ def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, a
         lr_mul: factor on the learning rate of this layer.
         activate: apply ``leaky_relu(0.2) * sqrt(2)``.
     """
-    weight = weight * (lr_mul / math.sqrt(weight.shape[1]))
-    bias = bias * lr_mul
+    gain = lr_mul * (GAIN if activate else 1)
     with full_precision(x):  # it costs little, and all that follows depends on the result
-        x = widen(x)
-        if activate:
-            return fused_leaky_relu(F.linear(x, weight), bias)
-        return F.linear(x, weight, bias)
+        x = F.linear(widen(x), weight * (gain / math.sqrt(weight.shape[1])), bias * gain)
+        return leaky_relu_(x) if activate else x

@@ -23,3 +23,12 @@ def is_half(x: Tensor) -> bool:
 def widen(x: Tensor) -> Tensor:
     """Return float16 and bfloat16 as float32, and other types unchanged."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def cast_as_autocast(*tensors: Tensor | None) -> list[Tensor | None]:
+    """Cast as autocast does to what a convolution takes, so that a backward pass of our own sees the same types."""
+    (kind,) = {tensor.device.type for tensor in tensors if tensor is not None}
+    if not torch.is_autocast_enabled(kind):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(kind)
+    return [None if tensor is None else tensor.to(dtype) for tensor in tensors]

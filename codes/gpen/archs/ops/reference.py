@@ -41,9 +41,24 @@ def fir_upsample(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def fused_leaky_relu(x: Tensor, bias: Tensor) -> Tensor:
-    """See :func:`gpen.archs.ops.fused_leaky_relu`."""
+    """Return ``leaky_relu(x + bias, 0.2) * sqrt(2)`` for a bias of each channel."""
     x = x + bias.view(1, -1, *[1] * (x.ndim - 2))
     return torch.where(x > 0, x, 0.2 * x) * math.sqrt(2)
+
+
+def concat_leaky_relu(x: Tensor, feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See :func:`gpen.archs.ops.concat_leaky_relu`."""
+    return fused_leaky_relu(torch.cat([x, weight * feature], dim=1), bias) / math.sqrt(2)
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+    """See :func:`gpen.archs.ops.conv2d`."""
+    return F.conv2d(x, weight, bias, stride, padding)
+
+
+def conv_transpose2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """See :func:`gpen.archs.ops.conv_transpose2d`."""
+    return F.conv_transpose2d(x, weight, stride=stride)
 
 
 def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, activate: bool = False) -> Tensor:
@@ -53,13 +68,13 @@ def equal_linear(x: Tensor, weight: Tensor, bias: Tensor, lr_mul: float = 1.0, a
 
 
 def modulated_conv2d(
-    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, upsample: bool = False
+    x: Tensor, weight: Tensor, style: Tensor, demodulate: bool = True, upsample: bool = False, gain: float = 1.0
 ) -> Tensor:
     """See :func:`gpen.archs.ops.modulated_conv2d`: a weight per sample and a grouped convolution."""
     batch, channels, height, width = x.shape
     weight = weight[None] * style[:, None, :, None, None]  # N x O x I x K x K
     if demodulate:
-        weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8)
+        weight = weight * torch.rsqrt(weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8) * gain
 
     # A group for each sample.
     x = x.reshape(1, batch * channels, height, width)
