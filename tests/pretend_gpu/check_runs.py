@@ -43,7 +43,7 @@ def train(option_file: Path, *arguments: object, **settings: Any) -> str:
 
 
 def test_a_killed_run_goes_on_with_a_gpu_then_without_one_and_with_one_again(tiny_data: Path, tmp_path: Path) -> None:
-    option_file = write(tiny_data, tmp_path, total_epochs=2)
+    option_file = write(tiny_data, tmp_path, workers=1, total_epochs=2)
     status, printed = processes.run(tmp_path / 'log', '-opt', option_file, kill_at=('step', 7))
     assert status == -signal.SIGKILL, printed
     assert 'Training on Pretend GPU.' in printed
