@@ -2,6 +2,7 @@
 
 data: decoding and each degradation recipe, compared with BasicSR's functions.
 restore: restoring a face with PyTorch and with ONNX Runtime, compared with the published code's formulas.
+startup: the scan of many pairs, and the time from the command to the first step.
 step: a training step, compared with the published code's formulas.
 """
 
@@ -23,6 +24,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
     _add_data(commands.add_parser('data', help='decoding and degradations, images per second per core'))
     _add_restore(commands.add_parser('restore', help='restoring a face, PyTorch and ONNX Runtime'))
+    _add_startup(commands.add_parser('startup', help='from the command to the first step, and the scan of many pairs'))
     _add_step(commands.add_parser('step', help="a training step, ours and by the published code's formulas"))
     return parser.parse_args(arguments)
 
@@ -66,6 +68,19 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--rounds', type=within(int, 1, 100), default=3, metavar='N', help='the median counts (3)')
     parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help="threads (PyTorch's choice)")
+    _add_json(parser)
+
+
+def _add_startup(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        'Seconds, processor seconds and memory of the scan of many pairs, the first one and one with its cache, and '
+        'seconds from the command to the first step of the quick start beside those of import torch.'
+    )
+    parser.set_defaults(run=_run_startup)
+    parser.add_argument(
+        '--pairs', type=within(int, 1, 10_000_000), default=100_000, metavar='N', help='hard links (100000)'
+    )
+    parser.add_argument('--rounds', type=within(int, 1, 100), default=3, metavar='N', help='the median counts (3)')
     _add_json(parser)
 
 
@@ -114,6 +129,12 @@ def _run_restore(args: argparse.Namespace) -> int:
     from benchmarks.restore import measure_restoring
 
     return measure_restoring(args)
+
+
+def _run_startup(args: argparse.Namespace) -> int:
+    from benchmarks.startup import measure_startup
+
+    return measure_startup(args)
 
 
 def _run_step(args: argparse.Namespace) -> int:

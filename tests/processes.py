@@ -37,14 +37,15 @@ def start(
     kill_at: tuple[str, int] | None = None,
     signal_at: tuple[str, signal.Signals] | None = None,
     environment: dict[str, str] | None = None,
+    prepare: Callable[[], None] | None = None,
 ) -> Command:
     """Start ``gpen-COMMAND`` with arguments.
 
     ``kill_at`` kills it when it passes a place for the n-th time; ``signal_at``, such as ``('validation 2', SIGTERM)``,
-    sends it a signal when its second validation begins; ``environment`` adds variables.
+    sends it a signal when its second validation begins; ``environment`` adds variables; it calls ``prepare`` first.
     """
     words = [str(argument) for argument in arguments]
-    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at, signal_at, environment or {}))
+    process = CONTEXT.Process(target=_run, args=(log, command, words, kill_at, signal_at, environment or {}, prepare))
     process.start()
     return Command(process, log)
 
@@ -72,11 +73,10 @@ def start_together(
     place = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(count), **(environment or {})}
     commands = []
     for rank in range(count):
-        settings = {
-            'environment': {**place, 'RANK': str(rank), 'LOCAL_RANK': str(rank)},
-            **(special or {}).get(rank, {}),
-        }
-        commands.append(start(folder / f'rank{rank}', *arguments, '--launcher', 'pytorch', **settings))
+        settings = dict((special or {}).get(rank, {}))
+        environment = {**place, 'RANK': str(rank), 'LOCAL_RANK': str(rank), **settings.pop('environment', {})}
+        words = (*arguments, '--launcher', 'pytorch')
+        commands.append(start(folder / f'rank{rank}', *words, environment=environment, **settings))
     return commands
 
 
@@ -92,6 +92,7 @@ def _run(
     kill_at: tuple[str, int] | None,
     signal_at: tuple[str, signal.Signals] | None,
     environment: dict[str, str],
+    prepare: Callable[[], None] | None,
 ) -> None:
     os.environ.update(environment)
     with log.open('w', encoding='utf-8') as stream:
@@ -103,6 +104,8 @@ def _run(
         install_kill(*kill_at)
     if signal_at is not None:
         install_signal(int(signal_at[0].rpartition(' ')[2]), signal_at[1])
+    if prepare is not None:
+        prepare()
     sys.exit(importlib.import_module(f'gpen.commands.{command}').main(arguments))
 
 

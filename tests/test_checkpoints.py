@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from gpen.errors import UserError
 from gpen.runs.checkpoints import CheckpointStore
+from gpen.runs.training_state import pack_state
+from tiny_model import build
 
 
 def networks(value: float) -> dict[str, dict[str, Any]]:
@@ -55,6 +59,19 @@ def test_what_was_saved_is_loaded(store: CheckpointStore, tmp_path: Path) -> Non
     assert set(checkpoint.networks) == {'net_g', 'net_d'}
     assert torch.equal(checkpoint.networks['net_g']['params_ema']['weight'], torch.full((64,), 4.0))
     assert checkpoint.state == {'model': {'in_a_row': 0}}
+
+
+def test_all_tensors_of_a_checkpoint_of_a_gpu_are_on_the_cpu() -> None:
+    model = build()
+    with FakeTensorMode():  # tensors of a GPU where there is none; they have no values
+        on_gpu = torch.empty(2, device='cuda')
+        model.mean_path_length = on_gpu
+        model.means.add({'G_loss_pixel': on_gpu[0]})
+        model.optimizer_g.state[next(model.net_g.parameters())] = {'step': on_gpu, 'exp_avg': on_gpu}
+        state = pack_state(model, model.options, None, epoch=1, pairs=1, processes=1, validation_is_due=False)
+    tensors = [leaf for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor)]
+    assert len(tensors) > 4
+    assert {tensor.device.type for tensor in tensors} == {'cpu'}
 
 
 def test_the_last_checkpoints_are_kept_by_number_not_by_name_or_date(tmp_path: Path) -> None:

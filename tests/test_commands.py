@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import processes
 from command_line import fail, read_records, states_in, succeed
@@ -20,6 +22,7 @@ from conftest import ROOT, tiny_options, write_options, write_pairs
 from gpen.commands import train as train_command
 from gpen.data.image_io import read_image
 from gpen.errors import UserError
+from gpen.models import step_log
 from gpen.models.gpen_model import GPENModel
 from gpen.utils.device import explain_out_of_memory
 
@@ -139,6 +142,23 @@ def test_losses_that_are_not_finite_end_training_with_the_last_good_checkpoint_k
     assert 'not finite' in (folder / 'train.log').read_text()
     assert 'Continuing from' in succeed(option_file, flags=('--auto_resume',))
     assert sorted(read_records(folder, 'val')) == [4, 8, 12, 16]
+
+
+def test_on_a_gpu_training_ends_soon_after_ten_steps_that_are_not_finite(
+    option_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_log, '_makes_wait', lambda _: True)
+    options = yaml.safe_load(option_file.read_text())
+    options['train'] |= {'scheduler': {'type': 'MultiStepLR', 'milestones': [1], 'gamma': 1e34}, 'warmup_epochs': 0}
+    options['train']['total_epochs'] = 99
+    options['logger'] |= {'print_freq': 1000, 'save_checkpoint_freq': 1000}
+    options.pop('val')
+    options['datasets'].pop('val')
+    assert train_here(write_options(option_file, options)) == 2
+    records = (folder / 'metrics.jsonl').read_text()
+    assert [f'Iteration {iteration}:' in records for iteration in (4, 5, 14, 15)] == [False, True, True, False]
+    assert 'That is 10 steps in a row' in records
+    assert json.loads((folder / 'run.json').read_text())['iteration'] <= 24
 
 
 def damage_pixels(path: Path) -> None:

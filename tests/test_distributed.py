@@ -34,7 +34,8 @@ def train_two(root: Path, option_file: Path, *arguments: object, **settings: Any
 def unbroken(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The experiment folder of a run of two processes that was never interrupted."""
     root = tmp_path_factory.mktemp('unbroken')
-    (status, _), (other_status, _) = train_two(root, options_for(tiny_data, root, 2))
+    caches = {rank: {'environment': {'XDG_CACHE_HOME': str(root / f'cache{rank}')}} for rank in range(2)}
+    (status, _), (other_status, _) = train_two(root, options_for(tiny_data, root, 2), special=caches)
     assert (status, other_status) == (0, 0)
     return root / 'experiments' / 'tiny'
 
@@ -65,8 +66,9 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(unbroken: Path, tin
     assert_about_the_same_run(unbroken, train_alone(tiny_data, tmp_path))
 
 
-def test_two_processes_that_accumulate_do_so_too(tiny_data: Path, tmp_path: Path) -> None:
+def test_two_processes_that_accumulate_and_clip_do_so_too(tiny_data: Path, tmp_path: Path) -> None:
     train = {**tiny_options(tiny_data, tmp_path)['train'], 'total_epochs': 8}
+    train |= {'use_grad_norm': True, 'grad_norm_clip': 0.3}  # R1 has a backward pass of its own then
     train['feature_matching_opt'] = {'type': 'FeatureMatchingLoss', 'loss_weight': 0.1}
     alone, together = make(tmp_path / 'alone'), make(tmp_path / 'together')
     expected = train_alone(tiny_data, alone, train=train)
@@ -84,6 +86,12 @@ def test_rank_0_speaks_and_writes_alone(unbroken: Path) -> None:
     assert (root / 'rank1').read_text() == ''
     assert len(list((unbroken / 'tb_logger').iterdir())) == 1
     assert [record['iter'] for record in read_records(unbroken) if record['phase'] == 'val'] == list(range(2, 17, 2))
+
+
+def test_rank_0_alone_scans_the_files(unbroken: Path) -> None:
+    root = unbroken.parents[1]
+    assert len(list((root / 'cache0' / 'gpen').iterdir())) == 4  # two sides to train on, two to validate on
+    assert not (root / 'cache1').exists()
 
 
 def test_a_killed_process_ends_all_and_the_run_continues_exactly(
@@ -106,6 +114,21 @@ def test_a_killed_rank_0_ends_all_and_the_run_continues_exactly(
     assert [status for status, _ in results] == [-signal.SIGKILL, 2]
     assert [status for status, _ in train_two(tmp_path, option_file, '--auto_resume')] == [0, 0]
     assert_same_run(tmp_path / 'experiments' / 'tiny', unbroken)
+
+
+def test_eight_processes_are_killed_and_continue_exactly(tiny_data: Path, tmp_path: Path) -> None:
+    alone, whole, killed = (make(tmp_path / name) for name in ('alone', 'whole', 'killed'))
+    changes = {'train': {'total_epochs': 5}, 'datasets': {'val': None}}
+    status, printed = processes.run(alone / 'log', '-opt', options_for(tiny_data, alone, 8, **changes))
+    assert status == 0, printed
+    assert [status for status, _ in train_two(whole, options_for(tiny_data, whole, 1, **changes), count=8)] == [0] * 8
+    assert_about_the_same_run(whole / 'experiments' / 'tiny', alone / 'experiments' / 'tiny')
+
+    option_file = options_for(tiny_data, killed, 1, **changes)
+    results = train_two(killed, option_file, count=8, special={5: {'kill_at': ('step', 4)}})
+    assert [status for status, _ in results] == [2, 2, 2, 2, 2, -signal.SIGKILL, 2, 2]
+    assert [status for status, _ in train_two(killed, option_file, '--auto_resume', count=8)] == [0] * 8
+    assert_same_run(killed / 'experiments' / 'tiny', whole / 'experiments' / 'tiny')
 
 
 def test_torchrun_restarts_a_run_that_lost_a_process(unbroken: Path, tiny_data: Path, tmp_path: Path) -> None:

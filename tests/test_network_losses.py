@@ -15,9 +15,11 @@ from gpen.losses.identity import crop_face
 from gpen.losses.perceptual import PerceptualLoss, VGGFeatures, gram_matrix, list_layers
 from gpen.weights import downloads as weights
 from gpen.weights.downloads import find_url
-from tiny_model import build
+from tiny_model import batch_of, build
 
 torch.set_num_threads(1)
+
+VGG = {'type': 'PerceptualLoss', 'layer_weights': {'conv2_1': 1.0}}
 
 
 def noise(*shape, seed=0):
@@ -66,6 +68,66 @@ def test_vgg_layers_have_the_indices_of_torchvision(vgg19):
 
 def test_vgg_ends_at_the_last_layer_that_is_needed(vgg19):
     assert len(VGGFeatures('vgg19', ['conv1_1', 'relu2_1'], str(vgg19[0])).features) == 7
+
+
+def test_relu_overwrites_its_input_unless_that_is_returned(vgg19):
+    features = VGGFeatures('vgg19', ['conv1_2', 'relu2_1'], str(vgg19[0]))
+    in_place = {
+        name: layer.inplace for name, layer in zip(features.names, features.features, strict=True) if 'relu' in name
+    }
+    assert in_place == {'relu1_1': True, 'relu1_2': False, 'relu2_1': True}
+
+    # Gradients are those of a network that overwrites nothing.
+    images = [noise(1, 3, 8, 8).requires_grad_() for _ in range(2)]
+    plain = copy.deepcopy(features)
+    for layer in plain.features:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False
+    for network, image in zip((features, plain), images, strict=True):
+        sum(value.square().sum() for value in network(image).values()).backward()
+    assert torch.equal(images[0].grad, images[1].grad)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_under_autocast_the_vgg_runs_in_half_precision_and_distances_in_float32(vgg19, dtype):
+    options = {'weights': str(vgg19[0]), 'layer_weights': {'conv1_2': 1.0, 'relu2_1': 1.0}, 'style_weight': 10.0}
+    loss = PerceptualLoss(**options)
+    seen = set()
+    for layer in loss.vgg.features:
+        layer.register_forward_hook(lambda *given: seen.add(given[2].dtype))
+    restored, gt = noise(2, 3, 32, 32).requires_grad_(), noise(2, 3, 32, 32, seed=1)
+    expected = loss(restored, gt)
+    assert seen == {torch.float32}
+    (expected_gradient,) = torch.autograd.grad(expected, restored)
+
+    seen.clear()
+    compared, distance = set(), loss._distance
+    loss._distance = lambda one, other: compared.update({one.dtype, other.dtype}) or distance(one, other)
+    with torch.autocast('cpu', dtype):
+        found = loss(restored, gt)
+    assert (seen, compared) == ({dtype}, {torch.float32})
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=0.01)
+    (gradient,) = torch.autograd.grad(found, restored)
+    assert gradient.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), expected_gradient.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize('amp', [None, 'bf16'])
+def test_amp_reaches_the_networks_of_losses_but_not_what_is_recorded(vgg19, amp):
+    model = build(
+        network_g={'size': 32},
+        network_d={'size': 32},
+        train={'amp': amp, 'perceptual_opt': {**VGG, 'weights': str(vgg19[0])}},
+    )
+    seen = set()
+    model.losses['perceptual'].vgg.register_forward_hook(lambda *given: seen.add(given[2]['conv2_1'].dtype))
+    torch.manual_seed(0)
+    model.train_step(batch_of(1, size=32), 1)
+    assert seen == {torch.float32 if amp is None else torch.bfloat16}
+    values = model.means.read()
+    assert values['G_loss_perceptual'] > 0
+    assert torch.tensor(values['G_loss_pixel']).bfloat16().item() != values['G_loss_pixel']
 
 
 @pytest.mark.parametrize('criterion', ['l1', 'l2', 'fro'])
@@ -200,6 +262,29 @@ def test_identity_loss_is_one_minus_the_cosine_of_embeddings(identity):
     loss.backward()
     assert restored.grad.abs().sum() > 0
     assert gt.grad is None
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_under_autocast_arcface_runs_in_half_precision_and_the_cosine_in_float32(identity, dtype, monkeypatch):
+    restored, gt = noise(2, 3, 64, 64).requires_grad_(), noise(2, 3, 64, 64, seed=1)
+    expected = identity(restored, gt)
+    seen = set()
+    hook = identity.network.input_layer[0].register_forward_hook(lambda *given: seen.add(given[2].dtype))
+    compared, cosine = set(), torch.nn.functional.cosine_similarity
+    monkeypatch.setattr(
+        torch.nn.functional,
+        'cosine_similarity',
+        lambda one, other: compared.update({one.dtype, other.dtype}) or cosine(one, other),
+    )
+    with torch.autocast('cpu', dtype):
+        found = identity(restored, gt)
+    hook.remove()
+    assert (seen, compared) == ({dtype}, {torch.float32})
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), abs=0.02)
+    found.backward()
+    assert restored.grad.isfinite().all()
+    assert restored.grad.abs().sum() > 0
 
 
 def test_the_same_face_costs_nothing_even_in_training_mode(identity):

@@ -106,6 +106,24 @@ def test_lpips_is_a_loss_too_and_moves_the_restored_image_alone(
         loss(images(1, smallest - 1), images(1, smallest - 1))
 
 
+def test_lpips_as_a_loss_runs_in_half_precision_under_autocast(backbone: tuple[str, Path, nn.Module]) -> None:
+    net, path, _ = backbone
+    a, b = images(2, 40).requires_grad_(), images(2, 40, seed=1)
+    loss = build_loss({'type': 'LPIPSLoss', 'net': net, 'weights': str(path)})
+    expected = loss(a, b)
+    seen: set[torch.dtype] = set()
+    convolution = next(module for module in loss.network.net.modules() if isinstance(module, nn.Conv2d))
+    convolution.register_forward_hook(lambda *given: seen.add(given[2].dtype))
+    with torch.autocast('cpu', torch.bfloat16):
+        found = loss(a, b)
+    assert seen == {torch.bfloat16}
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(expected.item(), rel=0.05)
+    found.backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
+
+
 def test_lpips_of_images_too_small_for_the_net_is_a_user_error(backbone: tuple[str, Path, nn.Module]) -> None:
     net, path, _ = backbone
     metric = build_metric({'type': 'calculate_lpips', 'net': net, 'weights': str(path)})

@@ -11,8 +11,10 @@ from gpen.errors import UserError
 from gpen.models import build_model
 from gpen.options import Options, parse_options
 from gpen.options.train import Train
+from gpen.training.device import prepare_device
 from gpen.training.schedule import LearningRates
 from gpen.training.setup import build_early_stopping, build_validation_metrics
+from gpen.utils.arithmetic import uses_tf32
 from tiny_model import CPU, batch_of, faces, prior_options, weights_of
 
 STEPS = 4
@@ -33,8 +35,10 @@ CHANGES: dict[str, Any] = {
     'ema_halflife_images': 5,
     'ema_scheduler': {'total_iter': 3},
     'amp': 'bf16',
+    'tf32': False,
     'channels_last': True,
     'compile': True,
+    'grad_compression': 'bf16',
     'use_grad_norm': True,
     'grad_norm_clip': 1e-3,
     'pixel_opt': {'type': 'MSELoss'},
@@ -98,6 +102,7 @@ class Compiled(torch.nn.Module):
 def outcome_of(options: Options, model_type: str) -> tuple[Any, ...]:
     """All that a run does: its length, rates, ways of computing, and weights after a few steps."""
     train = options.train
+    prepare_device(options)
     model = build_model(options, CPU)
     rates = LearningRates(options, iterations_per_epoch=2)
     for iteration in range(1, STEPS + 1):
@@ -107,7 +112,7 @@ def outcome_of(options: Options, model_type: str) -> tuple[Any, ...]:
     assert model.net_d is not None
     weights = [weight for net in (model.net_g, model.net_d, model.net_g_ema) for weight in weights_of(net)]
     return (
-        *(train.total_epochs, train.total_iter, options.num_gpu, model.memory_format, type(model.run_g)),
+        *(train.total_epochs, train.total_iter, options.num_gpu, model.memory_format, type(model.run_g), uses_tf32()),
         [rates.at(iteration) for iteration in range(1, 10)],
         None if early is None else early._patience,
         torch.cat([weight.flatten() for weight in weights]).tolist(),

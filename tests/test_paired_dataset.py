@@ -1,14 +1,16 @@
 """Pairs of images: what is found before training, and what the samples are."""
 
+import os
 import pickle
 import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gpen.data import scan
+from gpen.data import scan_cache
 from gpen.data.image_io import read_image, write_image
 from gpen.data.loader import build_dataset
 from gpen.data.paired_dataset import PairedImageDataset
@@ -190,23 +192,49 @@ def test_file_without_permission_is_named(roots: tuple[Path, Path], monkeypatch:
     assert f'{roots[0] / "face00.png"}: it cannot be read (Permission denied)' in error_of(roots)
 
 
-def test_second_scan_opens_no_unchanged_file(roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files whose header was read."""
+    names: list[str] = []
     original = DiskStorage.open
 
     def count(storage: DiskStorage, key: str) -> object:
-        opened.append(storage.describe(key))
+        names.append(storage.describe(key))
         return original(storage, key)
 
     monkeypatch.setattr(DiskStorage, 'open', count)
+    return names
+
+
+def test_second_scan_opens_no_unchanged_file(roots: tuple[Path, Path], opened: list[str]) -> None:
     open_pairs(roots)
     assert len(opened) == 24
     opened.clear()
     open_pairs(roots)
     assert opened == []
     write_image(roots[0] / 'face02.png', random_image(77))
+    same_size = roots[1] / 'face04.png'
+    os.utime(same_size, ns=(0, same_size.stat().st_mtime_ns + 1))
     open_pairs(roots)
-    assert opened == [str(roots[0] / 'face02.png')]
+    assert opened == [str(roots[0] / 'face02.png'), str(same_size)]
+
+
+def test_cache_of_more_names_serves_those_that_are_left_and_those_that_are_new(
+    roots: tuple[Path, Path], opened: list[str]
+) -> None:
+    open_pairs(roots)
+    for root in roots:
+        (root / 'face03.png').rename(root / 'away.txt')
+        write_image(root / 'face\udcff.png', random_image(5))  # a name that is no UTF-8
+        write_image(root / 'a\nb.png', random_image(6))
+    opened.clear()
+    assert len(open_pairs(roots)) == 13
+    assert sorted(opened) == sorted(str(root / name) for root in roots for name in ('face\udcff.png', 'a\nb.png'))
+    for root in roots:
+        (root / 'away.txt').rename(root / 'face03.png')
+    opened.clear()
+    assert len(open_pairs(roots)) == 14
+    assert opened == []
 
 
 def test_file_damaged_after_a_good_scan_is_found(roots: tuple[Path, Path]) -> None:
@@ -216,15 +244,39 @@ def test_file_damaged_after_a_good_scan_is_found(roots: tuple[Path, Path]) -> No
     assert 'face08.png: it is cut off' in error_of(roots)  # damage is not forgotten either
 
 
-@pytest.mark.parametrize('content', ['', 'garbage', '[]', '{"version": 1, "files": 3}', '{"version": 0, "files": {}}'])
-def test_damaged_cache_is_ignored_and_replaced(content: str, roots: tuple[Path, Path], cache_folder: Path) -> None:
+def pack(version: int, names: list[str]) -> bytes:
+    """A cache with a record of one image."""
+    stream = BytesIO()
+    text = np.frombuffer('\0'.join(names).encode(), np.uint8)
+    np.savez(stream, version=version, names=text, records=np.ones((1, 4), np.int64))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize('content', [b'', b'garbage', pack(2, ['a'])[:-40], pack(1, ['a']), pack(2, ['a', 'b'])])
+def test_damaged_cache_is_ignored_and_replaced(content: bytes, roots: tuple[Path, Path], cache_folder: Path) -> None:
     open_pairs(roots)
     files = sorted(cache_folder.iterdir())
     assert len(files) == 2
     for path in files:
-        path.write_text(content)
+        path.write_bytes(content)
     assert len(open_pairs(roots)) == 12
-    assert all('face' in path.read_text() for path in files)
+    assert all(b'face' in path.read_bytes() for path in files)
+
+
+def test_cache_of_an_earlier_version_is_replaced(roots: tuple[Path, Path], cache_folder: Path) -> None:
+    open_pairs(roots)
+    old = [path.with_suffix('.json') for path in cache_folder.iterdir()]
+    for path in old:
+        path.with_suffix('.npz').unlink()
+        path.write_text('{"version": 1, "files": {}}')
+    assert len(open_pairs(roots)) == 12
+    assert sorted(cache_folder.iterdir()) == sorted(path.with_suffix('.npz') for path in old)
+
+    # One whose records mean something else
+    target = old[0].with_suffix('.npz')
+    content = dict(np.load(target))
+    np.savez(target, **{**content, 'version': 1, 'records': content['records'] + [0, 0, 1, 1]})
+    assert len(open_pairs(roots)) == 12
 
 
 def test_cache_that_cannot_be_written_is_no_cache(roots: tuple[Path, Path], cache_folder: Path) -> None:
@@ -237,7 +289,7 @@ def test_user_without_a_home_has_no_cache(roots: tuple[Path, Path], monkeypatch:
         raise RuntimeError('no home')
 
     monkeypatch.delenv('XDG_CACHE_HOME')
-    monkeypatch.setattr(scan.Path, 'home', fail)
+    monkeypatch.setattr(scan_cache.Path, 'home', fail)
     assert len(open_pairs(roots)) == 12
 
 

@@ -260,5 +260,5 @@ def test_rates_of_groups_are_logged_and_a_killed_run_continues_bit_for_bit(tiny_
 def test_an_optimizer_has_its_documented_defaults(kind: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
     parameter = torch.nn.Parameter(torch.zeros(2))
     optimizer = OPTIMIZER_REGISTRY.build({'type': kind, **options}, [{'params': [parameter]}])
-    assert type(optimizer) is getattr(torch.optim, kind)
+    assert isinstance(optimizer, getattr(torch.optim, kind))
     assert {name: optimizer.defaults[name] for name in expected} == expected

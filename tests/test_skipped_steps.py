@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from conftest import tiny_options
+from gpen.distributed.gradients import Gradients
 from gpen.models import optimizers
 from gpen.models.ema import EmaSchedule
 from gpen.models.gpen_model import GPENModel
@@ -156,7 +157,7 @@ def test_a_penalty_that_is_not_finite_is_skipped_under_a_clip_too() -> None:
     scale = LossScale(None, torch.device('cpu'))
     for factor in (math.inf, math.nan):
         loss = network(torch.ones(1, 2)).sum()
-        step = optimize(loss, network, optimizer, scale, max_norm=1.0, penalty=loss * factor)
+        step = optimize(loss, Gradients(network), optimizer, scale, max_norm=1.0, penalty=loss * factor)
         assert not step.is_finite
         assert equal(before, weights_of(network))
 
@@ -168,7 +169,7 @@ def test_the_share_of_gradients_that_eps_outweighs_is_counted_after_clipping() -
 
     def count(max_norm: float | None) -> float:
         loss = network(torch.tensor([[1.0, 1e-2, 1e-4]])).sum()
-        share = optimize(loss, network, optimizer, scale, max_norm, counts_small=True).below_eps
+        share = optimize(loss, Gradients(network), optimizer, scale, max_norm, counts_small=True).below_eps
         assert share is not None
         return float(share)
 
@@ -176,4 +177,5 @@ def test_the_share_of_gradients_that_eps_outweighs_is_counted_after_clipping() -
     assert count(1e-2) == pytest.approx(2 / 3)
     assert count(1e-4) == pytest.approx(1)
     plain = torch.optim.SGD(network.parameters(), lr=0.1)
-    assert optimize(network(torch.ones(1, 3)).sum(), network, plain, scale, counts_small=True).below_eps is None
+    loss = network(torch.ones(1, 3)).sum()
+    assert optimize(loss, Gradients(network), plain, scale, counts_small=True).below_eps is None

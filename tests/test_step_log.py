@@ -123,6 +123,48 @@ def test_no_skipped_step_before_the_tenth_is_lost_however_seldom_they_are_review
     assert [sentence.split(':')[0] for sentence in reported] == [f'Iteration {n}' for n in range(1, LIMIT)]
 
 
+@pytest.fixture
+def _slow_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a value makes the host wait, as with a GPU."""
+    monkeypatch.setattr(step_log, '_makes_wait', lambda _: True)
+
+
+def test_on_a_cpu_every_step_is_reviewed() -> None:
+    guard = FiniteGuard()
+    guard.record(1, scalars(loss=1.0), [])
+    assert guard.needs_review()
+
+
+@pytest.mark.usefixtures('_slow_device')
+@pytest.mark.parametrize('first', [1, 7, 10, 11])
+def test_on_a_gpu_a_bad_step_is_known_after_20_steps(first: int) -> None:
+    guard = FiniteGuard()
+    for iteration in range(1, 100):
+        guard.record(iteration, scalars(loss=math.nan if iteration == first else 1.0), [])
+        if guard.needs_review():
+            break
+    assert iteration <= first + 2 * LIMIT
+    assert [sentence.split(':')[0] for sentence in guard.review()] == [f'Iteration {first}']
+    assert not any(guard.needs_review() for _ in range(3))  # said once
+
+
+@pytest.mark.usefixtures('_slow_device')
+def test_on_a_gpu_good_steps_are_looked_at_every_10_and_never_reviewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    real = step_log._Look
+
+    def look(steps: list[torch.Tensor]) -> step_log._Look:
+        looks.append(len(steps))
+        return real(steps)
+
+    monkeypatch.setattr(step_log, '_Look', look)
+    guard = FiniteGuard()
+    for iteration in range(1, 101):
+        guard.record(iteration, scalars(loss=1.0), [])
+        assert not guard.needs_review()
+    assert looks == [LIMIT] * 10
+
+
 @pytest.mark.parametrize('is_main', [True, False])
 def test_rank_0_alone_says_that_training_ends(is_main: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_log, 'is_main', lambda: is_main)

@@ -2,17 +2,20 @@
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import tiny_options, write_options
+from gpen.data.paired_dataset import PairedImageDataset
+from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.options import Options, parse_options
 from gpen.runs.changes import compare_options
 from gpen.runs.log import LOGGER, RECORDED, RunLog
-from gpen.training.setup import Setup, build_data, build_setup
+from gpen.training.setup import Setup, build_data, build_data_sets, build_setup
 from tiny_model import CPU
 
 
@@ -25,7 +28,8 @@ def options_of(data: Path, folder: Path, **changes: Any) -> Options:
 
 
 def setup_of(data: Path, folder: Path, **changes: Any) -> Setup:
-    return build_setup(options_of(data, folder, **changes), CPU)
+    options = options_of(data, folder, **changes)
+    return build_setup(options, CPU, build_data_sets(options))
 
 
 def due(setup: Setup, what: str) -> list[int]:
@@ -71,7 +75,7 @@ def test_the_patience_counts_only_where_early_stopping_is_on(tiny_data: Path, tm
 def test_without_validation_data_nothing_is_validated_or_followed(tiny_data: Path, tmp_path: Path) -> None:
     options = options_of(tiny_data, tmp_path)
     options.datasets.val = None
-    setup = build_setup(options, CPU)
+    setup = build_setup(options, CPU, build_data_sets(options))
     assert setup.val_loader is setup.early_stopping is None
     assert setup.metrics == {}
     assert due(setup, 'validates_at') == []
@@ -87,8 +91,39 @@ def test_training_needs_data_and_errors_name_their_block(tiny_data: Path, tmp_pa
         build_data('train', options.datasets.train)
     options.datasets.train = None
     with pytest.raises(UserError, match=r'datasets\.train is missing'):
-        build_setup(options, CPU)
+        build_data_sets(options)
     assert options.batch_size == 1
+
+
+class OwnFaces(PairedImageDataset):
+    """A data set of a user, which may hold more than names."""
+
+
+@pytest.mark.parametrize(('rank', 'is_own', 'builds'), [(0, False, 1), (1, False, 0), (0, True, 1), (1, True, 1)])
+def test_rank_0_alone_scans_and_sends_names_but_each_rank_builds_a_data_set_of_the_user(
+    rank: int, is_own: bool, builds: int, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = OwnFaces if is_own else PairedImageDataset
+    built: list[Any] = []
+
+    def build(_phase: str, block: Any) -> Any:
+        built.append(kind(block.dataroot_gt, block.dataroot_lq, 16))
+        return built[-1]
+
+    def on_main(body: Callable[[], Any]) -> Any:
+        handed.append(body() if rank == 0 else sent)
+        return handed[0]
+
+    handed: list[Any] = []
+    sent = None if is_own else 'what rank 0 sends'
+    monkeypatch.setattr('gpen.training.setup.build_data', build)
+    monkeypatch.setattr(ranks, 'on_main', on_main)
+    options = options_of(tiny_data, tmp_path)
+    options.datasets.val = None
+    found = build_data_sets(options).train
+    assert len(built) == builds
+    assert (handed == [None]) == is_own
+    assert found is (built[0] if built else sent)
 
 
 # --- what changed since a checkpoint

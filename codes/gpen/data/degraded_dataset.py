@@ -39,6 +39,8 @@ class DegradedFaceDataset(FaceImageDataset):
             missing or would not follow ``augment``.
     """
 
+    is_broadcast = True
+
     def __init__(
         self,
         dataroot_gt: str,

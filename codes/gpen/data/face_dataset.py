@@ -39,6 +39,7 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
     """
 
     takes_epoch = True
+    is_broadcast = True
 
     def __init__(
         self,

@@ -72,8 +72,8 @@ def check_complete(stream: BinaryIO) -> None:
         raise DamagedFileError(_CUT_OFF)
 
 
-def walk_images(root: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Return the files below ``root`` with a suffix of an image, in any order.
+def walk_images(root: Path, on_error: Callable[[OSError], None] | None = None) -> list[str]:
+    """Return the paths below ``root``, with ``/``, of the files with a suffix of an image, in any order.
 
     Hidden files and folders are left out; links to folders are followed, each folder once.
 
@@ -81,9 +81,10 @@ def walk_images(root: Path, on_error: Callable[[OSError], None] | None = None) -
         root: the folder.
         on_error: called for a folder that cannot be read.
     """
+    top = str(root)
     found = []
     visited = set()
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=on_error):
+    for folder, folders, names in os.walk(top, followlinks=True, onerror=on_error):
         real = os.path.realpath(folder)
         if real in visited:
             folders.clear()
@@ -91,7 +92,9 @@ def walk_images(root: Path, on_error: Callable[[OSError], None] | None = None) -
 
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        found += [Path(folder) / name for name in names if name[0] != '.' and name.lower().endswith(SUFFIXES)]
+        # Not a Path for each file: there may be millions.
+        below = '' if folder == top else f'{Path(folder).relative_to(root).as_posix()}/'
+        found += [below + name for name in names if name[0] != '.' and name.lower().endswith(SUFFIXES)]
     return found
 
 

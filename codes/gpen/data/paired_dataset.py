@@ -51,6 +51,7 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
     """
 
     takes_epoch = True
+    is_broadcast = True
 
     def __init__(
         self,

@@ -4,27 +4,23 @@ Each file's header and end are read, not its pixels.  The sizes of good files ar
 path, file size and time of change, so that the next scan takes moments.
 """
 
-import hashlib
-import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from pathlib import Path
+from itertools import compress
+
+import numpy as np
 
 from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
+from gpen.data.scan_cache import ScanCache
 from gpen.data.storage.base import Storage
 from gpen.data.storage.disk import DiskStorage
 from gpen.errors import UserError
-from gpen.utils.files import write_text
 
 LISTED = 10
 """How many files of one problem a message names; a count follows."""
 
 _THREADS = 16
-_writes_cache: ContextVar[bool] = ContextVar('_writes_cache', default=True)
-_CACHE_VERSION = 1
+_BLOCK = 1024
 
 Size = tuple[int, int]
 
@@ -44,11 +40,11 @@ def scan_pairs(gt: Storage, lq: Storage, reduction: int = 1, check_files: bool =
     """
     gt_keys, lq_keys = gt.keys(), lq.keys()
     problems = [*_explain_empty(gt, gt_keys), *_explain_empty(lq, lq_keys)]
-    if not problems:
+    if not problems and gt_keys != lq_keys:
         problems += _explain_missing(gt, gt_keys, lq, lq_keys) + _explain_missing(lq, lq_keys, gt, gt_keys)
     problems += _shorten('two files with one name', gt.problems + lq.problems)
 
-    pairs = sorted(set(gt_keys) & set(lq_keys))
+    pairs = gt_keys if gt_keys == lq_keys else sorted(set(gt_keys) & set(lq_keys))
     if check_files:
         problems += _check_files(gt, lq, pairs, reduction)
 
@@ -83,13 +79,16 @@ def scan_images(storage: Storage, check_files: bool = True) -> list[str]:
     return keys
 
 
-def sizes_agree(gt_size: Size, lq_size: Size, reduction: int) -> bool:
-    """Tell whether an LQ image has the size (width, height) of its GT, or that divided by ``reduction``."""
-    reduced = all(abs(a - b * reduction) < reduction for a, b in zip(gt_size, lq_size, strict=True))
-    return gt_size == lq_size or reduced
+def sizes_agree(gt_size: Size | np.ndarray, lq_size: Size | np.ndarray, reduction: int) -> np.ndarray:
+    """Tell whether an LQ image has the size (width, height) of its GT, or that divided by ``reduction``.
+
+    Of many images, ... x 2, it tells that of each: ... booleans.
+    """
+    gt, lq = np.asarray(gt_size), np.asarray(lq_size)
+    return (gt == lq).all(axis=-1) | (abs(gt - lq * reduction) < reduction).all(axis=-1)
 
 
-def explain_sizes(gt_name: str, gt_size: Size, lq_name: str, lq_size: Size) -> str:
+def explain_sizes(gt_name: str, gt_size: Size | np.ndarray, lq_name: str, lq_size: Size | np.ndarray) -> str:
     """Return a clause that names both images with their sizes."""
     return f'{gt_name} is {gt_size[0]} x {gt_size[1]} but {lq_name} is {lq_size[0]} x {lq_size[1]}'
 
@@ -97,68 +96,77 @@ def explain_sizes(gt_name: str, gt_size: Size, lq_name: str, lq_size: Size) -> s
 def _check_files(gt: Storage, lq: Storage, pairs: list[str], reduction: int) -> list[str]:
     gt_sizes, gt_damages = scan_storage(gt, pairs)
     lq_sizes, lq_damages = scan_storage(lq, pairs)
+    is_known = (gt_sizes > 0).all(axis=1) & (lq_sizes > 0).all(axis=1)
     different = [
-        explain_sizes(gt.describe(key), gt_sizes[key], lq.describe(key), lq_sizes[key])
-        for key in pairs
-        if key in gt_sizes and key in lq_sizes and not sizes_agree(gt_sizes[key], lq_sizes[key], reduction)
+        explain_sizes(gt.describe(pairs[row]), gt_sizes[row], lq.describe(pairs[row]), lq_sizes[row])
+        for row in np.flatnonzero(is_known & ~sizes_agree(gt_sizes, lq_sizes, reduction))
     ]
     damages = _shorten('unreadable or damaged', [*gt_damages, *lq_damages])
     return damages + _shorten('different sizes in a pair', different)
 
 
-@contextmanager
-def writing_nothing() -> Iterator[None]:
-    """Read the cache of scans in this block but do not write it, for a dry run."""
-    token = _writes_cache.set(False)
-    try:
-        yield
-    finally:
-        _writes_cache.reset(token)
+def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the sizes of the images (N x 2: width, height; 0 where damaged), and a clause for each damaged one.
 
-
-def scan_storage(storage: Storage, keys: Sequence[str]) -> tuple[dict[str, Size], list[str]]:
-    """Return the sizes (width, height) of the good images by key, and a clause for each damaged one.
-
-    Streamed images are not scanned: each is checked when it is read.
+    Streamed images are not scanned (all sizes are 0): each is checked when it is read.
     """
     if storage.is_streamed:
-        return {}, []
+        return np.zeros((len(keys), 2), np.int64), []
 
-    keys = storage.stored_order(keys)
-    cache_file = _locate_cache(storage.root)
-    known = _load_cache(cache_file)
-    sizes: dict[str, Size] = {}
-    damages: list[str] = []
-    fresh: dict[str, list[int]] = {}
+    # What is known of files that have not changed since
+    names = [storage.file_name(key) for key in keys]
+    cache = ScanCache.load(storage.root)
+    stats = _read_stats(storage, keys)  # N x 2
+    records = cache.find(names)  # N x 4
+    stale = np.flatnonzero((records[:, :2] != stats).any(axis=1) | (stats < 0).any(axis=1))
+    records[stale] = np.pad(stats[stale], ((0, 0), (0, 2)))
+
+    # The headers of the others
+    damages = _read_sizes(storage, keys, stale.tolist(), records)
+    storage.close()
+    is_good = records[:, 2] > 0
+    if is_good[stale].any():
+        cache.save(list(compress(names, is_good)), records[is_good])
+    return records[:, 2:], damages
+
+
+def _read_stats(storage: Storage, keys: Sequence[str]) -> np.ndarray:
+    """Return size in bytes and time of the last change of each image's file, N x 2; -1 where that cannot be read."""
+    stats = np.empty((len(keys), 2), np.int64)
+
+    def read(key: str) -> tuple[int, int]:
+        try:
+            return storage.stat(key)
+        except OSError:
+            return -1, -1
+
+    def read_block(start: int) -> None:
+        stats[start : start + _BLOCK] = list(map(read, keys[start : start + _BLOCK]))
+
+    with ThreadPoolExecutor(_THREADS) as pool:  # a file system in the network answers many at once
+        list(pool.map(read_block, range(0, len(keys), _BLOCK)))
+    return stats
+
+
+def _read_sizes(storage: Storage, keys: Sequence[str], rows: Sequence[int], records: np.ndarray) -> list[str]:
+    """Write the sizes of the images ``rows`` into their records; return a clause for each damaged one."""
+    row_of = {keys[row]: row for row in rows}
+    ordered = storage.stored_order(list(row_of))
+    damages: dict[str, str] = {}
+
+    def read_share(first: int) -> None:
+        for key in ordered[first::_THREADS]:
+            try:
+                with storage.open(key) as stream:
+                    records[row_of[key], 2:] = read_size(stream)
+            except DamagedFileError as error:
+                damages[key] = str(error)
+            except OSError as error:
+                damages[key] = f'it cannot be read ({error.strerror or error})'
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        results = pool.map(lambda key: _inspect(storage, key, known), keys, chunksize=1)
-        for key, (record, damage) in zip(keys, results, strict=True):
-            if record is None:
-                damages.append(f'{storage.describe(key)}: {damage}')
-            else:
-                sizes[key] = (record[2], record[3])
-                fresh[storage.describe(key)] = record
-
-    storage.close()
-    if _writes_cache.get() and any(known.get(name) != record for name, record in fresh.items()):
-        _save_cache(cache_file, {**known, **fresh})
-    return sizes, damages
-
-
-def _inspect(storage: Storage, key: str, known: dict[str, list[int]]) -> tuple[list[int] | None, str]:
-    """Return ([bytes, changed, width, height], '') of a good image, or (None, what is wrong)."""
-    try:
-        stat = list(storage.stat(key))
-        record = known.get(storage.describe(key), [])
-        if record[:2] == stat:
-            return record, ''
-        with storage.open(key) as stream:
-            return [*stat, *read_size(stream)], ''
-    except DamagedFileError as error:
-        return None, str(error)
-    except OSError as error:
-        return None, f'it cannot be read ({error.strerror or error})'
+        list(pool.map(read_share, range(_THREADS)))
+    return [f'{storage.describe(key)}: {damages[key]}' for key in ordered if key in damages]
 
 
 def _explain_empty(storage: Storage, keys: list[str]) -> list[str]:
@@ -177,34 +185,3 @@ def _shorten(title: str, items: list[str]) -> list[str]:
         return []
     more = [f'... and {len(items) - LISTED} more'] if len(items) > LISTED else []
     return [f'{title} ({len(items)}):' + ''.join(f'\n      {item}' for item in items[:LISTED] + more)]
-
-
-def _locate_cache(root: Path | str) -> Path | None:
-    """Return the cache file of one folder, or None for a user without a home."""
-    base = Path(os.environ.get('XDG_CACHE_HOME', ''))
-    try:
-        folder = base if base.is_absolute() else Path.home() / '.cache'
-    except RuntimeError:
-        return None
-    name = hashlib.sha256(os.fsencode(Path(root).resolve())).hexdigest()[:16]
-    return folder / 'gpen' / f'scan-{name}.json'
-
-
-def _load_cache(path: Path | None) -> dict[str, list[int]]:
-    """Return the remembered records; nothing where the cache is absent, unreadable or not ours."""
-    if path is None:
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        if content['version'] != _CACHE_VERSION:
-            return {}
-        files = content['files'].items()
-        return {name: [int(number) for number in record] for name, record in files if len(record) == 4}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def _save_cache(path: Path | None, files: dict[str, list[int]]) -> None:
-    if path is not None:
-        with suppress(UserError, OSError):  # a cache is a convenience
-            write_text(path, json.dumps({'version': _CACHE_VERSION, 'files': files}))

@@ -5,9 +5,11 @@ files and logs.
 """
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from io import BytesIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,9 +18,6 @@ from torch import distributed as dist
 from gpen.errors import UserError, explain_os_error
 
 Result = TypeVar('Result')
-
-BUCKET = 2**24
-"""Numbers that one all-reduce takes: 64 MiB in float32."""
 
 
 def rank() -> int:
@@ -58,9 +57,16 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(gradients[0])
 
 
-@torch.compiler.disable
-def _sum_over_ranks(x: Tensor) -> Tensor:
-    return _Sum.apply(x)
+_sum_over_ranks: Callable[[Tensor], Tensor] = _Sum.apply
+
+
+def keep_out_of_compile() -> None:
+    """Let compiled networks call the exchange between ranks as it is; to be called before ``torch.compile``.
+
+    Not when this file is imported: it imports torch's compiler, which takes nearly as long as torch itself.
+    """
+    global _sum_over_ranks
+    _sum_over_ranks = torch.compiler.disable(_Sum.apply)
 
 
 def mean_over_ranks(x: Tensor) -> Tensor:
@@ -73,16 +79,10 @@ def mean_over_ranks(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_mean(tensors: Sequence[Tensor]) -> None:
-    """All-reduce tensors to their means over the ranks, in place and in buckets."""
-    if world_size() == 1:
-        return
-    for bucket in _fill_buckets(tensors):
-        flat = torch.cat([tensor.flatten() for tensor in bucket])
-        dist.all_reduce(flat)
-        flat /= world_size()
-        pieces = flat.split([tensor.numel() for tensor in bucket])
-        for tensor, piece in zip(bucket, pieces, strict=True):
-            tensor.copy_(piece.view(tensor.shape))
+    """All-reduce tensors to their means over the ranks, in place."""
+    all_reduce_sum(tensors)
+    for tensor in tensors:
+        tensor /= world_size()
 
 
 def mean_values_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -92,20 +92,6 @@ def mean_values_over_ranks(values: dict[str, Tensor]) -> dict[str, Tensor]:
     stacked = torch.stack([value.detach().float() for value in values.values()])
     all_reduce_mean([stacked])
     return dict(zip(values, stacked, strict=True))
-
-
-def _fill_buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield groups of tensors, in order: of one dtype, and of at most ``BUCKET`` numbers or a single tensor."""
-    bucket: list[Tensor] = []
-    count = 0
-    for tensor in tensors:
-        count += tensor.numel()
-        if bucket and (count > BUCKET or tensor.dtype != bucket[0].dtype):
-            yield bucket
-            bucket, count = [], tensor.numel()
-        bucket.append(tensor)
-    if bucket:
-        yield bucket
 
 
 @torch.no_grad()
@@ -169,19 +155,65 @@ def on_all(body: Callable[[], Result]) -> Result:
 
 
 def on_main(body: Callable[[], Result]) -> Result:
-    """Run ``body`` on rank 0 alone, and broadcast its result (pickled), which all ranks return.
+    """Run ``body`` on rank 0 alone, and broadcast its result, which all ranks return.
+
+    The result is pickled, apart from its tensors: those are sent one by one, and need no memory but their own.
 
     Raises:
         UserError: on all ranks, if ``body`` raised a UserError or an OSError on rank 0, which prints it.
     """
     if world_size() == 1:
         return body()
-    outcome: list[Any] = [_attempt(body) if is_main() else None]
-    dist.broadcast_object_list(outcome, src=0)
-    result, failure = outcome[0]
+    result, failure = _broadcast_object(_attempt(body) if is_main() else None)
     if failure is not None:
         _raise_together([failure])
     return result  # type: ignore[no-any-return]
+
+
+class _Packer(pickle.Pickler):
+    """Pickles an object; its tensors are collected in ``tensors`` instead."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.tensors: list[Tensor] = []
+
+    def persistent_id(self, value: Any) -> tuple[torch.Size, torch.dtype] | None:
+        if not isinstance(value, Tensor):
+            return None
+        self.tensors.append(value.detach().cpu())
+        return value.shape, value.dtype
+
+
+class _Unpacker(pickle.Unpickler):
+    """Reads what :class:`_Packer` wrote; ``tensors`` are still to be filled."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.tensors: list[Tensor] = []
+
+    def persistent_load(self, form: tuple[torch.Size, torch.dtype]) -> Tensor:
+        shape, dtype = form
+        self.tensors.append(torch.empty(shape, dtype=dtype))
+        return self.tensors[-1]
+
+
+def _broadcast_object(value: Any) -> Any:
+    """Broadcast an object of rank 0; its tensors arrive on the CPU."""
+    packed: list[Any] = [None]
+    if is_main():
+        stream = BytesIO()
+        packer = _Packer(stream)
+        packer.dump(value)
+        packed = [stream.getvalue()]
+    dist.broadcast_object_list(packed, src=0)
+    if is_main():
+        broadcast(packer.tensors)
+        return value
+
+    unpacker = _Unpacker(BytesIO(packed[0]))
+    value = unpacker.load()
+    broadcast(unpacker.tensors)
+    return value
 
 
 def one_first(body: Callable[[], Result]) -> Result:

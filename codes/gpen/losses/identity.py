@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gpen.archs.ops.precision import widen
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
@@ -35,7 +36,7 @@ class IdentityLoss(nn.Module):
     Images must be faces aligned as in FFHQ.  The crop that ArcFace was trained on (rows 35 to 223 and columns 32 to 220
     of 256, in proportion for other sizes, as in pixel2style2pixel by Richardson et al., 2021) is resized to 112 x 112:
     averaged when it is larger, bilinear when it is smaller.  The network is fixed, always in evaluation mode, and no
-    part of this module's state dict or parameters.
+    part of this module's state dict or parameters.  Under autocast it runs in half precision; the cosine is in float32.
 
     Args:
         loss_weight: factor on the loss.
@@ -64,8 +65,8 @@ class IdentityLoss(nn.Module):
             gt: the same; no gradient flows into it.
         """
         with torch.no_grad():
-            gt_embedding = self.network(crop_face(gt))  # N x 512, of length 1
-        embedding = self.network(crop_face(restored))
+            gt_embedding = widen(self.network(crop_face(gt)))  # N x 512, of length 1
+        embedding = widen(self.network(crop_face(restored)))
         return self.loss_weight * (1 - F.cosine_similarity(embedding, gt_embedding)).mean()
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gpen.archs.ops.precision import widen
 from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
@@ -28,7 +29,7 @@ class LPIPSLoss(nn.Module):
     """Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), version 0.1, as a loss.
 
     The network is torchmetrics', with the linear weights in that package.  It is fixed, and no part of this module's
-    state dict or parameters.
+    state dict or parameters.  Under autocast it runs in half precision, and the mean over the batch is in float32.
 
     Args:
         loss_weight: factor on the loss.
@@ -70,7 +71,7 @@ class LPIPSLoss(nn.Module):
                 f'LPIPSLoss with the net {self.net} needs images of at least {smallest} x {smallest}, but these are '
                 f'{width} x {height}. Remove the loss or use larger images.'
             )
-        return self.loss_weight * self.network(restored, gt.detach()).mean()
+        return self.loss_weight * widen(self.network(restored, gt.detach())).mean()
 
 
 def build_lpips_network(library: object, net: str, path: Path) -> nn.Module:

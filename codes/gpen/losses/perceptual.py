@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gpen.archs.ops.precision import full_precision, widen
 from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
 from gpen.options.types import NonNegativeFloat
@@ -68,9 +69,9 @@ class VGGFeatures(nn.Module):
         self.minimum_size = 2 ** sum(name.startswith('pool') for name in self.names)
         with torch.device('meta'):
             self.features = get_model(vgg_type).features[: len(self.names)]
-        for layer in self.features:
-            if isinstance(layer, nn.ReLU):
-                layer.inplace = False  # which would overwrite the features before the activation
+        for before, name, layer in zip(['', *self.names], self.names, self.features, strict=False):
+            if name.startswith('relu'):
+                layer.inplace = before not in self.wanted  # else it would overwrite what is returned
 
         # Their weights.
         what = f'ImageNet weights of {vgg_type.upper()}'
@@ -105,7 +106,8 @@ class PerceptualLoss(nn.Module):
     """Distance of VGG features, and of their Gram matrices for style (Johnson et al., 2016; Gatys et al., 2016).
 
     The layers ``conv...`` give features before the activation (Wang et al., "ESRGAN", 2018).  The network is fixed and
-    no part of this module's state dict or parameters.  It is not loaded if all weights are 0.
+    no part of this module's state dict or parameters.  It is not loaded if all weights are 0.  Under autocast the
+    network runs in half precision; distances are in float32.
 
     Args:
         layer_weights: factor of each layer's distance, by name; default: the last convolution (``conv5_4``).
@@ -171,13 +173,16 @@ class PerceptualLoss(nn.Module):
 
         with torch.no_grad():
             gt_features = self.vgg(self._normalise(gt))
-        for name, feature in self.vgg(self._normalise(restored)).items():
-            weight = self.layer_weights[name]
-            if self.perceptual_weight > 0:
-                loss = loss + self.perceptual_weight * weight * self._distance(feature, gt_features[name])
-            if self.style_weight > 0:
-                grams = gram_matrix(feature), gram_matrix(gt_features[name])  # N x C x C
-                loss = loss + self.style_weight * weight * self._distance(*grams)
+        features = self.vgg(self._normalise(restored))
+
+        with full_precision(restored):
+            for name, weight in self.layer_weights.items():
+                pair = widen(features[name]), widen(gt_features[name])
+                if self.perceptual_weight > 0:
+                    loss = loss + self.perceptual_weight * weight * self._distance(*pair)
+                if self.style_weight > 0:
+                    grams = [gram_matrix(feature) for feature in pair]  # N x C x C each
+                    loss = loss + self.style_weight * weight * self._distance(*grams)
         return loss
 
     def _normalise(self, images: torch.Tensor) -> torch.Tensor:

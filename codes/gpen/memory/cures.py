@@ -20,7 +20,7 @@ def advise(options: Options) -> str:
     """Return which options to change for less memory: first those that only cost time, then precision and batch."""
     train = options.datasets.train
     slower = [f'set {name}.{CHECKPOINT} to true' for name, is_on in find_checkpointing(options).items() if not is_on]
-    if train is not None and train.accumulate < train.batch_size_per_gpu:
+    if train is not None and options.micro_batches < train.batch_size_per_gpu:
         slower.insert(0, f'raise datasets.train.accumulate (now {train.accumulate})')
 
     # In the order of what they change in the result

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import (
 )
 
 from gpen.errors import UserError
-from gpen.losses import frozen, identity, perceptual
+from gpen.losses import frozen, identity, lpips, perceptual
 from gpen.memory.counter import MemoryUse, StorageCounter
 from gpen.models import build_model
 from gpen.options.schema import Options
@@ -106,8 +106,11 @@ class Rehearsal:
             # Networks are created on their device; moving fake parameters, even to the same device, is an error.
             stack.enter_context(patch.object(nn.Module, 'to', lambda module, *_, **__: module))
 
+            # A rehearsal of one rank exchanges nothing with others.
+            stack.enter_context(patch.object(torch.distributed, 'is_initialized', lambda: False))
+
             # Losses get networks without weights.
-            for losses in (perceptual, identity):
+            for losses in (perceptual, identity, lpips):
                 stack.enter_context(patch.object(losses, 'find_weights', lambda name, *_, **__: Path(name)))
                 stack.enter_context(patch.object(losses, 'load_weights', lambda _: {}))
                 stack.enter_context(patch.object(losses, 'load_frozen', _load_blank))

@@ -58,7 +58,7 @@ class BatchSetting:
     def of(cls, options: Options) -> BatchSetting:
         """Return the setting of an option file."""
         train = _train_set(options)
-        return cls(train.batch_size_per_gpu, train.accumulate, any(find_checkpointing(options).values()))
+        return cls(train.batch_size_per_gpu, options.micro_batches, any(find_checkpointing(options).values()))
 
     def changes(self, options: Options) -> tuple[str, ...]:
         """Return the ``--force_yml`` settings that an option file needs for this."""
@@ -163,7 +163,8 @@ def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
 
         # The file's batch in micro-batches.
         if largest < wanted and wanted > 1:
-            count, use = _find_micro_batches(recipe, whole, largest, limit)
+            peak_in = partial(_measure_in_micro_batches, recipe, whole)
+            count, use = _find_micro_batches(peak_in, wanted, largest, limit)
             setting = BatchSetting(wanted if count else 0, count, checkpoint)
             yield _to_proposal(setting, use, options, in_micro_batches=True)
 
@@ -191,28 +192,72 @@ def _find_largest_batch(peak_at: Callable[[int], MemoryUse], wanted: int, limit:
     return batch
 
 
-def _find_micro_batches(recipe: Recipe, setting: BatchSetting, largest: int, limit: float) -> tuple[int, MemoryUse]:
+def _measure_in_micro_batches(recipe: Recipe, setting: BatchSetting, count: int) -> MemoryUse:
+    """Return the peak of the step that needs the most, with the batch of a setting in ``count`` micro-batches."""
+    return _measure_peaks(recipe, BatchSetting(setting.batch, count, setting.checkpoint))(setting.batch)
+
+
+def _find_micro_batches(
+    peak_in: Callable[[int], MemoryUse], batch: int, largest: int, limit: float
+) -> tuple[int, MemoryUse]:
     """Return the fewest micro-batches that make a batch fit (0 if none do), and the last peak that was measured.
 
     Args:
-        recipe: what to train.
-        setting: the batch, and whether to checkpoint.
+        peak_in: the peak of a step by the number of micro-batches.
+        batch: images in the batch.
         largest: the largest batch that fits in one piece.
         limit: bytes.
     """
     # An image in a micro-batch needs less than one in a batch, but more than half of it.
-    count = max(2, 2 ** (math.ceil(math.log2(setting.batch / max(largest, 1))) - 1))
+    count = max(2, 2 ** (math.ceil(math.log2(batch / max(largest, 1))) - 1))
     while True:
-        count = min(count, setting.batch)
-        use = _measure_peaks(recipe, BatchSetting(setting.batch, count, setting.checkpoint))(setting.batch)
+        count = min(count, batch)
+        use = peak_in(count)
         if use.total <= limit:
             return count, use
         rest = limit - (use.total - use.activations)
-        if count == setting.batch or rest <= 0:
+        if count == batch or rest <= 0:
             return 0, use
 
         # Activations shrink in proportion at best, so fewer micro-batches than this cannot fit.
         count = max(2 * count, 2 ** math.ceil(math.log2(use.activations * count / rest)))
+
+
+def choose_micro_batches(options: Options, free_bytes: float) -> tuple[int, str]:
+    """Return the fewest micro-batches that fit the memory that is free on a GPU, and a sentence about them.
+
+    Where even one image at a time does not fit by the forecast, that is what is chosen.
+
+    Args:
+        options: of a training run; ``accumulate`` is ignored.
+        free_bytes: on the GPU.
+
+    Raises:
+        UserError: the step cannot be forecast.
+    """
+    batch = options.batch_size
+    limit = usable_bytes(free_bytes / GIB)
+    count, use = 1, _rehearse(options, 1)
+    if use.total > limit and batch > 1:
+        count, use = _find_micro_batches(partial(_rehearse, options), batch, batch, limit)
+    fits = 'fits' if count and use.total <= limit else 'does not fit'
+    count = count or batch
+    return count, (
+        f'accumulate: auto is {count}: by the forecast a step needs {use.total / GIB:.1f} GiB, which {fits} the '
+        f'{limit / GIB:.1f} GiB that may be used of {free_bytes / GIB:.1f} GiB free.'
+    )
+
+
+def _rehearse(options: Options, micro_batches: int) -> MemoryUse:
+    """Return the peak of the step that needs the most, with the batch in so many micro-batches."""
+    train = _train_set(options).model_copy(update={'accumulate': micro_batches})
+    changed = {
+        'datasets': options.datasets.model_copy(update={'train': train}),
+        'path': options.path.model_copy(update=dict.fromkeys(FILES)),
+        'train': options.train.model_copy(update={'compile': False}),
+    }
+    without_r1, with_r1 = choose_iterations(options)
+    return Rehearsal(options.model_copy(update=changed)).measure(with_r1 or without_r1 or 1, options.batch_size)
 
 
 def _to_proposal(setting: BatchSetting, use: MemoryUse, options: Options, in_micro_batches: bool) -> Proposal:

@@ -13,6 +13,7 @@ from gpen.archs import build_network
 from gpen.archs.discriminator import GPENDiscriminator
 from gpen.archs.gpen import GPEN
 from gpen.distributed import ranks
+from gpen.distributed.gradients import Gradients
 from gpen.losses import build_loss
 from gpen.losses.path_length import measure_path_lengths, penalize_path_lengths
 from gpen.losses.r1 import r1_in_micro_batches, r1_penalty
@@ -23,6 +24,7 @@ from gpen.models.optimizers import Stepped, build_optimizer, load_optimizer_stat
 from gpen.models.precision import LossScale
 from gpen.models.step_log import FiniteGuard, RunningMeans
 from gpen.options.schema import Options
+from gpen.utils.arithmetic import ieee_float32
 from gpen.utils.device import DTYPES
 from gpen.utils.seeds import derive_seed
 
@@ -70,7 +72,7 @@ class AdversarialModel(ABC):
     def __init__(self, options: Options, device: torch.device, frozen: bool = False) -> None:
         self.options = options
         self.device = device
-        self.micro_batches = options.datasets.train.accumulate if options.datasets.train is not None else 1
+        self.micro_batches = options.micro_batches
         given = options.train.path_reg_weight
         self.path_weight = self.default_path_weight if given is None else given
         self.mean_path_length = torch.zeros((), device=device)
@@ -137,8 +139,11 @@ class AdversarialModel(ABC):
         # Discriminator: learns from the images without their gradients.
         if self.net_d is not None:
             assert self.optimizer_d is not None
-            loss, penalty, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
-            step = optimize(loss, self.net_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded)
+            with ieee_float32(self._is_r1_due(iteration)):  # backward pass and all: R1 needs second derivatives
+                loss, penalty, values = self.discriminator_loss(fake.detach(), images['gt'], iteration)
+                step = optimize(
+                    loss, self.gradients_d, self.optimizer_d, self.scale_d, self.clip_norm, penalty, is_recorded
+                )
             values |= _describe(step, 'd') | self.train_components(fake.detach(), images)
 
         # Generator: learns through the discriminator that was just updated.
@@ -148,7 +153,9 @@ class AdversarialModel(ABC):
             if iteration == self.first_iteration:
                 self.gradient_norms = self._measure_gradients(losses, fake)
             penalty, lengths = self.generator_penalty(images, iteration)
-            step = optimize(loss, self.net_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded)
+            step = optimize(
+                loss, self.gradients_g, self.optimizer_g, self.scale_g, self.clip_norm, penalty, is_recorded
+            )
             values |= losses | lengths | _describe(step, 'g')
 
             # EMA: follows, unless the step was skipped.
@@ -169,7 +176,7 @@ class AdversarialModel(ABC):
         """
         train = self.options.train
         self._set_discriminator_learns(True)
-        regularize = train.r1_reg_weight > 0 and iteration % train.net_d_reg_every == 0
+        regularize = self._is_r1_due(iteration)
         # R1 needs second derivatives, in float32, of a network that is not compiled: only then it can use this pass.
         shares_pass = regularize and self.micro_batches == 1 and train.amp is None and not train.compile
 
@@ -301,12 +308,16 @@ class AdversarialModel(ABC):
         """Build the discriminator, the losses, the optimizers, and what watches them."""
         train = self.options.train
         self.optimizer_g = build_optimizer(self.net_g, train.optim_g, train.freeze_g, 'g')
+        self.gradients_g = Gradients(self.net_g, train.grad_compression)
         self.optimizer_d: torch.optim.Optimizer | None = None
         if train.gan_opt is not None and train.gan_opt.is_on:
             self.gan = build_loss(train.gan_opt.to_dict())
             self.net_d = self._build_network('network_d', 'd')
             self.optimizer_d = build_optimizer(self.net_d, train.optim_d, train.freeze_d, 'd')
+            self.gradients_d = Gradients(self.net_d, train.grad_compression)
 
+        if train.compile:
+            ranks.keep_out_of_compile()
         self.run_g = torch.compile(self.net_g) if train.compile else self.net_g
         self.run_d = torch.compile(self.net_d) if train.compile and self.net_d is not None else self.net_d
         self.memory_format = torch.channels_last if train.channels_last else torch.contiguous_format
@@ -334,6 +345,10 @@ class AdversarialModel(ABC):
     def _generator_learns(self, iteration: int) -> bool:
         train = self.options.train
         return self.net_d is None or (iteration % train.net_d_iters == 0 and iteration > train.net_d_init_iters)
+
+    def _is_r1_due(self, iteration: int) -> bool:
+        train = self.options.train
+        return train.r1_reg_weight > 0 and iteration % train.net_d_reg_every == 0
 
     def _set_discriminator_learns(self, learns: bool) -> None:
         """Let gradients reach the discriminator's parameters, apart from frozen ones, or not."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpen.archs.recompute import run_in_micro_batches
+from gpen.distributed.gradients import Gradients
 from gpen.errors import UserError
 from gpen.losses import build_loss
 from gpen.models.adversarial import AdversarialModel, Values
@@ -50,6 +51,7 @@ class GPENModel(AdversarialModel):
         self.net_d_components = self.component_loss.discriminators
         optim_d = self.options.train.optim_d.model_copy(update={'param_groups': {}})
         self.optimizer_d_components = build_optimizer(self.component_loss.discriminators, optim_d, [], 'd')
+        self.gradients_d_components = Gradients(self.component_loss.discriminators, self.options.train.grad_compression)
         self.scale_d_components = LossScale(self.options.train.amp, self.device)
         self.inputs = (*self.inputs, 'boxes')
 
@@ -68,7 +70,8 @@ class GPENModel(AdversarialModel):
 
     def generator_loss(self, fake: Tensor, batch: Values, iteration: int) -> tuple[Tensor, Values]:  # noqa: ARG002
         """Return the sum of all losses of the generator, and each one as ``G_loss_NAME``."""
-        losses = {name: loss(fake, batch['gt']) for name, loss in self.losses.items()}
+        with self.autocast():  # for the networks in them; distances stay in float32
+            losses = {name: loss(fake, batch['gt']) for name, loss in self.losses.items()}
         if self.net_d is not None:
             losses |= self._adversarial_losses(fake, batch['gt'])
         if self.component_loss is not None:
@@ -99,7 +102,7 @@ class GPENModel(AdversarialModel):
             losses = self.component_loss.discriminator(fake, batch['gt'], batch['boxes'], self.micro_batches)
         scale = self.scale_d_components
         first, *rest = losses.values()
-        step = optimize(sum(rest, first), self.net_d_components, self.optimizer_d_components, scale)
+        step = optimize(sum(rest, first), self.gradients_d_components, self.optimizer_d_components, scale)
         return {
             **{f'D_loss_component_{name}': loss for name, loss in losses.items()},
             'grad_norm_d_components': scale.ignore_overflow(step.norm),

@@ -6,11 +6,13 @@ skipped without the host.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from inspect import unwrap
 from typing import Any
 
 import torch
 
 from gpen.distributed import ranks
+from gpen.distributed.gradients import Gradients
 from gpen.models.parameter_groups import NAME, freeze, group_parameters, name_parameters
 from gpen.models.precision import LossScale
 from gpen.options.blocks import Optimizer
@@ -18,6 +20,20 @@ from gpen.options.types import Betas, NonNegativeFloat, PositiveFloat, Probabili
 from gpen.registry import OPTIMIZER_REGISTRY
 
 Parameters = Iterable[torch.nn.Parameter] | Iterable[dict[str, Any]]
+
+
+def _without_compiler(kind: type[torch.optim.Optimizer]) -> Any:
+    """Return a class of optimizers whose methods do not import torch's compiler.
+
+    torch marks these methods for ``torch.compile``.  When one is first called, that mark imports ``torch._dynamo``,
+    which takes nearly as long as torch itself.  Only networks are compiled here, so the methods need no mark.
+    """
+    marked = ('add_param_group', 'zero_grad', 'state_dict', 'load_state_dict')
+    methods = {name: unwrap(getattr(kind, name)) for name in marked}
+    return type(kind.__name__, (kind,), {**methods, 'step': torch.no_grad()(unwrap(kind.step))})
+
+
+_Adam, _AdamW, _SGD = map(_without_compiler, (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD))
 
 
 @OPTIMIZER_REGISTRY.register
@@ -29,7 +45,7 @@ def Adam(  # noqa: N802
     weight_decay: NonNegativeFloat = 0.0,
 ) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015); ``betas`` default to (0.9, 0.99)."""
-    return torch.optim.Adam(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
+    return _Adam(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
 
 
 @OPTIMIZER_REGISTRY.register
@@ -41,7 +57,7 @@ def AdamW(  # noqa: N802
     weight_decay: NonNegativeFloat = 0.01,
 ) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019); ``betas`` default to (0.9, 0.99)."""
-    return torch.optim.AdamW(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
+    return _AdamW(params, lr, _to_floats(betas), eps, weight_decay, fused=True)
 
 
 def _to_floats(betas: Betas | None) -> tuple[float, float]:
@@ -58,7 +74,7 @@ def SGD(  # noqa: N802
     nesterov: bool = False,
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent."""
-    return torch.optim.SGD(params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+    return _SGD(params, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
 
 
 def build_optimizer(
@@ -137,7 +153,7 @@ class Stepped:
 
 def optimize(
     loss: torch.Tensor,
-    network: torch.nn.Module,
+    gradients: Gradients,
     optimizer: torch.optim.Optimizer,
     scale: LossScale,
     max_norm: float | None = None,
@@ -155,7 +171,7 @@ def optimize(
 
     Args:
         loss: a scalar.
-        network: what the optimizer trains.
+        gradients: of the network that the optimizer trains.
         optimizer: of the network's parameters.
         scale: the loss scale of the network.
         max_norm: gradients are clipped to this norm; None: they are not.
@@ -166,32 +182,25 @@ def optimize(
     optimizer.zero_grad(set_to_none=True)
     is_apart = penalty is not None and max_norm is not None
     total = loss if penalty is None else loss + penalty
-    scale.up(loss if is_apart else total).backward(retain_graph=is_apart)
-    gradients = _gradients_of(network)
-    scale.down(gradients)
+    found = gradients.backward(scale.up(loss if is_apart else total), retain_graph=is_apart)
+    scale.down(found)
     mean_total = total.detach().clone()
-    ranks.all_reduce_mean([*gradients, mean_total])
+    ranks.all_reduce_mean([mean_total])
 
     # Clipping; the penalty follows the loss.
-    norm = _norm_of(gradients)
+    norm = _norm_of(found)
     is_finite = torch.isfinite(mean_total) & torch.isfinite(norm)
     if penalty is not None and is_apart:
-        penalty.backward()
-        gradients = _gradients_of(network)
-        ranks.all_reduce_mean(gradients)
-        is_finite &= torch.isfinite(_norm_of(gradients))
+        found = gradients.backward(penalty)
+        is_finite &= torch.isfinite(_norm_of(found))
     if max_norm is not None:
-        torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        torch._foreach_mul_(found, (max_norm / (norm + 1e-6)).clamp(max=1.0))
 
     # The step
-    below_eps = _count_small(gradients, optimizer) if counts_small else None
+    below_eps = _count_small(found, optimizer) if counts_small else None
     step_if(optimizer, is_finite)
     scale.update(is_finite)
     return Stepped(norm, is_finite, below_eps)
-
-
-def _gradients_of(network: torch.nn.Module) -> list[torch.Tensor]:
-    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
 
 
 def _norm_of(gradients: list[torch.Tensor]) -> torch.Tensor:

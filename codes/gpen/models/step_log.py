@@ -10,6 +10,7 @@ from gpen.distributed.ranks import all_gather, is_main
 from gpen.errors import UserError
 
 LIMIT = 10
+"""Steps in a row that are not finite before training ends; and the steps from one look at them to the next."""
 
 
 class RunningMeans:
@@ -70,11 +71,26 @@ class FiniteGuard:
         self.last_finite_iteration = 0
         self.unreported: list[str] = []
         self._pending: list[tuple[int, list[str], torch.Tensor, list[str]]] = []
+        self._look: _Look | None = None
 
     def record(self, iteration: int, values: dict[str, torch.Tensor], files: list[str]) -> None:
         """Remember the losses of a step and the files of its batch."""
         stacked = torch.stack([value.detach().float() for value in values.values()])
         self._pending.append((iteration, list(values), stacked, files))
+
+    def needs_review(self) -> bool:
+        """Whether a step since the last review was not finite, as far as can be told without making a GPU wait.
+
+        Every 10 steps the device is asked, and 10 steps later it has answered: a bad step is known after 20 at most.
+        All ranks get the same answer at the same step.  On a CPU a review costs nothing and is always due.
+        """
+        if self._pending and not _makes_wait(self._pending[-1][2]):
+            return True
+        if not self._pending or len(self._pending) % LIMIT:
+            return False
+        found = self._look is not None and not self._look.was_finite()
+        self._look = _Look([values for _, _, values, _ in self._pending[-LIMIT:]])
+        return found
 
     @property
     def gave_up(self) -> bool:
@@ -88,6 +104,7 @@ class FiniteGuard:
             UserError: 10 steps in a row were not finite.
         """
         messages = []
+        self._look = None
         for iteration, names, values, files in self._pending:
             wrong = [name for name, value in zip(names, values.tolist(), strict=True) if not math.isfinite(value)]
             self.in_a_row = self.in_a_row + 1 if wrong else 0
@@ -110,6 +127,25 @@ class FiniteGuard:
                 )
         self._pending = []
         return messages
+
+
+class _Look:
+    """A question to the device, whether the values of some steps are finite, that does not wait for the answer."""
+
+    def __init__(self, steps: list[torch.Tensor]) -> None:
+        is_finite = torch.stack([torch.isfinite(values).all() for values in steps]).all()
+        self._answer = is_finite.to('cpu', non_blocking=True)  # to page-locked memory
+        self._is_there = torch.cuda.current_stream().record_event() if is_finite.is_cuda else None
+
+    def was_finite(self) -> bool:
+        if self._is_there is not None:
+            self._is_there.synchronize()  # no GPU lags behind by so many steps: this returns at once
+        return bool(self._answer)
+
+
+def _makes_wait(values: torch.Tensor) -> bool:
+    """Return whether reading values makes the host wait for a device."""
+    return values.device.type != 'cpu'
 
 
 def _say_whose(names: list[str]) -> str:

@@ -106,8 +106,9 @@ class Dataset(Component):
     """Name of the data set in logs."""
     batch_size_per_gpu: PositiveInt = 1
     """Images in a batch of each rank (each GPU)."""
-    accumulate: PositiveInt = 1
-    """Number of micro-batches that a training batch is computed in; less memory, slower, same result."""
+    accumulate: PositiveInt | Literal['auto'] = 1
+    """Number of micro-batches that a training batch is computed in; less memory, slower, same result. auto: as few as
+    fit the GPU's free memory by the forecast of plan_memory.py (on a CPU 1)."""
     num_worker_per_gpu: NonNegativeInt = 2
     """Processes of each rank that read images; 0 reads in the main process. The samples do not depend on it."""
     prefetch_factor: PositiveInt = 2

@@ -194,7 +194,7 @@ def _check_model(options: Options) -> Iterator[Problem]:
 
 def _check_accumulation(options: Options) -> Iterator[Problem]:
     train = options.datasets.train
-    if train is not None and train.accumulate > train.batch_size_per_gpu:
+    if train is not None and options.micro_batches > train.batch_size_per_gpu:
         message = f'is {train.accumulate}, but a batch has {train.batch_size_per_gpu} images to share out. Lower it.'
         yield Problem(('datasets', 'train', 'accumulate'), message)
 
@@ -321,6 +321,8 @@ def find_warnings(options: Options) -> Iterator[Problem]:
     if isinstance(wanted, int) and wanted > 1 and wanted != processes:
         how = f'torchrun --nproc_per_node {wanted} ... --launcher pytorch trains on {wanted} GPUs of a machine'
         yield Problem(('num_gpu',), f'is {wanted}, but there are {processes} processes, with a GPU each; {how}')
+    if train.grad_compression is not None and processes == 1:
+        yield Problem(('train', 'grad_compression'), 'has no effect with one process')
     if 'dist_params' in options.model_fields_set:
         yield Problem(('dist_params',), 'has no effect: torchrun says how processes find each other')
     if options.network_d is not None and (train.gan_opt is None or not train.gan_opt.is_on):

@@ -128,6 +128,9 @@ class Run(Section):
 class Options(Run):
     """All options of a training run."""
 
+    deterministic: bool = False
+    """Deterministic algorithms, for the same bits from each run on the same kind of GPU, also after a resume; slower,
+    and never run on a GPU so far. A CPU gives the same bits anyway."""
     model_type: str = 'GPENModel'
     """What a training step does: GPENModel trains a generator to restore, GPENPriorModel trains a GAN prior."""
     datasets: Datasets
@@ -156,6 +159,12 @@ class Options(Run):
     def batch_size(self) -> int:
         """Training images that each rank takes at a time; 1 without a training set."""
         return self.datasets.train.batch_size_per_gpu if self.datasets.train is not None else 1
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of a training batch; 1 while ``accumulate`` is ``auto`` and nothing has been chosen yet."""
+        train = self.datasets.train
+        return 1 if train is None or train.accumulate == 'auto' else train.accumulate
 
     @property
     def generator_losses(self) -> dict[str, Loss]:

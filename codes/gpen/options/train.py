@@ -87,11 +87,19 @@ class Train(Section):
     """Ramp-up of the EMA."""
     amp: Literal['bf16', 'fp16'] | None = None
     """Mixed precision: most of a step runs in bfloat16 or float16 (with a loss scale, which is saved with the training
-    state); R1, losses, weights and EMA stay in float32. Default: float32 throughout."""
+    state), the fixed networks of losses (VGG, ArcFace, LPIPS) too. Images, logits, distances, R1, path lengths, weights
+    and EMA stay in float32. Default: float32 throughout, see tf32."""
+    tf32: bool = True
+    """Convolutions in float32 use TF32 (a mantissa of 10 bits) on GPUs from Ampere on, which is several times faster;
+    false: IEEE float32. Matrix products are in IEEE float32 either way, and so is R1 with the discriminator's step that
+    it is part of (but for what amp lowers there). Without effect on a CPU."""
     channels_last: bool = False
     """Store images and weights in the channels-last memory format, which suits tensor cores."""
     compile: bool = False
     """Compile the networks with torch.compile; R1 is not compiled."""
+    grad_compression: Literal['bf16', 'fp16'] | None = None
+    """Round gradients to bfloat16 or float16 on their way between ranks, which halves what is sent. float16 is finer,
+    but entries below 6e-8 become 0. Default: they are sent in float32."""
     use_grad_norm: bool = False
     """Clip the gradient norm of generator and discriminator (not those of component_opt) to grad_norm_clip."""
     grad_norm_clip: PositiveFloat | None = None

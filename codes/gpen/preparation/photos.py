@@ -53,8 +53,8 @@ def list_photos(root: Path) -> tuple[list[Photo], dict[str, str]]:
     def note_folder(error: OSError) -> None:
         skipped[os.path.relpath(error.filename, root)] = f'the folder cannot be read ({error.strerror})'
 
-    for path in walk_images(root, note_folder):
-        key = path.relative_to(root).as_posix()
+    for key in walk_images(root, note_folder):
+        path = root / key
         try:
             status = path.stat()
         except OSError as error:

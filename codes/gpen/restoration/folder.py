@@ -75,7 +75,8 @@ def _list_images(source: Path, output: Path) -> list[Path]:
         raise UserError(
             f'--input and --output are both {source}; the originals would be lost. Choose another --output.'
         )
-    images = sorted(path for path in walk_images(source) if output.resolve() not in path.resolve().parents)
+    paths = sorted(source / name for name in walk_images(source))
+    images = [path for path in paths if output.resolve() not in path.resolve().parents]
     if not images:
         raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).')
     return images

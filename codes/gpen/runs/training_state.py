@@ -26,8 +26,8 @@ class Checkpoint:
     Attributes:
         path: of its training state.
         iteration: the iteration that had just been done.
-        networks: contents of the model files.
-        state: the rest, as :func:`pack_state` gave it.
+        networks: contents of the model files; empty ones once a model has taken them over.
+        state: the rest, as :func:`pack_state` gave it; without ``model`` from then on.
     """
 
     path: Path
@@ -82,7 +82,7 @@ def pack_state(
     processes: int,
     validation_is_due: bool,
 ) -> dict[str, Any]:
-    """Return the training state beside the networks.
+    """Return the training state beside the networks, on the CPU like those.
 
     Args:
         model: its optimizers, running means and counters are taken.
@@ -98,7 +98,7 @@ def pack_state(
         'epoch': epoch,
         'options': options.model_dump(mode='json'),
         'data': {'pairs': pairs, 'processes': processes},
-        'model': model.state_dict(),
+        'model': _tree_to_cpu(model.state_dict()),
         'early_stopping': early_stopping,
         'validation_is_due': validation_is_due,
     }
@@ -117,7 +117,7 @@ def load_networks(model: AdversarialModel, networks: Networks) -> None:
 
 
 def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:
-    """Put a model into the state of a checkpoint.
+    """Put a model into the state of a checkpoint, which gives its tensors up: they would stay as long as the run.
 
     Raises:
         UserError: the checkpoint holds other networks or optimizers.
@@ -129,6 +129,18 @@ def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:
         raise UserError(
             f'{checkpoint.path} does not fit this run: {error}. Start anew without --auto_resume.'
         ) from error
+    for network in checkpoint.networks.values():
+        network.clear()
+    del checkpoint.state['model']
+
+
+def _tree_to_cpu(value: Any) -> Any:
+    """Return nested dicts and lists with their tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {name: _tree_to_cpu(content) for name, content in value.items()}
+    return [_tree_to_cpu(content) for content in value] if isinstance(value, list) else value
 
 
 def _to_cpu(network: nn.Module) -> dict[str, Tensor]:

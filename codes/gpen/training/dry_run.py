@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 
-from gpen.data.scan import writing_nothing
+from gpen.data.scan_cache import writing_nothing
 from gpen.distributed import ranks
 from gpen.evaluation.validation import validate
 from gpen.memory.cures import advise
 from gpen.models.step_log import describe_gradients
 from gpen.options import Options, ParsedOptions
+from gpen.training.device import prepare_device, settle_micro_batches
 from gpen.training.run import describe_setup
-from gpen.training.setup import Setup, build_setup
-from gpen.utils.device import explain_out_of_memory, peak_memory, select_device
+from gpen.training.setup import Setup, build_data_sets, build_setup
+from gpen.utils.device import explain_out_of_memory, peak_memory
 from gpen.utils.text import format_duration
 
 
@@ -28,9 +29,11 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         UserError: anything that the user can put right.
     """
     options = parsed.options
-    device, sentence = select_device(options.num_gpu, ranks.local_rank(), ranks.world_size())
+    device, sentence, warnings = prepare_device(options)
+    chosen = settle_micro_batches(options, device, None)
     with explain_out_of_memory(advise(options)), writing_nothing():
-        setup = ranks.one_first(lambda: build_setup(options, device))
+        data = build_data_sets(options)
+        setup = ranks.one_first(lambda: build_setup(options, device, data))
         seconds = _train_two_steps(setup)
         skipped = [f'Warning: {sentence}' for sentence in setup.model.guard.review()]
         validation = [_validate_one_batch(setup)] if setup.val_loader is not None and ranks.is_main() else []
@@ -43,6 +46,8 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     return [
         *parsed.warnings,
         sentence,
+        *[f'Warning: {warning}' for warning in warnings],
+        *([chosen] if chosen is not None else []),
         describe_setup(setup),
         _describe_schedule(setup),
         *skipped,

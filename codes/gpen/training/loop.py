@@ -110,7 +110,7 @@ def train(run: TrainingRun) -> Ending:
 
             # Records: what the device holds is read here alone, because that makes a GPU wait.
             records_now = run.iteration % setup.options.logger.print_freq == 0
-            if records_now or setup.device.type == 'cpu':
+            if records_now or model.guard.needs_review():
                 _report_skipped_steps(run)
             if records_now:
                 _record_training(run, bar)

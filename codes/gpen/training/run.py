@@ -17,10 +17,11 @@ from gpen.runs.options_file import write_options
 from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
+from gpen.training.device import prepare_device, settle_micro_batches
 from gpen.training.loop import Ending, TrainingRun, save, train, write_run_file
-from gpen.training.setup import Setup, build_setup
+from gpen.training.setup import Setup, build_data_sets, build_setup
 from gpen.training.signals import StopRequest
-from gpen.utils.device import describe_device, explain_out_of_memory, select_device
+from gpen.utils.device import describe_device, explain_out_of_memory
 from gpen.utils.files import resolve_path
 from gpen.utils.text import format_duration
 
@@ -43,8 +44,10 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
     with RunLog(ranks.is_main()) as log, ExitStack() as stack, ranks.explain_lost_process():
         for warning in parsed.warnings:
             LOGGER.warning('Warning: %s', warning)
-        device, sentence = ranks.on_all(lambda: select_device(options.num_gpu, ranks.local_rank(), ranks.world_size()))
+        device, sentence, warnings = ranks.on_all(lambda: prepare_device(options))
         LOGGER.info(sentence)
+        for warning in warnings:
+            LOGGER.warning('Warning: %s', warning)
 
         # The experiment folder is this run's alone from here on; rank 0 looks for a checkpoint in it.
         def find_checkpoint() -> Checkpoint | None:
@@ -54,6 +57,9 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         checkpoint = ranks.on_main(find_checkpoint)
 
         # Networks, data, schedule, metrics, in the state of the checkpoint
+        chosen = settle_micro_batches(options, device, checkpoint.options if checkpoint is not None else None)
+        if chosen is not None:
+            LOGGER.info(chosen)
         setup = _build(options, device, checkpoint)
         run_file = _describe_as_data(setup)
         start = checkpoint.iteration if checkpoint is not None else 0
@@ -108,9 +114,11 @@ def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool
 def _build(options: Options, device: torch.device, checkpoint: Checkpoint | None) -> Setup:
     """Build what the run works with, in the state of the checkpoint; rank 0's networks go to all ranks."""
 
+    data = build_data_sets(options)
+
     def build() -> Setup:
         with explain_out_of_memory(advise(options)):
-            setup = build_setup(options, device)
+            setup = build_setup(options, device, data)
             if checkpoint is not None:
                 _continue_from(checkpoint, setup)
             return setup

@@ -84,18 +84,24 @@ class Setup:
         return iteration == self.total_iterations or iteration % (interval or self.iterations_per_epoch) == 0
 
 
-def build_setup(options: Options, device: torch.device) -> Setup:
-    """Build data sets (scanned for bad files), model, schedule and metrics.
+@dataclass(frozen=True)
+class DataSets:
+    """The data sets of a run; ``val`` is None without validation."""
+
+    train: Any
+    val: Any
+
+
+def build_setup(options: Options, device: torch.device, data: DataSets) -> Setup:
+    """Build model, schedule, metrics and the loader of validation batches; see :func:`build_data_sets` for the data.
 
     Raises:
-        UserError: data, weights or metrics that are missing or wrong.
+        UserError: weights or metrics that are missing or wrong.
     """
-    train_options = options.datasets.train
-    if train_options is None:
-        raise UserError('datasets.train is missing: training needs a data set.')
+    train_set, train_options = data.train, options.datasets.train
+    assert train_options is not None
 
     # An epoch, and the length of the run
-    train_set = build_data('train', train_options)
     iterations_per_epoch = math.ceil(len(train_set) / (train_options.batch_size_per_gpu * ranks.world_size()))
     total = options.train.total_iter or (options.train.total_epochs or 0) * iterations_per_epoch
 
@@ -107,7 +113,7 @@ def build_setup(options: Options, device: torch.device) -> Setup:
         options=options,
         device=device,
         train_set=train_set,
-        val_loader=build_validation(options, ranks.rank(), ranks.world_size()),
+        val_loader=build_validation(options, data.val, ranks.rank(), ranks.world_size()),
         model=model,
         metrics=metrics,
         rates=rates,
@@ -115,6 +121,38 @@ def build_setup(options: Options, device: torch.device) -> Setup:
         iterations_per_epoch=iterations_per_epoch,
         total_iterations=total,
     )
+
+
+def build_data_sets(options: Options) -> DataSets:
+    """Build the data sets, whose files are scanned; to be called on all ranks.
+
+    Raises:
+        UserError: there is no training set, or files that are missing or damaged.
+    """
+    if options.datasets.train is None:
+        raise UserError('datasets.train is missing: training needs a data set.')
+    val = options.datasets.val
+    return DataSets(
+        _build_on_ranks('train', options.datasets.train), None if val is None else _build_on_ranks('val', val)
+    )
+
+
+def _build_on_ranks(phase: str, options: Dataset) -> Any:
+    """Build a data set on all ranks.
+
+    One whose class says ``is_broadcast`` is built on rank 0, which alone scans its files, and the other ranks get a
+    copy, which is names.  Any other may hold much more, even one of a subclass, so each rank builds its own.
+    """
+    built: list[Any] = []
+
+    def build() -> Any:
+        built.append(build_data(phase, options))
+        return built[0] if vars(type(built[0])).get('is_broadcast') else None
+
+    copy = ranks.on_main(build)
+    if copy is not None:
+        return copy
+    return ranks.one_first(lambda: built[0] if built else build_data(phase, options))
 
 
 def build_data(phase: str, options: Dataset) -> Any:
@@ -125,7 +163,7 @@ def build_data(phase: str, options: Dataset) -> Any:
         raise UserError(f'datasets.{phase}: {error}') from error
 
 
-def build_validation(options: Options, rank: int, world_size: int) -> Any:
+def build_validation(options: Options, val_set: Any, rank: int, world_size: int) -> Any:
     """Return a loader of the validation batches, in order, or None without a validation set.
 
     A rank gets every ``world_size``-th batch, from number ``rank`` on.
@@ -134,7 +172,7 @@ def build_validation(options: Options, rank: int, world_size: int) -> Any:
     if val is None:
         return None
     return build_val_loader(
-        build_data('val', val),
+        val_set,
         val.batch_size_per_gpu,
         val.num_worker_per_gpu,
         pin_memory=val.pin_memory,

@@ -42,7 +42,8 @@ def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int
 
     # A GPU, with a rank for each.
     if num_gpu != 0 and torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True  # all batches have one size
+        # All batches have one size; but which algorithm is fastest is not the same each time.
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.deterministic
         if processes > 1:
             _choose_own_gpu(local_rank)
         device = torch.device('cuda', torch.cuda.current_device())

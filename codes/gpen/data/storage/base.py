@@ -1,5 +1,6 @@
 """What a data set needs to know about stored images, and how their names become keys."""
 
+import os
 import re
 import unicodedata
 from abc import ABC, abstractmethod
@@ -78,7 +79,7 @@ class Storage(ABC):
 
     def stat(self, key: str) -> tuple[int, int]:
         """Return (size in bytes, time of the last change in ns) of the file that holds the image."""
-        status = Path(self.file_of(key)).stat()
+        status = os.stat(self.file_of(key))  # noqa: PTH116  (without a Path for each of many files)
         return status.st_size, status.st_mtime_ns
 
     def close(self) -> None:  # noqa: B027  (most keep nothing open)
@@ -90,8 +91,8 @@ def key_of(name: str) -> str:
 
     Unicode can write an accented letter in two ways; macOS uses the other one in file names.
     """
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), '')
-    return unicodedata.normalize('NFC', name[: len(name) - len(suffix)])
+    stem = name.rpartition('.')[0] if name.lower().endswith(SUFFIXES) else name
+    return unicodedata.normalize('NFC', stem)
 
 
 def explain_unsafe(name: str) -> str:
@@ -114,6 +115,8 @@ def find_unsafe(names: Sequence[str], describe: Callable[[int], str]) -> list[st
 
 def find_duplicates(keys: Sequence[str], describe: Callable[[int], str]) -> list[str]:
     """Return a clause for each key that is there twice; ``describe`` names the image of a position."""
+    if len(set(keys)) == len(keys):
+        return []
     problems = []
     first: dict[str, int] = {}
     for position, key in enumerate(keys):

@@ -42,9 +42,10 @@ class LmdbStorage(Storage):
 
         problems = find_unsafe(names, describe) + find_duplicates(keys, describe)
         super().__init__(root, dict(zip(keys, names, strict=True)), problems)
+        self._file = str(root / 'data.mdb')
 
     def file_of(self, key: str) -> str:  # noqa: ARG002  (one file holds all images)
-        return str(self.root / 'data.mdb')
+        return self._file
 
     def load(self, key: str) -> bytes:
         lmdb = import_lmdb()

@@ -1,5 +1,6 @@
 """Image files in a folder."""
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,14 +21,15 @@ class DiskStorage(Storage):
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise UserError(f'There is no folder {root}.')
-        names = sorted(path.relative_to(root).as_posix() for path in walk_images(root))
+        names = sorted(walk_images(root))
         keys = [key_of(name) for name in names]
         problems = find_duplicates(keys, lambda position: str(root / names[position]))
         # Of two files with the same key the first counts.
         super().__init__(root, dict(zip(reversed(keys), reversed(names), strict=True)), problems)
+        self._folder = os.path.join(root, '')  # noqa: PTH118  (with the separator at its end)
 
     def file_of(self, key: str) -> str:
-        return str(self.root / self._names[key])
+        return self._folder + self._names[key].replace('/', os.sep)
 
     def open(self, key: str) -> BinaryIO:
         return Path(self.file_of(key)).open('rb')
