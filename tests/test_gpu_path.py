@@ -20,6 +20,7 @@ def test_what_the_host_asks_of_a_gpu_is_right(checks: str, pretend_gpu: dict[str
         'pytest',
         '-p',
         'no:cacheprovider',
+        '--show-capture=no',
         '--basetemp',
         str(tmp_path / 'inner'),
         str(path),

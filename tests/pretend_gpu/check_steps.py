@@ -1,6 +1,6 @@
 """Training steps on the pretend GPU: the host never waits, copies from pinned memory alone, and no devices mix."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from conftest import tiny_options
 from gpen.models.adversarial import AdversarialModel
+from gpen.utils.arithmetic import set_arithmetic
 from pretend_gpu.strict import waiting
 from test_components import COMPONENTS, batch_with_boxes
 from tiny_model import batch_of, build, build_prior, faces
@@ -89,6 +90,21 @@ def test_no_step_with_losses_of_fixed_networks_waits(changes: dict[str, Any], fi
 @pytest.mark.parametrize('train', [{}, {'amp': 'bf16'}], ids=['float32', 'bf16'])
 def test_no_step_of_a_prior_waits(train: dict[str, Any]) -> None:
     take_steps(build_prior(GPU, net_d_reg_every=2, **train), faces)
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    """The arithmetic of a run with ``deterministic: true``, in which what has no such algorithm is an error."""
+    set_arithmetic(tf32=False, deterministic=True)
+    torch.use_deterministic_algorithms(True)
+    yield
+    set_arithmetic(tf32=True, deterministic=False)
+
+
+@pytest.mark.usefixtures('deterministic')
+@pytest.mark.parametrize('name', ['float32', 'path lengths of a restorer', 'many at once'])
+def test_every_operation_of_a_step_has_a_deterministic_algorithm(name: str) -> None:
+    take_steps(build(GPU, **RECIPES[name]))
 
 
 # ---- what these tests can see
