@@ -100,6 +100,22 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def pretend_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment variables of a process that runs on the pretend GPU, which the first worker builds for all."""
+    from filelock import FileLock
+
+    from pretend_gpu.build import CannotBuildError, build
+
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    with FileLock(folder / 'pretend_gpu.lock'):
+        try:
+            return build(folder)
+        except CannotBuildError as error:
+            pytest.skip(f'no pretend GPU: {error}')
+
+
 @pytest.fixture
 def option_file(tiny_data: Path, tmp_path: Path) -> Path:
     """The tiny options as a file; results go below ``tmp_path``."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['gpen.training.run', 'gpen.evaluation.score', 'torch.utils.tensorboard', 'processes'])
+PRELOADED = ['gpen.training.run', 'gpen.evaluation.score', 'torch.utils.tensorboard', 'processes']
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 @dataclass
@@ -55,16 +56,21 @@ def run(log: Path, *arguments: object, **settings: Any) -> tuple[int, str]:
 
 
 def start_together(
-    folder: Path, *arguments: object, count: int = 2, special: dict[int, dict[str, Any]] | None = None
+    folder: Path,
+    *arguments: object,
+    count: int = 2,
+    special: dict[int, dict[str, Any]] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> list[Command]:
     """Start ``count`` processes of one training, with the variables that torchrun sets.
 
-    ``special`` are further settings of :func:`start` by rank; process N prints to ``rankN`` in the folder.
+    ``environment`` adds variables to all; ``special`` are further settings of :func:`start` by rank; process N prints
+    to ``rankN`` in the folder.
     """
     with socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         port = listener.getsockname()[1]
-    place = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(count)}
+    place = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(count), **(environment or {})}
     commands = []
     for rank in range(count):
         settings = dict((special or {}).get(rank, {}))

@@ -139,6 +139,22 @@ def test_the_layout_in_memory_and_compiling_change_no_loss(option: str, monkeypa
     assert pack_networks(model)['net_g']['params'].keys() == pack_networks(plain)['net_g']['params'].keys()
 
 
+@pytest.mark.parametrize('amp', [None, 'bf16'])
+def test_training_compiles_three_graphs_and_none_anew(amp: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the generator, and the discriminator with and without a gradient at its images."""
+    graphs: list[torch.fx.GraphModule] = []
+    real_compile = torch.compile
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, 'compile', lambda network: real_compile(network, backend=count, fullgraph=True))
+    train(steps=6, compile=True, amp=amp)  # R1 comes twice
+    assert len(graphs) == 3
+
+
 def test_channels_lie_together_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = train(steps=0, channels_last=True)
     layouts: list[bool] = []

@@ -302,27 +302,39 @@ SIGNALLED = """
 """
 
 
+def start_loading(method: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a process that reads batches with two workers; return when it has the first."""
+    script = folder / 'signalled.py'
+    script.write_text(textwrap.dedent(SIGNALLED).format(codes=str(Path(__file__).parents[1] / 'codes'), method=method))
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == 'ready\n'
+    return process
+
+
 @pytest.mark.timeout(120)
-@pytest.mark.skipif(not hasattr(signal, 'sigwaitinfo'), reason='this platform does not tell who sent a signal')
+@pytest.mark.skipif(not hasattr(signal, 'sigtimedwait'), reason='this platform does not tell who sent a signal')
 @pytest.mark.parametrize(
     ('method', 'number'), [('fork', signal.SIGINT), ('fork', signal.SIGTERM), ('spawn', signal.SIGTERM)]
 )
 def test_signal_to_the_whole_process_group_leaves_the_workers_to_the_main_process(
     method: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    codes = str(Path(__file__).parents[1] / 'codes')
-    script = tmp_path / 'signalled.py'
-    script.write_text(textwrap.dedent(SIGNALLED).format(codes=codes, method=method))
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == 'ready\n'
+    with start_loading(method, tmp_path) as process:
         os.killpg(process.pid, number)
         output, errors = process.communicate(timeout=60)
     # Under spawn, Python's own resource tracker may find semaphores of workers that are gone already, and says so.
     errors = '\n'.join(line for line in errors.splitlines() if 'resource_tracker' not in line and 'warn(' not in line)
     assert (process.returncode, output.splitlines()[-1], errors) == (0, 'ended in order after 1 signals', '')
+
+
+@pytest.mark.skipif(not hasattr(signal, 'sigtimedwait'), reason='this platform cannot wait for a signal')
+def test_workers_of_a_fork_server_end_when_the_main_process_is_killed(tmp_path: Path) -> None:
+    with start_loading('forkserver', tmp_path) as process:
+        process.kill()
+        process.communicate(timeout=30)  # until the last worker has closed what it prints to
 
 
 def test_cpu_threads_are_the_cores_of_this_process() -> None:

@@ -17,12 +17,12 @@ CPU = torch.device('cpu')
 PRIOR = {'type': 'GPENPrior', 'size': 16, 'style_dim': 8, 'n_mlp': 2, 'narrow': 0.008}
 
 
-def build(**changes: Any) -> GPENModel:
+def build(device: torch.device = CPU, **changes: Any) -> GPENModel:
     """The tiny model; ``changes`` are blocks of options to add to, such as ``train={'net_d_iters': 2}``."""
     options = tiny_options(Path('data'), Path('results'))
     for block, values in changes.items():
         options[block] = {**options[block], **values} if isinstance(values, dict) else values
-    model: GPENModel = build_model(Options.model_validate(options), CPU)
+    model: GPENModel = build_model(Options.model_validate(options), device)
     return model
 
 
@@ -40,9 +40,9 @@ def prior_options(data: Path, root: Path, **train: Any) -> dict[str, Any]:
     return options
 
 
-def build_prior(**train: Any) -> GPENPriorModel:
+def build_prior(device: torch.device = CPU, **train: Any) -> GPENPriorModel:
     options = Options.model_validate(prior_options(Path('data'), Path('results'), **train))
-    model: GPENPriorModel = build_model(options, CPU)
+    model: GPENPriorModel = build_model(options, device)
     return model
 
 

@@ -227,7 +227,7 @@ def _initialise_worker(worker: int) -> None:  # noqa: ARG001  (all are alike)
     atexit.register(os._exit, 0)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, 'sigwaitinfo'):
+    if hasattr(signal, 'sigtimedwait'):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_when_main_says_so, daemon=True).start()
     elif hasattr(signal, 'pthread_sigmask'):
@@ -235,10 +235,14 @@ def _initialise_worker(worker: int) -> None:  # noqa: ARG001  (all are alike)
 
 
 def _exit_when_main_says_so() -> None:
+    """End this worker when the main process sends SIGTERM, or has ended without doing so.
+
+    torch looks for another parent, but a worker that a fork server started keeps its own, which then waits for it.
+    """
     main = parent_process()
     while True:
-        sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
-        if main is None or sender == main.pid:
+        received = signal.sigtimedwait({signal.SIGTERM}, 1)
+        if main is None or not main.is_alive() or (received is not None and received.si_pid == main.pid):
             os._exit(0)
 
 
