@@ -80,6 +80,9 @@ def _add_roofline(parser: argparse.ArgumentParser) -> None:
     add_option_file(parser)
     parser.add_argument('--device', choices=('h100', 'a100', '4090'), default='h100', help='the GPU (h100)')
     parser.add_argument('--amp', choices=('bf16', 'fp16'), help="precision (the file's)")
+    parser.add_argument(
+        '--compile', action='store_true', help='count the kernels that train.compile fuses; float32 or bf16 (minutes)'
+    )
     add_force_yml(parser, 'datasets:train:accumulate=1 train:channels_last=true')
     _add_json(parser)
 

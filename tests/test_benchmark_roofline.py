@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks.fake_gpu import CPU
+from benchmarks.inductor import CompiledNetwork
+from benchmarks.kernels import KernelCounter
 from benchmarks.step_worker import FlopCounter
 from conftest import run_code, tiny_options, write_options
 from gpen.models import build_model
@@ -50,5 +55,28 @@ def test_precisions_and_layouts_are_those_of_a_gpu(options: Path) -> None:
     numbers = count(options, '--amp', 'bf16', '--force_yml', 'train:channels_last=true')
     rows = [row for rows in numbers['steps'].values() for row in rows if row['kind'] == 'convolution']
     assert {row['precision'] for row in rows} == {'bf16', 'tf32'}
-    assert {row['nhwc'] for row in rows} == {True, False}
+    # Half precision keeps channels_last through the layers, which torch does not see without a GPU.
+    half = [row for row in rows if row['precision'] == 'bf16']
+    assert sum(row['flops'] for row in half if row['nhwc']) > 0.2 * sum(row['flops'] for row in half)
     assert {row['backend'] for row in rows} >= {'Cudnn', 'CudnnTranspose'}
+
+
+def test_compiled_operations_between_convolutions_are_one_kernel() -> None:
+    with FakeTensorMode() as fake:
+        network = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.LeakyReLU(), nn.Softsign())
+    with fake, KernelCounter(CPU) as counter, torch.autocast('cpu', torch.bfloat16):
+        result = CompiledNetwork(network, counter)(torch.empty(4, 8, 64, 64, dtype=torch.bfloat16))
+        forward = counter.take()
+        result.sum().backward()
+        backward = [call for call in counter.take() if call[0].kind == 'convolution']
+
+    # In the forward pass, the weight is cast, and activations follow the convolution; the backward pass has no input's.
+    convolution = 2 * 4 * 16 * 8 * 9 * 64**2
+    assert [(kernel.kind, kernel.precision, work.flops) for kernel, work in forward] == [
+        ('other', 'fp32', 0),
+        ('convolution', 'bf16', convolution),
+        ('other', 'fp32', 0),
+    ]
+    assert [(kernel.precision, work.flops) for kernel, work in backward] == [('bf16', convolution)]
+    weight, image = 16 * 8 * 9, 4 * 16 * 64**2
+    assert [work.bytes for kernel, work in forward if kernel.kind == 'other'] == [6 * weight, 4 * image]

@@ -26,14 +26,24 @@ class FakeGPU(TorchDispatchMode):
     is none; cards since Ampere can, and choose as for float16.
 
     It registers a further device type with torch, which lasts as long as the process.
+
+    Args:
+        device: where the fake tensors seem to live; on the CPU, everything stays as it is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CUDA) -> None:
         super().__init__()
+        self._device = device
         self._depth = 0
         self._patches: list[Any] = []
 
     def __enter__(self) -> FakeGPU:
+        if self._device == CUDA:
+            self._patch()
+        super().__enter__()
+        return self
+
+    def _patch(self) -> None:
         _register_other_device()
         run_engine: Callable[..., Any] = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
 
@@ -53,8 +63,6 @@ class FakeGPU(TorchDispatchMode):
         ]
         for one in self._patches:
             one.start()
-        super().__enter__()
-        return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
@@ -64,6 +72,8 @@ class FakeGPU(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if self._device == CPU:
+            return func(*args, **(kwargs or {}))
         if func is torch.ops.prim.device.default and self._engine_asks(args[0]):
             return CPU
         if self._depth and (kwargs or {}).get('device') == CPU:  # the engine makes tensors where it believes others are
@@ -86,20 +96,25 @@ def select_backend(x: Tensor, weight: Tensor, arguments: tuple[Any, ...]) -> tup
         weight: as of the convolution.
         arguments: stride, padding, dilation, transposed, output_padding, groups.
     """
-    if x.dtype == torch.bfloat16:  # see FakeGPU
-        x, weight = _retype((x, weight), torch.float16)
+    # Stand-ins, since the convolution may be rehearsed on the CPU; in float16 for bfloat16, see FakeGPU
+    x, weight = _retype((x, weight), torch.float16, CUDA)
     backend = torch._C._select_conv_backend(x, weight, None, *arguments)
     layout = torch._C._conv_determine_backend_memory_format(x, weight, backend)
     return str(backend).rpartition('.')[2], layout == torch.channels_last
 
 
-def _retype(values: Any, dtype: torch.dtype) -> Any:
-    """Return a tree of values with tensors of the same shapes and strides in another type."""
+def _retype(values: Any, half: torch.dtype, device: torch.device | None = None) -> Any:
+    """Return a tree of values with new tensors of the same shapes and strides.
+
+    Args:
+        values: the tree.
+        half: what float16 and bfloat16 become.
+        device: where the new tensors live; None: where the given ones do.
+    """
 
     def change(tensor: Tensor) -> Tensor:
-        if tensor.dtype not in (torch.float16, torch.bfloat16):
-            return tensor
-        return torch.empty_strided(tensor.size(), tensor.stride(), dtype=dtype, device=tensor.device)
+        dtype = half if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+        return torch.empty_strided(tensor.size(), tensor.stride(), dtype=dtype, device=device or tensor.device)
 
     return tree_map_only(Tensor, change, values)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +13,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
-from benchmarks.fake_gpu import FakeGPU, select_backend
+from benchmarks.fake_gpu import CUDA, FakeGPU, select_backend
 from benchmarks.step_worker import count_backward
 
 aten = torch.ops.aten
 
+CONVOLUTIONS = (aten.convolution, aten.convolution_backward)
 CONVOLUTION, DEPTHWISE, PRODUCT, OTHER = 'convolution', 'depthwise convolution', 'matrix product', 'other'
 
 # Operations that change an argument without reading what it was.
@@ -65,6 +68,9 @@ class Work:
         return Work(self.flops * factor, self.bytes * factor, self.calls * factor)
 
 
+Call = tuple[Kernel, Work]
+
+
 class KernelCounter(FakeGPU):
     """While it is entered, lists the kernels that the operations on fake tensors would run on a GPU.
 
@@ -75,62 +81,93 @@ class KernelCounter(FakeGPU):
         calls: each call, with what it is added up by.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Kernel, Work]] = []
+    def __init__(self, device: torch.device = CUDA) -> None:
+        super().__init__(device)
+        self.calls: list[Call] = []
+        self._paused = False
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Count nothing in this block."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
+
+    def take(self) -> list[Call]:
+        """Return the calls, and start anew."""
+        calls, self.calls = self.calls, []
+        return calls
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
-        if func.namespace == 'aten':
-            if func.overloadpacket in (aten.convolution, aten.convolution_backward):
-                self._add_convolution(func, args, result)
-            else:
-                self._add(func, args, kwargs or {}, result)
+        if func.namespace == 'aten' and not self._paused:
+            self._add(func, args, kwargs or {}, result)
         return result
 
     def _add(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> None:
-        traffic = _count_bytes(func, args, kwargs, result)
         operation = func.overloadpacket
+        if operation in CONVOLUTIONS:
+            convolution = Convolution.of(operation, args, result)
+            self.calls += [(convolution.kernel, convolution.work), *convolution.layout_copies()]
+            return
+        traffic = _count_bytes(func, args, kwargs, result)
         if operation in flop_registry:
-            flops = flop_registry[operation](*args, **kwargs, out_val=result)
-            kernel = Kernel(operation.__name__, PRODUCT, _find_precision(result, torch.backends.cuda.matmul))
-            self.calls.append((kernel, Work(flops, traffic, 1)))
+            self.calls.append(describe_product(operation, args, kwargs, result, traffic))
         elif traffic:
             self.calls.append((Kernel(operation.__name__), Work(0, traffic, 1)))
 
-    def _add_convolution(self, func: Any, args: Any, result: Any) -> None:
-        is_backward = func.overloadpacket is aten.convolution_backward
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution or its backward pass: kernel, work, and the arguments that it reads."""
+
+    kernel: Kernel
+    work: Work
+    sources: list[Tensor]
+
+    @classmethod
+    def of(cls, operation: Any, args: Any, result: Any) -> Convolution:
+        """Describe a call of ``aten.convolution`` or ``aten.convolution_backward``."""
+        is_backward = operation is aten.convolution_backward
         if is_backward:
-            gradient, x, weight, _, *arguments, _ = args
+            gradient, x, weight, _, *arguments, mask = args
             sources, flops = [gradient], count_backward(*args)
         else:
             x, weight, _, *arguments = args
             sources, flops = [], conv_flop_count(list(x.shape), list(weight.shape), list(result.shape), arguments[3])
-        backend, nhwc = select_backend(x, weight, tuple(arguments))
+            mask = (True, True, False)
 
-        # What it reads: a gradient needs the other factor only.
-        mask = args[-1] if is_backward else (True, True, False)
-        sources += [tensor for tensor, needed in ((weight, mask[0]), (x, mask[1])) if needed]
+        # Each gradient is a kernel of its own: it reads the gradient of the output, and weight or input.
+        kernels = sum(mask[:2]) if is_backward else 1
+        factors = [tensor for tensor, needed in ((weight, mask[0]), (x, mask[1])) if needed]
         results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if is_backward:  # each gradient is a kernel of its own, and reads the gradient of the output
-            traffic = _reach(gradient) * sum(mask[:2]) + sum(map(_reach, sources[1:])) + sum(map(_reach, results))
-        else:
-            traffic = sum(map(_reach, sources)) + sum(map(_reach, results))
+        traffic = kernels * sum(map(_reach, sources)) + sum(map(_reach, factors)) + sum(map(_reach, results))
 
         # A native depthwise kernel multiplies in float32, outside the tensor cores.
+        backend, nhwc = select_backend(x, weight, tuple(arguments))
         groups = arguments[-1]
         kind = DEPTHWISE if groups > 1 and groups == x.shape[1] else CONVOLUTION
-        native = backend.startswith('CudaDepthwise')
-        precision = 'fp32' if native else _find_precision(x, torch.backends.cudnn.conv)
-        kernel = Kernel(func.overloadpacket.__name__, kind, precision, backend, nhwc)
-        self.calls.append((kernel, Work(flops, traffic, sum(mask[:2]) if is_backward else 1)))
+        precision = 'fp32' if backend.startswith('CudaDepthwise') else _find_precision(x, torch.backends.cudnn.conv)
+        kernel = Kernel(operation.__name__, kind, precision, backend, nhwc)
+        return cls(kernel, Work(flops, traffic, kernels), sources + factors)
 
-        # ATen copies arguments that are in another layout.
-        layout = torch.channels_last if nhwc else torch.contiguous_format
-        for tensor in sources:
-            if not tensor.is_contiguous(memory_format=layout):
-                copied = _reach(tensor) + tensor.numel() * tensor.element_size()
-                self.calls.append((Kernel('layout copy'), Work(0, copied, 1)))
+    def layout_copies(self) -> list[tuple[Kernel, Work]]:
+        """Return the copies that ATen makes of arguments in another layout."""
+        layout = torch.channels_last if self.kernel.nhwc else torch.contiguous_format
+        return [
+            (Kernel('layout copy'), Work(0, _reach(tensor) + tensor.numel() * tensor.element_size(), 1))
+            for tensor in self.sources
+            if not tensor.is_contiguous(memory_format=layout)
+        ]
+
+
+def describe_product(operation: Any, args: Any, kwargs: dict[str, Any], result: Tensor, traffic: int) -> Call:
+    """Return kernel and work of a matrix product."""
+    flops = flop_registry[operation](*args, **kwargs, out_val=result)
+    kernel = Kernel(operation.__name__, PRODUCT, _find_precision(result, torch.backends.cuda.matmul))
+    return kernel, Work(flops, traffic, 1)
 
 
 def _count_bytes(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> int:

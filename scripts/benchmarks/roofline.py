@@ -12,9 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchmarks.fake_gpu import CUDA
+from benchmarks.fake_gpu import CPU, CUDA
+from benchmarks.inductor import compile_networks
 from benchmarks.kernels import CONVOLUTION, OTHER, Kernel, KernelCounter, Work
 from benchmarks.tables import format_table, write_json
+from gpen.errors import UserError
 from gpen.memory.forecast import Rehearsal
 from gpen.memory.plan import BatchSetting, Recipe
 from gpen.options import Options
@@ -79,25 +81,31 @@ def measure_roofline(args: argparse.Namespace) -> int:
     """Count, print the tables, and write the JSON file; return the exit status."""
     # What to count.
     overrides = [*args.force_yml, *([f'train:amp={args.amp}'] if args.amp else [])]
-    options = Recipe(args.opt, tuple(overrides)).read()
+    options = Recipe(args.opt, tuple(overrides)).read(f'train:compile={args.compile}'.lower())
     card = CARDS[args.device]
     setting = BatchSetting.of(options)
+    if args.compile and (setting.micro_batches > 1 or setting.checkpoint):
+        raise UserError(
+            '--compile cannot count recomputation. Add --force_yml datasets:train:accumulate=1 and no grad_checkpoint.'
+        )
 
-    # The steps of an interval
-    rehearsal = Rehearsal(options, CUDA)
+    # The steps of an interval; graphs are compiled from those of the CPU, where torch can trace without a GPU.
+    device = CPU if args.compile else CUDA
+    rehearsal, counter = Rehearsal(options, device), KernelCounter(device)
+    if args.compile:
+        compile_networks(rehearsal.model, counter)
     steps = {}
     shares = find_steps(options)
     for name, (iteration, _) in shares.items():
-        counter = KernelCounter()
         rehearsal.run(iteration, setting.batch, counter)
-        steps[name] = cost_calls(counter.calls, card)
+        steps[name] = cost_calls(counter.take(), card)
     mean = average([(steps[name], share) for name, (_, share) in shares.items()])
 
     # Results
     precision = options.train.amp or 'float32'
     print(
         f'{args.opt}: {rehearsal.size} x {rehearsal.size}, batch {setting.batch}, accumulate {setting.micro_batches}, '
-        f'{precision}\n{card.name}: {describe(card)} ({card.source})\n'
+        f'{precision}{", compiled" if args.compile else ""}\n{card.name}: {describe(card)} ({card.source})\n'
     )
     print(format_steps({**steps, 'mean': mean}, {name: share for name, (_, share) in shares.items()}), end='\n\n')
     print(format_costs(mean, lambda kernel: kernel.name if kernel.kind == OTHER else f'{kernel.kind}: {kernel.name}'))

@@ -41,6 +41,7 @@ class Rehearsal:
 
     Attributes:
         size: width and height of the restored images.
+        model: the model.
 
     Raises:
         UserError: the network's size is not given.
@@ -57,7 +58,7 @@ class Rehearsal:
         self._mode = _OneFakeMode(allow_non_fake_inputs=True)
         self._counter = StorageCounter()
         with self._faking():
-            self._model = build_model(options, device)
+            self.model = build_model(options, device)
             self._prepare()
 
     def measure(self, iteration: int, batch_size: int) -> MemoryUse:
@@ -85,15 +86,15 @@ class Rehearsal:
 
             self._counter.restart()
             with watcher or nullcontext():
-                self._model.train_step(batch, iteration)
+                self.model.train_step(batch, iteration)
 
     def _prepare(self) -> None:
         """Tell the counter what the tensors are for, and let the optimizers create their state."""
-        for network in _find(self._model, nn.Module):
+        for network in _find(self.model, nn.Module):
             self._counter.assign([*network.parameters(), *network.buffers()], 'weights')
 
         # A step with zero gradients creates the state; a hook follows the gradients of later steps.
-        for optimizer in _find(self._model, torch.optim.Optimizer):
+        for optimizer in _find(self.model, torch.optim.Optimizer):
             for parameter in (one for group in optimizer.param_groups for one in group['params']):
                 parameter.grad = torch.zeros_like(parameter)
                 parameter.register_post_accumulate_grad_hook(self._assign_gradient)
