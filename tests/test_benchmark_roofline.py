@@ -52,7 +52,8 @@ def test_a_step_has_the_operations_of_a_real_one_and_every_weight_is_read_and_wr
 
 
 def test_precisions_and_layouts_are_those_of_a_gpu(options: Path) -> None:
-    numbers = count(options, '--amp', 'bf16', '--force_yml', 'train:channels_last=true')
+    settings = ('train:channels_last=true', 'datasets:train:accumulate=2')  # with recomputation
+    numbers = count(options, '--amp', 'bf16', '--force_yml', *settings)
     rows = [row for rows in numbers['steps'].values() for row in rows if row['kind'] == 'convolution']
     assert {row['precision'] for row in rows} == {'bf16', 'tf32'}
     # Half precision keeps channels_last through the layers, which torch does not see without a GPU.

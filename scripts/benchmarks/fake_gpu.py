@@ -34,7 +34,7 @@ class FakeGPU(TorchDispatchMode):
     def __init__(self, device: torch.device = CUDA) -> None:
         super().__init__()
         self._device = device
-        self._depth = 0
+        self._asking: list[str] = []  # who asks for devices: the engine, or an autocast inside it, the last one now
         self._patches: list[Any] = []
 
     def __enter__(self) -> FakeGPU:
@@ -46,18 +46,29 @@ class FakeGPU(TorchDispatchMode):
     def _patch(self) -> None:
         _register_other_device()
         run_engine: Callable[..., Any] = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+        enter, leave = torch.autocast.__enter__, torch.autocast.__exit__
 
         def run_and_know(*args: Any, **kwargs: Any) -> Any:
-            self._depth += 1
+            self._asking.append('engine')
             try:
                 # One thread: fake tensors keep their state for all threads at once.
                 with torch.autograd.set_multithreading_enabled(False):
                     return run_engine(*args, **kwargs)
             finally:
-                self._depth -= 1
+                self._asking.pop()
+
+        def enter_and_know(autocast: torch.autocast) -> Any:
+            self._asking.append('autocast' if autocast._enabled else self._now)
+            return enter(autocast)
+
+        def leave_and_know(autocast: torch.autocast, *error: Any) -> Any:
+            self._asking.pop()
+            return leave(autocast, *error)
 
         self._patches = [
             patch.object(torch.autograd, '_engine_run_backward', run_and_know),
+            patch.object(torch.autocast, '__enter__', enter_and_know),
+            patch.object(torch.autocast, '__exit__', leave_and_know),
             patch.object(torch.cuda.amp.common, 'amp_definitely_not_available', lambda: False),
             patch.object(torch.cuda, 'is_bf16_supported', lambda *_, **__: True),
         ]
@@ -76,16 +87,21 @@ class FakeGPU(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         if func is torch.ops.prim.device.default and self._engine_asks(args[0]):
             return CPU
-        if self._depth and (kwargs or {}).get('device') == CPU:  # the engine makes tensors where it believes others are
+        if (
+            self._now == 'engine' and (kwargs or {}).get('device') == CPU
+        ):  # the engine makes tensors where it believes others are
             kwargs = {**(kwargs or {}), 'device': CUDA}
         if func in CONVOLUTIONS and args[0].dtype == torch.bfloat16:
             return _retype(func(*_retype(args, torch.float16), **(kwargs or {})), torch.bfloat16)
         return func(*args, **(kwargs or {}))
 
+    @property
+    def _now(self) -> str:
+        return self._asking[-1] if self._asking else ''
+
     def _engine_asks(self, tensor: Any) -> bool:
         # Kernels ask too, and so does autocast in recomputation; both need the truth.
-        in_kernel = tensor.fake_mode.in_kernel_invocation
-        return self._depth > 0 and not in_kernel and not torch.is_autocast_enabled('cuda')
+        return self._now == 'engine' and not tensor.fake_mode.in_kernel_invocation
 
 
 def select_backend(x: Tensor, weight: Tensor, arguments: tuple[Any, ...]) -> tuple[str, bool]:

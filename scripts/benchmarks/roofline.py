@@ -95,7 +95,7 @@ def measure_roofline(args: argparse.Namespace) -> int:
     if args.compile:
         compile_networks(rehearsal.model, counter)
     steps = {}
-    shares = find_steps(options)
+    shares = find_steps(options, rehearsal.model.path_weight)
     for name, (iteration, _) in shares.items():
         rehearsal.run(iteration, setting.batch, counter)
         steps[name] = cost_calls(counter.take(), card)
@@ -115,13 +115,13 @@ def measure_roofline(args: argparse.Namespace) -> int:
     return 0
 
 
-def find_steps(options: Options) -> dict[str, tuple[int, float]]:
+def find_steps(options: Options, path_weight: float) -> dict[str, tuple[int, float]]:
     """Return each kind of step: an iteration that is one, and the share of all steps that are."""
     train = options.train
     intervals = {'generator': train.net_d_iters, 'R1': 0, 'path length': 0}
     if train.gan_opt is not None and train.gan_opt.is_on and train.r1_reg_weight > 0:
         intervals['R1'] = train.net_d_reg_every
-    if options.train.path_reg_weight:
+    if path_weight:
         intervals['path length'] = train.net_g_reg_every
 
     # An interval in which all kinds occur; after the first step, which measures more, and between two records
