@@ -2,6 +2,7 @@
 
 data: decoding and each degradation recipe, compared with BasicSR's functions.
 restore: restoring a face with PyTorch and with ONNX Runtime, compared with the published code's formulas.
+roofline: what a recipe's training step costs on a GPU at least, counted without one.
 startup: the scan of many pairs, and the time from the command to the first step.
 step: a training step, compared with the published code's formulas.
 """
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 
 
@@ -24,6 +25,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
     _add_data(commands.add_parser('data', help='decoding and degradations, images per second per core'))
     _add_restore(commands.add_parser('restore', help='restoring a face, PyTorch and ONNX Runtime'))
+    _add_roofline(commands.add_parser('roofline', help="a training step by a GPU's limits, counted without one"))
     _add_startup(commands.add_parser('startup', help='from the command to the first step, and the scan of many pairs'))
     _add_step(commands.add_parser('step', help="a training step, ours and by the published code's formulas"))
     return parser.parse_args(arguments)
@@ -68,6 +70,22 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--rounds', type=within(int, 1, 100), default=3, metavar='N', help='the median counts (3)')
     parser.add_argument('--threads', type=within(int, 1, 1024), metavar='N', help="threads (PyTorch's choice)")
+    _add_json(parser)
+
+
+def _add_roofline(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Floating-point operations and memory traffic of a recipe's training step, and the time that a GPU needs for "
+        'them at least. Neither GPU, data nor weights have to exist.'
+    )
+    parser.set_defaults(run=_run_roofline)
+    add_option_file(parser)
+    parser.add_argument('--device', choices=('h100', 'a100', '4090'), default='h100', help='the GPU (h100)')
+    parser.add_argument('--amp', choices=('bf16', 'fp16'), help="precision (the file's)")
+    parser.add_argument(
+        '--compile', action='store_true', help='count the kernels that train.compile fuses; float32 or bf16 (minutes)'
+    )
+    add_force_yml(parser, 'datasets:train:accumulate=1 train:channels_last=true')
     _add_json(parser)
 
 
@@ -129,6 +147,12 @@ def _run_restore(args: argparse.Namespace) -> int:
     from benchmarks.restore import measure_restoring
 
     return measure_restoring(args)
+
+
+def _run_roofline(args: argparse.Namespace) -> int:
+    from benchmarks.roofline import measure_roofline
+
+    return measure_roofline(args)
 
 
 def _run_startup(args: argparse.Namespace) -> int:

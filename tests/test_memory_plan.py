@@ -99,7 +99,7 @@ def test_rehearsal_holds_no_real_tensor_and_needs_neither_data_nor_weights(
     path = {'pretrain_network_g': 'nowhere.pth', 'pretrain_network_d': 'nowhere.pth', 'resume_state': 'nowhere.state'}
     recipe = write(tmp_path, train={'perceptual_opt': PERCEPTUAL}, path=path)
     rehearsal = Rehearsal(recipe.read())
-    model = rehearsal._model
+    model = rehearsal.model
     assert memory_plan.forecast(recipe).peak > without  # the loss counts
     networks = (model.net_g, model.net_d, model.net_g_ema, model.losses['perceptual'])
     assert all(isinstance(value, FakeTensor) for network in networks for value in network.state_dict().values())

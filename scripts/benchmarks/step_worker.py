@@ -150,13 +150,13 @@ class FlopCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         operation = func.overloadpacket
         if operation is torch.ops.aten.convolution_backward:
-            self.flops += _count_backward(*args)
+            self.flops += count_backward(*args)
         elif operation in flop_registry:
             self.flops += flop_registry[operation](*args, **(kwargs or {}), out_val=result)
         return result
 
 
-def _count_backward(gradient: Tensor, x: Tensor, weight: Tensor, *arguments: Any) -> int:
+def count_backward(gradient: Tensor, x: Tensor, weight: Tensor, *arguments: Any) -> int:
     """Count each gradient, of the input and of the weight, as many operations as the forward pass.
 
     PyTorch's own formula counts the weight's gradient of a grouped convolution once for each pair of groups.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -37,16 +37,19 @@ class Rehearsal:
 
     Args:
         options: checked options; data and weight files need not exist.
+        device: where the tensors seem to live.
 
     Attributes:
         size: width and height of the restored images.
+        model: the model.
 
     Raises:
         UserError: the network's size is not given.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, device: torch.device = CPU) -> None:
         self._options = options
+        self._device = device
         size, in_size = (options.network_g.arguments.get(name) for name in ('size', 'in_size'))
         if not isinstance(size, int):
             raise UserError('network_g.size is missing: the forecast makes up images of that size.')
@@ -55,7 +58,7 @@ class Rehearsal:
         self._mode = _OneFakeMode(allow_non_fake_inputs=True)
         self._counter = StorageCounter()
         with self._faking():
-            self._model = build_model(options, CPU)
+            self.model = build_model(options, device)
             self._prepare()
 
     def measure(self, iteration: int, batch_size: int) -> MemoryUse:
@@ -63,6 +66,15 @@ class Rehearsal:
 
         Raises:
             UserError: a part of the step needs values, which fake tensors do not have.
+        """
+        self.run(iteration, batch_size)
+        return self._counter.peak
+
+    def run(self, iteration: int, batch_size: int, watcher: AbstractContextManager[object] | None = None) -> None:
+        """Run a training step; ``watcher`` is entered around it, and can be a mode that sees its operations.
+
+        Raises:
+            UserError: see :meth:`measure`.
         """
         with self._faking():
             batch = {
@@ -73,16 +85,16 @@ class Rehearsal:
             }
 
             self._counter.restart()
-            self._model.train_step(batch, iteration)
-            return self._counter.peak
+            with watcher or nullcontext():
+                self.model.train_step(batch, iteration)
 
     def _prepare(self) -> None:
         """Tell the counter what the tensors are for, and let the optimizers create their state."""
-        for network in _find(self._model, nn.Module):
+        for network in _find(self.model, nn.Module):
             self._counter.assign([*network.parameters(), *network.buffers()], 'weights')
 
         # A step with zero gradients creates the state; a hook follows the gradients of later steps.
-        for optimizer in _find(self._model, torch.optim.Optimizer):
+        for optimizer in _find(self.model, torch.optim.Optimizer):
             for parameter in (one for group in optimizer.param_groups for one in group['params']):
                 parameter.grad = torch.zeros_like(parameter)
                 parameter.register_post_accumulate_grad_hook(self._assign_gradient)
@@ -117,6 +129,7 @@ class Rehearsal:
 
             stack.enter_context(self._mode)
             stack.enter_context(self._counter)
+            stack.enter_context(self._device)
             try:
                 yield
             except FAKE_FAILURES as error:

@@ -1,0 +1,83 @@
+"""The cost of a training step on a GPU is counted without one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.fake_gpu import CPU
+from benchmarks.inductor import CompiledNetwork
+from benchmarks.kernels import KernelCounter
+from benchmarks.step_worker import FlopCounter
+from conftest import run_code, tiny_options, write_options
+from gpen.models import build_model
+from gpen.options import parse_options
+
+
+def count(file: Path, *arguments: object) -> dict[str, Any]:
+    """Return all numbers for an option file; a process of its own, since torch gets a further device there."""
+    numbers = file.with_suffix('.json')
+    result = run_code('scripts/benchmark.py', 'roofline', '-opt', file, '--json', numbers, *arguments)
+    assert result.returncode == 0, result.stderr
+    return json.loads(numbers.read_text())
+
+
+@pytest.fixture(scope='module')
+def options(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('roofline')
+    return write_options(folder / 'tiny.yml', tiny_options(folder / 'nowhere', folder))
+
+
+def test_a_step_has_the_operations_of_a_real_one_and_every_weight_is_read_and_written(options: Path) -> None:
+    numbers = count(options)
+    real = parse_options(str(options), ['train:num_gpu=0'], phases=('none',)).options
+    model = build_model(real, torch.device('cpu'))
+    size, batch = real.network_g.arguments['size'], real.datasets.train.batch_size_per_gpu
+    images = {name: torch.zeros(batch, 3, size, size) for name in ('lq', 'gt')}
+    for name, (iteration, _) in numbers['shares'].items():
+        with FlopCounter() as counter:
+            model.train_step({**images, 'gt_path': [''] * batch}, iteration)
+        rows = numbers['steps'][name]
+        assert sum(row['flops'] for row in rows) == counter.flops
+
+        # Adam reads the weight, its gradient and two moments, and writes all but the gradient.
+        learns = [model.net_d, *([model.net_g] if 'generator' in name else [])]
+        weights = sum(parameter.numel() for network in learns for parameter in network.parameters())
+        (adam,) = [row for row in rows if row['name'] == '_fused_adam_']
+        assert adam['bytes'] == pytest.approx(7 * 4 * weights, rel=0.02)
+
+
+def test_precisions_and_layouts_are_those_of_a_gpu(options: Path) -> None:
+    settings = ('train:channels_last=true', 'datasets:train:accumulate=2')  # with recomputation
+    numbers = count(options, '--amp', 'bf16', '--force_yml', *settings)
+    rows = [row for rows in numbers['steps'].values() for row in rows if row['kind'] == 'convolution']
+    assert {row['precision'] for row in rows} == {'bf16', 'tf32'}
+    # Half precision keeps channels_last through the layers, which torch does not see without a GPU.
+    half = [row for row in rows if row['precision'] == 'bf16']
+    assert sum(row['flops'] for row in half if row['nhwc']) > 0.2 * sum(row['flops'] for row in half)
+    assert {row['backend'] for row in rows} >= {'Cudnn', 'CudnnTranspose'}
+
+
+def test_compiled_operations_between_convolutions_are_one_kernel() -> None:
+    with FakeTensorMode() as fake:
+        network = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1, bias=False), nn.LeakyReLU(), nn.Softsign())
+    with fake, KernelCounter(CPU) as counter, torch.autocast('cpu', torch.bfloat16):
+        result = CompiledNetwork(network, counter)(torch.empty(4, 8, 64, 64, dtype=torch.bfloat16))
+        forward = counter.take()
+        result.sum().backward()
+        backward = [call for call in counter.take() if call[0].kind == 'convolution']
+
+    # In the forward pass, the weight is cast, and activations follow the convolution; the backward pass has no input's.
+    convolution = 2 * 4 * 16 * 8 * 9 * 64**2
+    assert [(kernel.kind, kernel.precision, work.flops) for kernel, work in forward] == [
+        ('other', 'fp32', 0),
+        ('convolution', 'bf16', convolution),
+        ('other', 'fp32', 0),
+    ]
+    assert [(kernel.precision, work.flops) for kernel, work in backward] == [('bf16', convolution)]
+    weight, image = 16 * 8 * 9, 4 * 16 * 64**2
+    assert [work.bytes for kernel, work in forward if kernel.kind == 'other'] == [6 * weight, 4 * image]
