@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpen.archs.ops import conv, make_fir_kernel, modulated_conv
+from gpen.losses.r1 import r1_penalty
 from tiny_model import batch_of, build, build_prior, faces
 
 
@@ -16,6 +17,7 @@ class Convolutions(TorchDispatchMode):
 
     Attributes:
         kernels: the largest side of each weight.
+        weight_gradients: number of gradients of weights.
         formats: whether images of more than 4 x 4 pixels are in NHWC, apart from those of FIR filters.
     """
 
@@ -23,12 +25,14 @@ class Convolutions(TorchDispatchMode):
         super().__init__()
         self.kernels: list[int] = []
         self.formats: list[bool] = []
+        self.weight_gradients = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         if name in ('convolution', 'convolution_backward'):
             images, weight, groups = args[:2] + args[8:9] if name == 'convolution' else args[1:3] + args[9:10]
             self.kernels.append(max(weight.shape[2:]))
+            self.weight_gradients += name == 'convolution_backward' and args[-1][1]
             if groups == 1 and images.shape[2] > 4:
                 self.formats.append(images.is_contiguous(memory_format=torch.channels_last))
         return func(*args, **(kwargs or {}))
@@ -41,6 +45,17 @@ def test_second_derivatives_need_no_kernel_as_large_as_the_image() -> None:
         prior.train_step(faces(1), 1)  # with R1 and path lengths
     assert len(seen.kernels) > 100
     assert max(seen.kernels) == 4
+
+
+def test_the_first_gradient_of_r1_is_for_the_images_alone() -> None:
+    model = build()
+    assert model.net_d is not None
+    gt = batch_of(1)['gt'].requires_grad_()
+    logits = model.net_d(gt)
+    with Convolutions() as seen:
+        r1_penalty(logits, gt)
+    assert seen.kernels
+    assert not seen.weight_gradients
 
 
 @pytest.mark.parametrize('large', [1, 10**9], ids=['one by one', 'all at once'])

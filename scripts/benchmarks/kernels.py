@@ -110,7 +110,7 @@ class KernelCounter(FakeGPU):
         operation = func.overloadpacket
         if operation in CONVOLUTIONS:
             convolution = Convolution.of(operation, args, result)
-            self.calls += [(convolution.kernel, convolution.work), *convolution.layout_copies()]
+            self.calls += [(convolution.kernel, convolution.work), *convolution.layout_copies(), *convolution.bias()]
             return
         traffic = _count_bytes(func, args, kwargs, result)
         if operation in flop_registry:
@@ -126,6 +126,7 @@ class Convolution:
     kernel: Kernel
     work: Work
     sources: list[Tensor]
+    bias_traffic: int
 
     @classmethod
     def of(cls, operation: Any, args: Any, result: Any) -> Convolution:
@@ -134,8 +135,10 @@ class Convolution:
         if is_backward:
             gradient, x, weight, _, *arguments, mask = args
             sources, flops = [gradient], count_backward(*args)
+            bias_traffic = _reach(gradient) if mask[2] else 0
         else:
-            x, weight, _, *arguments = args
+            x, weight, bias, *arguments = args
+            bias_traffic = 2 * _reach(result) if bias is not None else 0
             sources, flops = [], conv_flop_count(list(x.shape), list(weight.shape), list(result.shape), arguments[3])
             mask = (True, True, False)
 
@@ -151,7 +154,11 @@ class Convolution:
         kind = DEPTHWISE if groups > 1 and groups == x.shape[1] else CONVOLUTION
         precision = 'fp32' if backend.startswith('CudaDepthwise') else _find_precision(x, torch.backends.cudnn.conv)
         kernel = Kernel(operation.__name__, kind, precision, backend, nhwc)
-        return cls(kernel, Work(flops, traffic, kernels), sources + factors)
+        return cls(kernel, Work(flops, traffic, kernels), sources + factors, bias_traffic)
+
+    def bias(self) -> list[tuple[Kernel, Work]]:
+        """Return the pass over the result that adds a bias, or over its gradient that sums it up; cuDNN fuses none."""
+        return [(Kernel('bias of convolution'), Work(0, self.bias_traffic, 1))] if self.bias_traffic else []
 
     def layout_copies(self) -> list[tuple[Kernel, Work]]:
         """Return the copies that ATen makes of arguments in another layout."""

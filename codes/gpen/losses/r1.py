@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from gpen.archs.ops.conv import only_gradients_of_images
+
 
 def r1_penalty(gt_logits: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
     """Return the mean over the batch of the squared norm of d(sum of logits) / d(image), differentiable again.
@@ -17,7 +19,8 @@ def r1_penalty(gt_logits: torch.Tensor, gt: torch.Tensor) -> torch.Tensor:
     Returns:
         A scalar, not weighted.
     """
-    (gradient,) = torch.autograd.grad(gt_logits.sum(), gt, create_graph=True)  # N x C x H x W
+    with only_gradients_of_images():
+        (gradient,) = torch.autograd.grad(gt_logits.sum(), gt, create_graph=True)  # N x C x H x W
     return gradient.square().flatten(1).sum(1).mean()
 
 
@@ -61,7 +64,9 @@ def r1_in_micro_batches(net_d: Any, gt: torch.Tensor, micro_batches: int) -> tor
     h_gradients = []
     for chunk, chunk_h in zip(chunks, h.detach().chunk(micro_batches), strict=True):
         images, fixed_h = chunk.detach().requires_grad_(True), chunk_h.clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(net_d.look(images)[-1], images, fixed_h, create_graph=True)
+        last = net_d.look(images)[-1]
+        with only_gradients_of_images():
+            (gradient,) = torch.autograd.grad(last, images, fixed_h, create_graph=True)
         share = gradient.square().sum() / len(gt)
         penalty += share.detach()
         h_gradients += accumulate(share, [fixed_h], None)

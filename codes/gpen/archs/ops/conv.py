@@ -6,6 +6,8 @@ three operations for which there are fast kernels: the convolution, its transpos
 and the gradient of the weight.  Here each is an autograd function whose backward pass consists of the other two.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpen.archs.ops.precision import cast_as_autocast
+
+_weights_have_gradients = True
+
+
+@contextmanager
+def only_gradients_of_images() -> Iterator[None]:
+    """Leave out the gradients of weights in a backward pass that is for the images alone, such as R1's first one.
+
+    Autograd does not tell a function of our own which gradients the caller asked for.
+    """
+    global _weights_have_gradients
+    _weights_have_gradients = False
+    try:
+        yield
+    finally:
+        _weights_have_gradients = True
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -67,7 +85,9 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,), (x, weight) = gradients, ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = mask = ctx.needs_input_grad[:3]
+        needs_x, needs_weight, needs_bias = mask = [
+            needed and (index == 0 or _weights_have_gradients) for index, needed in enumerate(ctx.needs_input_grad[:3])
+        ]
         if needs_weight and not torch.is_grad_enabled():  # no second derivative: all in one operation
             weight = _blank(gradient, ctx.shape) if weight is None else weight
             return *_convolution_backward(gradient, x, weight, *ctx.arguments, mask), *[None] * 3
@@ -132,7 +152,7 @@ def transpose(x: Tensor, weight: Tensor, size: tuple[int, int], stride: int, pad
     if groups > 1:
         if stride == 1:  # this is a convolution too, whose kernels are faster than those of a transposed one
             return F.conv2d(x, weight.flip(2, 3), padding=kernel_size - 1 - padding, groups=groups)
-        if x.is_cuda:  # a transposed convolution would not use the kernel for a filter per channel
+        if x.device.type == 'cuda':  # a transposed convolution would not use the kernel for a filter per channel
             return gradient_of_images(x, weight, size, stride, padding, groups)
 
     smallest = [(length - 1) * stride - 2 * padding + kernel_size for length in x.shape[2:]]
