@@ -70,6 +70,11 @@ class Rehearsal:
         self.run(iteration, batch_size)
         return self._counter.peak
 
+    def measure_largest(self, batch_size: int) -> MemoryUse:
+        """Return the larger of the peaks without R1 and with it; see :meth:`measure`."""
+        iterations = filter(None, choose_iterations(self._options))
+        return max((self.measure(iteration, batch_size) for iteration in iterations), key=lambda use: use.total)
+
     def run(self, iteration: int, batch_size: int, watcher: AbstractContextManager[object] | None = None) -> None:
         """Run a training step; ``watcher`` is entered around it, and can be a mode that sees its operations.
 

@@ -171,10 +171,7 @@ def propose(recipe: Recipe, gpu_memory: float) -> Iterator[Proposal]:
 
 def _measure_peaks(recipe: Recipe, setting: BatchSetting) -> Callable[[int], MemoryUse]:
     """Return the peak of the step that needs the most as a function of the batch, with all else as in one setting."""
-    options = recipe.read(*setting.changes(recipe.read()))
-    without_r1, with_r1 = choose_iterations(options)
-    rehearsal = Rehearsal(options)
-    return cache(partial(rehearsal.measure, with_r1 or without_r1 or 1))
+    return cache(Rehearsal(recipe.read(*setting.changes(recipe.read()))).measure_largest)
 
 
 def _find_largest_batch(peak_at: Callable[[int], MemoryUse], wanted: int, limit: float) -> int:
@@ -256,8 +253,7 @@ def _rehearse(options: Options, micro_batches: int) -> MemoryUse:
         'path': options.path.model_copy(update=dict.fromkeys(FILES)),
         'train': options.train.model_copy(update={'compile': False}),
     }
-    without_r1, with_r1 = choose_iterations(options)
-    return Rehearsal(options.model_copy(update=changed)).measure(with_r1 or without_r1 or 1, options.batch_size)
+    return Rehearsal(options.model_copy(update=changed)).measure_largest(options.batch_size)
 
 
 def _to_proposal(setting: BatchSetting, use: MemoryUse, options: Options, in_micro_batches: bool) -> Proposal:
