@@ -75,18 +75,20 @@ def exchange(folder: Path, rank: int) -> None:
             log.clear()
             network.zero_grad()
             loss, penalty = losses_of(network, rank, number, log)
-            exchanged.backward(loss, retain_graph=True)
+            with exchanged.averaged():
+                loss.backward(retain_graph=True)
             first = gradients_of(network)
             result['log'][compression, number] = [*log]
-            exchanged.backward(penalty)
+            with exchanged.averaged():
+                penalty.backward()
             result['found'][compression, number] = first, gradients_of(network)
 
     # A layer whose gradient comes in parts
     layer = nn.Linear(2, 2)
     x = torch.ones(1, 2, requires_grad=True)
     y = checkpoint(layer, checkpoint(layer, x, use_reentrant=True), use_reentrant=True)
-    with pytest.raises(UserError, match='use_reentrant=False'):
-        Gradients(layer).backward(y.sum())
+    with pytest.raises(UserError, match='use_reentrant=False'), Gradients(layer).averaged():
+        y.sum().backward()
     torch.save(result, folder / f'{rank}.pt')
 
 
@@ -156,6 +158,9 @@ def test_compression_halves_what_is_sent(results: list[dict[Any, Any]], compress
 def test_one_process_sends_nothing() -> None:
     network = Uneven()
     loss, _ = losses_of(network, 0, 0, [])
-    found = Gradients(network).backward(loss)
+    gradients = Gradients(network)
+    with gradients.averaged():
+        loss.backward()
+    found = gradients.found()
     assert ranks.world_size() == 1
     assert len(found) == 8

@@ -4,6 +4,7 @@ Modules are nested and ordered so that the keys of a state dict are those of the
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,8 @@ class ConvLayer(nn.Sequential):
         self.gain = gain
 
     def forward(self, x: Tensor) -> Tensor:
-        *blur, convolution, activation = self
+        modules: list[Any] = list(self)
+        *blur, convolution, activation = modules
         for layer in blur:
             x = layer(x)
         return leaky_relu_(convolution(x, activation.bias * self.gain))

@@ -7,6 +7,8 @@ four ranks sums in another order than one that was not interrupted.  With it, th
 step that leaves a parameter out.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -51,28 +53,27 @@ class Gradients:
         self._order: list[int] = []  # in which buckets are reduced; empty until the first backward pass has shown it
         self._sent: dict[int, tuple[list[Tensor], Any]] = {}
 
-    def backward(self, loss: Tensor, retain_graph: bool = False) -> list[Tensor]:
-        """Add the gradients of a loss to those that are there, and return the means over the ranks.
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Average the gradients over the ranks that the backward pass in this block adds to those that are there.
 
-        Args:
-            loss: a scalar; each rank has that of its share of the batch.
-            retain_graph: keep the graph for another backward pass.
-
-        Returns:
-            The gradients of the parameters that any rank has used, in the order of the network.
+        Each rank has the loss of its share of the batch.
 
         Raises:
             UserError: a parameter got a gradient twice, in parts.
         """
         if ranks.world_size() == 1:
-            loss.backward(retain_graph=retain_graph)
-        else:
-            self._noted.clear()
-            self._complete.clear()
-            self._is_running = True
-            loss.backward(retain_graph=retain_graph)
-            self._is_running = False
-            self._finish()
+            yield
+            return
+        self._noted.clear()
+        self._complete.clear()
+        self._is_running = True
+        yield
+        self._is_running = False
+        self._finish()
+
+    def found(self) -> list[Tensor]:
+        """Return the gradients of the parameters that any rank has used, in the order of the network."""
         return [parameter.grad for parameter in self._parameters if parameter.grad is not None]
 
     def _note(self, number: int, parameter: nn.Parameter) -> None:

@@ -182,7 +182,9 @@ def optimize(
     optimizer.zero_grad(set_to_none=True)
     is_apart = penalty is not None and max_norm is not None
     total = loss if penalty is None else loss + penalty
-    found = gradients.backward(scale.up(loss if is_apart else total), retain_graph=is_apart)
+    with gradients.averaged():
+        scale.up(loss if is_apart else total).backward(retain_graph=is_apart)
+    found = gradients.found()
     scale.down(found)
     mean_total = total.detach().clone()
     ranks.all_reduce_mean([mean_total])
@@ -191,7 +193,9 @@ def optimize(
     norm = _norm_of(found)
     is_finite = torch.isfinite(mean_total) & torch.isfinite(norm)
     if penalty is not None and is_apart:
-        found = gradients.backward(penalty)
+        with gradients.averaged():
+            penalty.backward()
+        found = gradients.found()
         is_finite &= torch.isfinite(_norm_of(found))
     if max_norm is not None:
         torch._foreach_mul_(found, (max_norm / (norm + 1e-6)).clamp(max=1.0))

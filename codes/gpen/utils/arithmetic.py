@@ -19,7 +19,8 @@ def set_arithmetic(tf32: bool, deterministic: bool) -> None:
     torch.set_float32_matmul_precision('highest')
     _set_tf32(tf32)
 
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if deterministic != torch.are_deterministic_algorithms_enabled():  # setting it imports inductor
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.deterministic = deterministic
     if deterministic:
         # cuBLAS reads it once, when it is first used.

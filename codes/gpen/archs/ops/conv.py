@@ -85,12 +85,13 @@ class Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,), (x, weight) = gradients, ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = mask = [
-            needed and (index == 0 or _weights_have_gradients) for index, needed in enumerate(ctx.needs_input_grad[:3])
-        ]
+        needs_x, *of_weights = ctx.needs_input_grad[:3]
+        needs_weight, needs_bias = (needed and _weights_have_gradients for needed in of_weights)
         if needs_weight and not torch.is_grad_enabled():  # no second derivative: all in one operation
             weight = _blank(gradient, ctx.shape) if weight is None else weight
-            return *_convolution_backward(gradient, x, weight, *ctx.arguments, mask), *[None] * 3
+            mask = (needs_x, needs_weight, needs_bias)
+            stride, padding, groups = ctx.arguments
+            return *_convolution_backward(gradient, x, weight, stride, padding, groups, mask), *[None] * 3
         return (
             Transpose.apply(gradient, weight, ctx.size, *ctx.arguments) if needs_x else None,
             WeightGradient.apply(gradient, x, ctx.shape, *ctx.arguments) if needs_weight else None,
