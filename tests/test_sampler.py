@@ -334,7 +334,10 @@ def test_signal_to_the_whole_process_group_leaves_the_workers_to_the_main_proces
 def test_workers_of_a_fork_server_end_when_the_main_process_is_killed(tmp_path: Path) -> None:
     with start_loading('forkserver', tmp_path) as process:
         process.kill()
-        process.communicate(timeout=30)  # until the last worker has closed what it prints to
+        process.communicate(timeout=30)  # until the last worker has closed what it prints to, or an error
+    assert process.returncode == -signal.SIGKILL
+    assert process.stdout is not None
+    assert process.stdout.closed  # at its end: no worker is left that could print
 
 
 def test_cpu_threads_are_the_cores_of_this_process() -> None:

@@ -87,8 +87,8 @@ class Train(Section):
     """Ramp-up of the EMA."""
     amp: Literal['bf16', 'fp16'] | None = None
     """Mixed precision: most of a step runs in bfloat16 or float16 (with a loss scale, which is saved with the training
-    state), the fixed networks of losses (VGG, ArcFace, LPIPS) too. Images, logits, distances, R1, path lengths, weights
-    and EMA stay in float32. Default: float32 throughout, see tf32."""
+    state), the fixed networks of losses (VGG, ArcFace, LPIPS) too. Images, logits, distances (not that of LPIPS),
+    R1, path lengths, weights and EMA stay in float32. Default: float32 throughout, see tf32."""
     tf32: bool = True
     """Convolutions in float32 use TF32 (a mantissa of 10 bits) on GPUs from Ampere on, which is several times faster;
     false: IEEE float32. Matrix products are in IEEE float32 either way, and so is R1 with the discriminator's step that
