@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gpen.archs.ops import conv, make_fir_kernel, modulated_conv
+from gpen.archs.ops import conv, fir_filter, fir_upsample, make_fir_kernel, modulated_conv
 from gpen.losses.r1 import r1_penalty
 from tiny_model import batch_of, build, build_prior, faces
 
@@ -75,6 +75,28 @@ def test_the_transposed_filter_is_the_gradient_of_the_filter() -> None:
     arguments = (x, weight, (10, 12), 2, 1, 3)
     # A GPU takes the second of these, and a CPU the first.
     assert torch.equal(conv.transpose(*arguments), conv.gradient_of_images(*arguments))
+
+
+@pytest.mark.parametrize('trains', [True, False], ids=['training', 'restoring'])
+def test_transposed_filters_on_a_cpu_are_computed_in_float32(trains: bool) -> None:
+    types: list[torch.dtype] = []
+
+    class Types(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket.__name__ == 'convolution' and args[6]:
+                types.append(args[0].dtype)
+            return func(*args, **(kwargs or {}))
+
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    with torch.set_grad_enabled(trains), torch.autocast('cpu', torch.bfloat16), Types():
+        enlarged = fir_upsample(x, make_fir_kernel(4.0))
+        halved = fir_filter(x, make_fir_kernel(), padding=1, down=2)
+    if trains:
+        with Types():
+            halved.float().sum().backward()
+    assert enlarged.dtype == halved.dtype == torch.bfloat16
+    assert types == [torch.float32] * (1 + trains)
+    torch.testing.assert_close(enlarged.float(), fir_upsample(x, make_fir_kernel(4.0)), rtol=0.02, atol=0.02)
 
 
 def test_filters_keep_no_image_for_the_backward_pass() -> None:

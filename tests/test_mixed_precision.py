@@ -121,8 +121,10 @@ def test_the_loss_scale_goes_on_after_an_interruption() -> None:
     other.load_state_dict(old)  # a state of an earlier version
 
 
-@pytest.mark.parametrize('option', ['channels_last', 'compile'])
-def test_the_layout_in_memory_and_compiling_change_no_loss(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(('option', 'value'), [('channels_last', False), ('compile', True)])
+def test_the_layout_in_memory_and_compiling_change_no_loss(
+    option: str, value: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiled: list[Any] = []
     real_compile = torch.compile
 
@@ -132,15 +134,17 @@ def test_the_layout_in_memory_and_compiling_change_no_loss(option: str, monkeypa
 
     monkeypatch.setattr(torch, 'compile', compile_eagerly)
     plain, expected = train(steps=3)
-    model, found = train(steps=3, **{option: True})
+    model, found = train(steps=3, **{option: value})
     assert found.keys() == expected.keys()
     assert found == pytest.approx(expected, rel=2e-3, abs=1e-5)
     assert compiled == ([model.net_g, model.net_d] if option == 'compile' else [])
     assert pack_networks(model)['net_g']['params'].keys() == pack_networks(plain)['net_g']['params'].keys()
 
 
-@pytest.mark.parametrize('amp', [None, 'bf16'])
-def test_training_compiles_three_graphs_and_none_anew(amp: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(('amp', 'channels_last'), [(None, False), ('bf16', True)])
+def test_training_compiles_three_graphs_and_none_anew(
+    amp: str | None, channels_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They are the generator, and the discriminator with and without a gradient at its images."""
     graphs: list[torch.fx.GraphModule] = []
     real_compile = torch.compile
@@ -151,12 +155,15 @@ def test_training_compiles_three_graphs_and_none_anew(amp: str | None, monkeypat
 
     torch.compiler.reset()
     monkeypatch.setattr(torch, 'compile', lambda network: real_compile(network, backend=count, fullgraph=True))
-    train(steps=6, compile=True, amp=amp)  # R1 comes twice
+    train(steps=6, compile=True, amp=amp, channels_last=channels_last)  # R1 comes twice
     assert len(graphs) == 3
 
 
-def test_channels_lie_together_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, _ = train(steps=0, channels_last=True)
+@pytest.mark.parametrize(('channels_last', 'expected'), [(None, True), (True, True), (False, False)])
+def test_channels_lie_together_on_a_cpu_and_where_that_is_asked_for(
+    channels_last: bool | None, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = train(steps=0, channels_last=channels_last)
     layouts: list[bool] = []
     forward = model.net_g.forward
 
@@ -166,7 +173,7 @@ def test_channels_lie_together_where_that_is_asked_for(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(model.net_g, 'forward', look)
     model.train_step(batch_of(1), 1)
-    assert layouts == [True]
+    assert layouts == [expected]
 
 
 def test_the_loss_scale_counts_anew_after_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:

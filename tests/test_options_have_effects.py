@@ -36,7 +36,7 @@ CHANGES: dict[str, Any] = {
     'ema_scheduler': {'total_iter': 3},
     'amp': 'bf16',
     'tf32': False,
-    'channels_last': True,
+    'channels_last': False,
     'compile': True,
     'grad_compression': 'bf16',
     'use_grad_norm': True,

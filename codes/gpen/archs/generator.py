@@ -46,6 +46,16 @@ class ConstantInput(nn.Module):
         return self.input.expand(batch, -1, -1, -1).contiguous(memory_format=self.memory_format)
 
 
+def set_memory_format(generator: nn.Module, memory_format: torch.memory_format) -> None:
+    """Let features have ``memory_format``; the images that are given to the generator must have it too.
+
+    All layers but the constant input keep the format of what they are given.
+    """
+    for module in generator.modules():
+        if isinstance(module, ConstantInput):
+            module.memory_format = memory_format
+
+
 class FeatureInjection(nn.Module):
     """The learned weight of encoder features, or of the noise that takes their place.
 

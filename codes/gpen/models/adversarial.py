@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from gpen.archs import build_network
 from gpen.archs.discriminator import GPENDiscriminator
-from gpen.archs.generator import ConstantInput
+from gpen.archs.generator import set_memory_format
 from gpen.archs.gpen import GPEN
+from gpen.archs.ops.layout import fastest_format
 from gpen.distributed import ranks
 from gpen.distributed.gradients import Gradients
 from gpen.losses import build_loss
@@ -88,11 +89,9 @@ class AdversarialModel(ABC):
         self.augmentation = Augmentation(augment, images, device) if augment is not None else None
 
         # Networks, with the weights that they start from.
-        self.memory_format = torch.channels_last if options.train.channels_last else torch.contiguous_format
+        self.memory_format = fastest_format(device, options.train.channels_last)
         self.net_g: Any = self._build_network('network_g', 'g')
-        for module in self.net_g.modules():
-            if isinstance(module, ConstantInput):  # the other layers keep the format of their inputs
-                module.memory_format = self.memory_format
+        set_memory_format(self.net_g, self.memory_format)
         self.net_d: nn.Module | None = None
         self.net_d_components: nn.Module | None = None
         self.gan: Any = None

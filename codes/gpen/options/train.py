@@ -93,8 +93,9 @@ class Train(Section):
     """Convolutions in float32 use TF32 (a mantissa of 10 bits) on GPUs from Ampere on, which is several times faster;
     false: IEEE float32. Matrix products are in IEEE float32 either way, and so is R1 with the discriminator's step that
     it is part of (but for what amp lowers there). Without effect on a CPU."""
-    channels_last: bool = False
-    """Store images and weights in the channels-last memory format, which suits tensor cores."""
+    channels_last: bool | None = None
+    """Store images in the channels-last memory format, which suits tensor cores. Default: on a CPU only, where steps
+    take up to a fifth less time."""
     compile: bool = False
     """Compile the networks with torch.compile; R1 is not compiled."""
     grad_compression: Literal['bf16', 'fp16'] | None = None

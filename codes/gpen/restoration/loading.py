@@ -6,6 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gpen.archs.generator import set_memory_format
+from gpen.archs.ops.layout import fastest_format
 from gpen.errors import UserError
 from gpen.restoration.base import Restorer
 from gpen.restoration.onnx_backend import load_onnx
@@ -38,10 +40,12 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
     network.fix_noise()
     network.fold_scales()
     network.to(device).eval().requires_grad_(False)
+    memory_format = fastest_format(device)
+    set_memory_format(network, memory_format)
 
     @torch.inference_mode()
     def run(lq: Tensor) -> Tensor:
         with torch.autocast(device.type, DTYPES.get(precision), enabled=precision != 'fp32'):
-            return network(lq.to(device))
+            return network(lq.to(device, memory_format=memory_format))
 
     return Restorer(run, config['size'], config['in_size'], f'PyTorch on {device.type}, {precision}')

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpen.archs.ops.precision import cast_as_autocast
+from gpen.archs.ops.precision import cast_as_autocast, convolution_dtype, full_precision
 
 _weights_have_gradients = True
 
@@ -155,6 +155,10 @@ def transpose(x: Tensor, weight: Tensor, size: tuple[int, int], stride: int, pad
             return F.conv2d(x, weight.flip(2, 3), padding=kernel_size - 1 - padding, groups=groups)
         if x.device.type == 'cuda':  # a transposed convolution would not use the kernel for a filter per channel
             return gradient_of_images(x, weight, size, stride, padding, groups)
+        if convolution_dtype(x) == torch.bfloat16:  # on a CPU: there is a fast kernel for float32 alone
+            with full_precision(x):
+                images = transpose(x.float(), weight.float(), size, stride, padding, groups)
+            return images.to(torch.bfloat16)
 
     smallest = [(length - 1) * stride - 2 * padding + kernel_size for length in x.shape[2:]]
     extra = [wanted - length for wanted, length in zip(size, smallest, strict=True)]

@@ -12,12 +12,15 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
+def convolution_dtype(x: Tensor) -> torch.dtype:
+    """Return the type in which convolutions of ``x`` are computed, under autocast or without it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def is_half(x: Tensor) -> bool:
     """Return whether convolutions of ``x`` are computed in float16, whose largest number is 65504."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind) == torch.float16
-    return x.dtype == torch.float16
+    return convolution_dtype(x) == torch.float16
 
 
 def widen(x: Tensor) -> Tensor:
