@@ -46,7 +46,7 @@ def plan(args: argparse.Namespace) -> int:
     for recipe in recipes:
         recipe.read()  # reports errors in any of the files before the work starts
 
-    forecasts = {recipe.file: memory_plan.forecast(recipe) for recipe in recipes}
+    forecasts = {recipe.file: memory_plan.forecast(recipe, args.gpu_memory) for recipe in recipes}
     print('Peak memory of a training step in GiB:\n')
     print_forecasts(forecasts)
     if args.gpu_memory is None:

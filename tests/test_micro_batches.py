@@ -1,8 +1,10 @@
 """``accumulate: auto``: as few micro-batches as fit the GPU's free memory, the same on all ranks and after a resume."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -97,6 +99,14 @@ def test_all_ranks_have_the_number_for_the_gpu_with_the_least_free_memory(free: 
     assert free[2:] == [3 * 2**30]
 
 
+def test_a_cpu_shares_the_computers_memory_between_its_ranks(free: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, 'virtual_memory', lambda: SimpleNamespace(available=4 * 2**30))
+    monkeypatch.setattr(ranks, 'world_size', lambda: 2)
+    monkeypatch.setattr(ranks, 'on_main', lambda choose: choose())
+    settle_micro_batches(options_of(), CPU, None)
+    assert free[2:] == [2 * 2**30]
+
+
 def test_rank_0_chooses_for_all(free: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, 'on_main', lambda _: (8, 'accumulate: auto is 8.'))  # what rank 0 has sent
     options = options_of(8)
@@ -152,9 +162,9 @@ def test_a_run_says_and_keeps_what_was_chosen_and_continues_with_it(tiny_data: P
     written = yaml.safe_load((folder / 'options.yml').read_text())
     assert written['datasets']['train']['accumulate'] == 2
 
-    # A new run on a CPU
+    # A new run
     printed = succeed(option_file, 'datasets:train:accumulate=auto', 'train:total_epochs=1', 'name=other')
-    assert 'datasets.train.accumulate: auto is 1, since this is no GPU.' in printed
+    assert 'datasets.train.accumulate: auto is 1: by the forecast a step needs' in printed
     assert (
         yaml.safe_load((folder.with_name('other') / 'options.yml').read_text())['datasets']['train']['accumulate'] == 1
     )
@@ -162,7 +172,7 @@ def test_a_run_says_and_keeps_what_was_chosen_and_continues_with_it(tiny_data: P
 
 def test_a_dry_run_says_it_too(option_file: Path) -> None:
     printed = succeed(option_file, 'datasets:train:accumulate=auto', flags=('--dry_run',))
-    assert 'datasets.train.accumulate: auto is 1, since this is no GPU.' in printed
+    assert 'datasets.train.accumulate: auto is 1: by the forecast a step needs' in printed
 
 
 def test_other_words_than_auto_are_refused(option_file: Path) -> None:

@@ -17,6 +17,7 @@ GIB = 2**30
 SHARE = 0.9
 RESERVED = 0.6
 LARGEST_BATCH = 1024
+ACCUMULATE = 'datasets:train:accumulate'
 
 # A forecast needs no weight files, and runs the operations one by one.
 FILES = ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state')
@@ -67,7 +68,7 @@ class BatchSetting:
         if self.batch != train.batch_size_per_gpu:
             lines.append(f'datasets:train:batch_size_per_gpu={self.batch}')
         if self.micro_batches != train.accumulate:
-            lines.append(f'datasets:train:accumulate={self.micro_batches}')
+            lines.append(f'{ACCUMULATE}={self.micro_batches}')
         for name, checkpoint in find_checkpointing(options).items():
             if checkpoint != self.checkpoint:
                 lines.append(f'{name}:{CHECKPOINT}={str(self.checkpoint).lower()}')
@@ -123,13 +124,20 @@ def usable_bytes(gpu_memory: float) -> float:
     return (gpu_memory * SHARE - RESERVED) * GIB
 
 
-def forecast(recipe: Recipe) -> Forecast:
+def forecast(recipe: Recipe, gpu_memory: float | None = None) -> Forecast:
     """Return what a step needs at the option file's own setting.
+
+    Args:
+        recipe: the option file.
+        gpu_memory: GiB by which ``accumulate: auto`` chooses; without it, the batch is in one piece.
 
     Raises:
         UserError: the options are wrong, or the step cannot be forecast.
     """
     options = recipe.read()
+    train = _train_set(options)
+    if train.accumulate == 'auto' and gpu_memory is not None:
+        train.accumulate, _ = choose_micro_batches(options, gpu_memory * GIB)
     setting = BatchSetting.of(options)
     rehearsal = Rehearsal(options)
     without_r1, with_r1 = (
@@ -221,13 +229,13 @@ def _find_micro_batches(
 
 
 def choose_micro_batches(options: Options, free_bytes: float) -> tuple[int, str]:
-    """Return the fewest micro-batches that fit the memory that is free on a GPU, and a sentence about them.
+    """Return the fewest micro-batches that fit the memory that is free on a device, and a sentence about them.
 
     Where even one image at a time does not fit by the forecast, that is what is chosen.
 
     Args:
         options: of a training run; ``accumulate`` is ignored.
-        free_bytes: on the GPU.
+        free_bytes: on the device.
 
     Raises:
         UserError: the step cannot be forecast.
@@ -259,7 +267,10 @@ def _rehearse(options: Options, micro_batches: int) -> MemoryUse:
 def _to_proposal(setting: BatchSetting, use: MemoryUse, options: Options, in_micro_batches: bool) -> Proposal:
     if not setting.batch:
         return Proposal(setting.checkpoint, in_micro_batches)
-    return Proposal(setting.checkpoint, in_micro_batches, setting, use.total, setting.changes(options))
+    changes = setting.changes(options)
+    if _train_set(options).accumulate == 'auto':  # which chooses the same number by itself
+        changes = tuple(change for change in changes if not change.startswith(ACCUMULATE))
+    return Proposal(setting.checkpoint, in_micro_batches, setting, use.total, changes)
 
 
 def _train_set(options: Options) -> Dataset:

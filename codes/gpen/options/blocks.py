@@ -108,7 +108,7 @@ class Dataset(Component):
     """Images in a batch of each rank (each GPU)."""
     accumulate: PositiveInt | Literal['auto'] = 1
     """Number of micro-batches that a training batch is computed in; less memory, slower, same result. auto: as few as
-    fit the GPU's free memory by the forecast of plan_memory.py (on a CPU 1)."""
+    fit the free memory of the GPU, or of the computer, by the forecast of plan_memory.py."""
     num_worker_per_gpu: NonNegativeInt = 2
     """Processes of each rank that read images; 0 reads in the main process. The samples do not depend on it."""
     prefetch_factor: PositiveInt = 2

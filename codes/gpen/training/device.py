@@ -37,18 +37,25 @@ def settle_micro_batches(options: Options, device: torch.device, before: dict[st
     data = options.datasets.train
     if data is None or data.accumulate != 'auto':
         return None
-    free = min(ranks.all_gather(torch.cuda.mem_get_info(device)[0] if device.type == 'cuda' else 0))
-    data.accumulate, sentence = ranks.on_main(lambda: _choose(options, device, free, before))
+    free = min(ranks.all_gather(_free_memory(device)))
+    data.accumulate, sentence = ranks.on_main(lambda: _choose(options, free, before))
     return f'datasets.train.{sentence}'
 
 
-def _choose(options: Options, device: torch.device, free: int, before: dict[str, Any] | None) -> tuple[int, str]:
+def _free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a GPU, or of a computer's memory for each of the ranks."""
+    if device.type == 'cuda':
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil  # for this alone, and its import takes a tenth of a second
+
+    return int(psutil.virtual_memory().available) // ranks.world_size()
+
+
+def _choose(options: Options, free: int, before: dict[str, Any] | None) -> tuple[int, str]:
     """Return the number of micro-batches and a sentence without its first words."""
     earlier = ((before or {}).get('datasets') or {}).get('train') or {}
     if isinstance(earlier.get('accumulate'), int) and earlier.get('batch_size_per_gpu') == options.batch_size:
         return earlier['accumulate'], f'accumulate: auto is {earlier["accumulate"]}, as before the interruption.'
-    if device.type != 'cuda':
-        return 1, 'accumulate: auto is 1, since this is no GPU.'
     from gpen.memory.plan import choose_micro_batches  # its imports take a while
 
     try:
