@@ -145,21 +145,20 @@ def test_cut_off_file_is_named(tmp_path, legacy, size):
     path = tmp_path / 'cut.pth'
     torch.save({'a': torch.ones(20)}, path, _use_new_zipfile_serialization=not legacy)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UserError, match=r'cut\.pth is damaged, cut short or no checkpoint'):
+    with pytest.raises(UserError, match=r'cut\.pth is (damaged, cut short or no checkpoint|empty)'):
         load_weights(path)
 
 
-@pytest.mark.parametrize('content', [b'', b'\x00' * 100, b'<html>', b'\x80\x02K\x01.', bytes(range(256)) * 4])
-def test_file_of_something_else_is_named(tmp_path, content):
+def test_file_of_nothing_known_is_named(tmp_path):
     path = tmp_path / 'other.pth'
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r'other\.pth (is damaged, cut short or no checkpoint|was not loaded|holds a)'):
+    path.write_bytes(bytes(range(256)) * 4)
+    with pytest.raises(UserError, match=r'other\.pth is damaged, cut short or no checkpoint'):
         load_weights(path)
 
 
 def test_file_that_holds_no_dict_of_tensors_is_named(tmp_path):
-    path = save(tmp_path / 'nested.pth', {'state': {'a': torch.ones(1)}})
-    with pytest.raises(UserError, match='entries that are no tensors'):
+    path = save(tmp_path / 'nested.pth', {'state': [torch.ones(1)], 'epoch': 3})
+    with pytest.raises(UserError, match=r'entries that are no tensors \(state, epoch\)'):
         load_weights(path)
 
 
@@ -168,9 +167,12 @@ def test_nothing_in_a_weight_file_is_executed(tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / 'executed',)
 
-    for name, write in (('zip.pth', torch.save), ('plain.pth', _pickle)):
+    for name, write, words in (
+        ('zip.pth', torch.save, 'was not loaded: it holds more than tensors'),
+        ('plain.pth', _pickle, 'is a pickle of Python objects that torch.save did not write'),
+    ):
         write({'a': Trap()}, tmp_path / name)
-        with pytest.raises(UserError, match='was not loaded: it holds more than tensors'):
+        with pytest.raises(UserError, match=words):
             load_weights(tmp_path / name)
     assert not (tmp_path / 'executed').exists()
 

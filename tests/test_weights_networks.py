@@ -129,15 +129,6 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     assert 'Cannot read' in explain(tmp_path)
 
 
-@pytest.mark.parametrize('name', ['file.pth', 'file.safetensors'])
-@pytest.mark.parametrize(
-    'content', [b'', b'<html>404 not found</html>', b'weights go here\n' * 50, b'\x89PNG' + bytes(99)]
-)
-def test_file_that_is_no_checkpoint_is_named(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    assert 'damaged' in explain(tmp_path / name)
-
-
 @pytest.mark.parametrize('kind', ['zip', 'legacy', 'safetensors'])
 @pytest.mark.parametrize('share', [0.02, 0.3, 0.7, 0.95])
 def test_truncated_file_is_named(tmp_path: Path, kind: str, share: float) -> None:

@@ -103,7 +103,7 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
         return load_restorer(path, device, fall_back=True)
 
     network = build_network(network_g.to_dict())
-    fit_weights(network, load_weights(path), path)
+    fit_weights(network, load_weights(path, names=network.state_dict().__contains__), path)
     network.to(device).eval().requires_grad_(False)
 
     @torch.inference_mode()

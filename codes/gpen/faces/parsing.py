@@ -40,6 +40,7 @@ class FaceParser:
     def __init__(self, weights: Path | None = None, device: torch.device | str = 'cpu') -> None:
         from gpen.weights.downloads import find_weights
         from gpen.weights.files import load_weights
+        from gpen.weights.networks import MisfitError, fit_weights
 
         advice = "--mask parse needs the package facexlib: pip install 'facexlib>=0.3'."
         library = import_package('facexlib.parsing.parsenet', advice)
@@ -47,8 +48,8 @@ class FaceParser:
         local = None if weights is None else str(weights.absolute() / FILENAME)
         path = find_weights(URL, local, 'weights of the face parser ParseNet', '--weights')
         try:
-            network.load_state_dict(load_weights(path))
-        except RuntimeError as error:
+            fit_weights(network, load_weights(path), path)
+        except MisfitError as error:
             raise UserError(f'{path} does not hold the weights of ParseNet. Replace it by {URL}.') from error
         self._network = network.to(device).eval().requires_grad_(False)
         self._device = device

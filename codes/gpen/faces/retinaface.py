@@ -49,6 +49,7 @@ class RetinaFaceDetector:
 
     def __init__(self, weights: Path | None = None, min_face: int = 40, device: str = 'cpu') -> None:
         from gpen.weights.files import load_weights
+        from gpen.weights.networks import MisfitError, fit_weights
 
         path = find_retinaface(weights)
         # facexlib's init_detection_model downloads into its own folder and unpickles what it finds there.
@@ -56,8 +57,8 @@ class RetinaFaceDetector:
             warnings.simplefilter('ignore')  # facexlib calls torchvision in an old way
             self._network = _import_class()(network_name='resnet50', device=device)
         try:
-            self._network.load_state_dict(load_weights(path))
-        except RuntimeError as error:
+            fit_weights(self._network, load_weights(path), path)
+        except MisfitError as error:
             message = f'{path} does not hold the weights of RetinaFace with a ResNet-50. Replace it by {URL}.'
             raise UserError(message) from error
         self._min_face = min_face

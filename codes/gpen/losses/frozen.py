@@ -31,6 +31,7 @@ def load_frozen(network: nn.Module, state: Mapping[str, torch.Tensor], path: Pat
     shapes = left_out.mismatched.items()
     faults = [f'it has no {name!r}' for name in left_out.missing]
     faults += [f'{name!r} is {found} there, but should be {expected}' for name, (found, expected) in shapes]
+    faults += [f'{name!r} is {found} there, but should be {ours}' for name, (found, ours) in left_out.retyped.items()]
     if faults:
         raise UserError(f'{path} does not hold {what}: {faults[0]}. Remove it or replace it by the right file.')
 

@@ -12,6 +12,7 @@ from gpen.utils.files import resolve_path
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_weights
 from gpen.weights.networks import MisfitError, fit_weights, infer_discriminator_config
 from gpen.weights.prior import load_decoder, load_discriminator
+from gpen.weights.unwrapping import DISCRIMINATOR
 
 LOGGER = logging.getLogger('gpen')
 
@@ -33,7 +34,8 @@ def load_pretrained(network: nn.Module, paths: PathOptions, letter: str) -> None
     path, option, strict = resolve_path(given), f'network_{letter}', getattr(paths, f'strict_load_{letter}')
 
     wrappers = WRAPPERS if letter == 'g' else DISCRIMINATOR_WRAPPERS
-    state = load_weights(path, getattr(paths, f'param_key_{letter}'), wrappers)
+    names = network.state_dict().__contains__
+    state = load_weights(path, getattr(paths, f'param_key_{letter}'), wrappers, names)
     try:
         left_out = fit_weights(network, state, path, strict)
     except MisfitError as error:
@@ -55,7 +57,8 @@ def complete_discriminator(options: dict[str, Any], paths: PathOptions) -> dict[
     wanted = [name for name in ('channel_multiplier', 'narrow') if options.get(name) is None]
     if options['type'] != GPENDiscriminator.__name__ or paths.pretrain_network_d is None or not wanted:
         return options
-    state = load_weights(resolve_path(paths.pretrain_network_d), paths.param_key_d, DISCRIMINATOR_WRAPPERS)
+    path = resolve_path(paths.pretrain_network_d)
+    state = load_weights(path, paths.param_key_d, DISCRIMINATOR_WRAPPERS, DISCRIMINATOR)
     try:
         found = infer_discriminator_config(state)
     except UserError:  # load_pretrained says what the file is not

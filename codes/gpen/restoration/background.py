@@ -58,7 +58,7 @@ def load_enlarger(path: Path, scale: int | None, device: torch.device) -> Enlarg
 
     try:
         model: Any = spandrel.ModelLoader(device).load_from_state_dict(dict(load_weights(path)))
-    except (spandrel.UnsupportedModelError, RuntimeError, KeyError, ValueError) as error:
+    except (spandrel.UnsupportedModelError, RuntimeError, LookupError, ValueError, TypeError) as error:
         raise UserError(
             f'{path} holds no super-resolution network that spandrel knows. Choose one, such as RealESRGAN_x2plus.pth.'
         ) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _NAMES_SHOWN = 4
+_LONGEST_NAME = 80
 _MAX_PLAIN = 1e6  # from here on, a number is written with an exponent
 
 
@@ -44,6 +45,14 @@ def suggest(name: str, known: Iterable[str], cutoff: float = 0.6, form: str = '{
 
 
 def list_names(names: Iterable[str]) -> str:
-    """Return the first four names, such as ``a, b, c, d, ...``."""
+    """Return the first four names, such as ``a, b, c, d, ...``, each on one line and not longer than 80 characters."""
     names = list(names)
-    return ', '.join(names[:_NAMES_SHOWN]) + (', ...' if len(names) > _NAMES_SHOWN else '')
+    shown = [shorten(name, _LONGEST_NAME) for name in names[:_NAMES_SHOWN]]
+    return ', '.join(shown) + (', ...' if len(names) > _NAMES_SHOWN else '')
+
+
+def shorten(text: str, length: int) -> str:
+    """Return a text on one line, cut to ``length`` characters; what cannot be printed is a question mark."""
+    start = re.sub(r'\s+', ' ', text[: length + 1])
+    line = ''.join(character if character.isprintable() else '?' for character in start)
+    return line if len(text) <= length else line[: length - 3] + '...'

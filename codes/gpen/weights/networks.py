@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gpen.archs.channels import base_channels, channel_counts
@@ -18,6 +19,7 @@ from gpen.archs.gpen import GPEN
 from gpen.errors import UserError
 from gpen.utils.text import format_shape, list_names
 from gpen.weights.files import load_weights
+from gpen.weights.unwrapping import GENERATOR
 
 
 class MisfitError(UserError):
@@ -32,14 +34,17 @@ class LeftOut:
         missing: keys of the network that the file does not have.
         unexpected: keys of the file that the network does not have.
         mismatched: keys of both whose shapes differ, with the file's shape and the network's.
+        retyped: keys of both, of one shape, of which one holds floating point numbers and the other integers or truth
+            values; with the file's type and the network's.
     """
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    retyped: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.mismatched)
+        return bool(self.missing or self.unexpected or self.mismatched or self.retyped)
 
     def __str__(self) -> str:
         """Name the first few of each kind, such as ``2 missing in the file (a, b); 1 of another shape (...)``."""
@@ -47,10 +52,12 @@ class LeftOut:
             f'{key}: file {format_shape(theirs)}, network {format_shape(ours)}'
             for key, (theirs, ours) in self.mismatched.items()
         ]
+        types = [f'{key}: file {theirs}, network {ours}' for key, (theirs, ours) in self.retyped.items()]
         kinds = {
             'missing in the file': self.missing,
             'unknown to the network': self.unexpected,
             'of another shape': shapes,
+            'of another type': types,
         }
         return '; '.join(f'{len(names)} {kind} ({list_names(names)})' for kind, names in kinds.items() if names)
 
@@ -71,7 +78,8 @@ def fit_weights(network: nn.Module, state: Mapping[str, Tensor], path: str | Pat
         MisfitError: the weights do not fit; the network is unchanged.
     """
     left_out = compare_weights(state, network.state_dict())
-    fitting = {key: value for key, value in state.items() if key not in {*left_out.unexpected, *left_out.mismatched}}
+    unfit = {*left_out.unexpected, *left_out.mismatched, *left_out.retyped}
+    fitting = {key: value for key, value in state.items() if key not in unfit}
 
     # Most must fit: two kinds of network may share a key by chance, and two widths share the weights without a width.
     related = len(left_out.unexpected) < len(state) / 2
@@ -100,7 +108,7 @@ def load_generator(path: str | Path) -> tuple[GPEN, dict[str, Any]]:
     Raises:
         UserError: as :func:`load_weights`, or these are not the weights of a GPEN generator.
     """
-    state = load_weights(path)
+    state = load_weights(path, names=GENERATOR)
     try:
         config = infer_gpen_config(state)
     except UserError as error:
@@ -130,7 +138,7 @@ def infer_gpen_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         encoders = _count(state_dict, r'ecd\d+\.0\.\d+\.weight')
         if not encoders or state_dict['final_linear.0.weight'].shape[0] != decoder['style_dim']:
             raise KeyError('no encoder')
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, ArithmeticError) as error:
         if state_dict and all(name.startswith('generator.') for name in state_dict):
             raise UserError(
                 'These are the weights of a GAN prior, which makes faces out of noise and restores none. Train a GPEN '
@@ -149,18 +157,25 @@ def infer_decoder_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
         size, style_dim, n_mlp, channel_multiplier, narrow and isconcat; see :func:`infer_gpen_config`.
 
     Raises:
-        KeyError, IndexError, ValueError: these are not the weights of a decoder.
+        KeyError, IndexError, ValueError, ArithmeticError: these are not the weights of a decoder.
     """
     # Channel counts: O of the first convolution, 1 x O x I x 3 x 3, at each resolution.
     lowest = state_dict['generator.conv1.conv.weight'].shape[1]
     upsamplings = _count(state_dict, r'generator\.to_rgbs\.\d+\.bias')
     counts = {2 ** (i + 3): state_dict[f'generator.convs.{2 * i}.conv.weight'].shape[1] for i in range(upsamplings)}
     channel_multiplier, narrow = _infer_factors({4: lowest, **counts})
+    style_dim = state_dict['generator.style.1.weight'].shape[0]
+    n_mlp = _count(state_dict, r'generator\.style\.\d+\.weight')
+
+    # A damaged file may claim a network that is larger than all memory: it has to hold as many values as its layers.
+    held = sum(min(value.numel(), value.untyped_storage().nbytes() // value.itemsize) for value in state_dict.values())
+    if held < max(n_mlp * style_dim**2, 9 * max(lowest, *counts.values()) ** 2):
+        raise ValueError('fewer values than its shapes have')
 
     return {
         'size': 2 ** (upsamplings + 2),
-        'style_dim': state_dict['generator.style.1.weight'].shape[0],
-        'n_mlp': _count(state_dict, r'generator\.style\.\d+\.weight'),
+        'style_dim': style_dim,
+        'n_mlp': n_mlp,
         'channel_multiplier': channel_multiplier,
         'narrow': narrow,
         'isconcat': state_dict['generator.conv1.activate.bias'].shape[0] == 2 * lowest,
@@ -185,7 +200,7 @@ def infer_discriminator_config(state_dict: Mapping[str, Tensor]) -> dict[str, An
             2 ** (blocks + 2 - n): state_dict[f'convs.{n}.conv2.1.weight'].shape[0] for n in range(1, blocks + 1)
         }
         channel_multiplier, narrow = _infer_factors(counts)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, ArithmeticError) as error:
         raise UserError(
             f"These are not the weights of GPEN's discriminator ({list_names(state_dict)}). Choose another file."
         ) from error
@@ -196,11 +211,24 @@ def infer_discriminator_config(state_dict: Mapping[str, Tensor]) -> dict[str, An
 def compare_weights(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> LeftOut:
     """Return the differences between the weights in a file and those of a network."""
     shapes = {key: (tuple(theirs[key].shape), tuple(ours[key].shape)) for key in ours if key in theirs}
+    types = {key: (theirs[key].dtype, ours[key].dtype) for key, (their, our) in shapes.items() if their == our}
     return LeftOut(
         missing=[key for key in ours if key not in theirs],
         unexpected=[key for key in theirs if key not in ours],
         mismatched={key: (their, our) for key, (their, our) in shapes.items() if their != our},
+        retyped={
+            key: (str(their).removeprefix('torch.'), str(our).removeprefix('torch.'))
+            for key, (their, our) in types.items()
+            if _kind_of(their) != _kind_of(our)
+        },
     )
+
+
+def _kind_of(dtype: torch.dtype) -> str:
+    """Return what a type holds: numbers of one kind may be converted into each other."""
+    if dtype.is_floating_point or dtype.is_complex:
+        return 'complex' if dtype.is_complex else 'floating point'
+    return 'truth values' if dtype == torch.bool else 'integers'
 
 
 def _describe_gpen(state: Mapping[str, Tensor]) -> str:

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from gpen.errors import UserError
 from gpen.utils.text import list_names
-from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights, read_file
+from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights
 from gpen.weights.networks import compare_weights, infer_decoder_config
+from gpen.weights.unwrapping import DECODER, Names
 
 PREFIX = 'generator.'
 
@@ -32,7 +33,7 @@ def load_decoder(network: nn.Module, path: Path) -> None:
             f'path.pretrain_prior: {type(network).__name__} has no decoder that a prior fits. Use a GPEN as network_g.'
         )
 
-    theirs = _find_decoder(load_weights(path), path)
+    theirs = _find_decoder(load_weights(path, names=DECODER), path)
     left_out = compare_weights(theirs, ours)
     if left_out:
         raise UserError(
@@ -58,12 +59,13 @@ def load_discriminator(network: nn.Module, path: Path) -> tuple[bool, str]:
     Raises:
         UserError: a file is damaged.
     """
-    found = _find_discriminator(path)
+    names = network.state_dict()
+    found = _find_discriminator(path, names.__contains__)
     if found is None:
         return False, f'there is none in {path}, nor beside it'
     source, state = found
 
-    left_out = compare_weights(state, network.state_dict())
+    left_out = compare_weights(state, names)
     if left_out:
         return False, f'that of {source} does not fit: {left_out}'
     network.load_state_dict(state)
@@ -84,12 +86,12 @@ def _find_decoder(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     )
 
 
-def _find_discriminator(path: Path) -> tuple[Path, dict[str, Tensor]] | None:
+def _find_discriminator(path: Path, names: Names) -> tuple[Path, dict[str, Tensor]] | None:
     """Return the file and the weights of the discriminator that belongs to a prior's file, or None."""
-    # In the prior's own file.
-    content = read_file(path)
-    if isinstance(content, Mapping) and isinstance(content.get('d'), Mapping):
-        return path, load_weights(path, 'd')
+    # In the prior's own file: what has as good as all names of a discriminator.
+    state = load_weights(path, prefer=DISCRIMINATOR_WRAPPERS, names=names)
+    if sum(map(bool, map(names, state))) > len(state) / 2:
+        return path, state
 
     # Beside it.
     if not path.name.startswith('net_g'):
@@ -97,7 +99,7 @@ def _find_discriminator(path: Path) -> tuple[Path, dict[str, Tensor]] | None:
     for name in (path.name.replace('net_g', 'net_d', 1), f'net_d_latest{path.suffix}'):
         beside = path.with_name(name)
         if beside.is_file():
-            return beside, load_weights(beside, prefer=DISCRIMINATOR_WRAPPERS)
+            return beside, load_weights(beside, prefer=DISCRIMINATOR_WRAPPERS, names=names)
     return None
 
 
@@ -105,7 +107,7 @@ def _explain_difference(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]
     """Return a sentence about the options in which two decoders differ, or None if they cannot be read off."""
     try:
         prior, network = infer_decoder_config(theirs), infer_decoder_config(ours)
-    except (KeyError, IndexError, ValueError, UserError):
+    except (KeyError, IndexError, ValueError, ArithmeticError, UserError):
         return None
 
     different = {name: value for name, value in prior.items() if network[name] != value}
