@@ -103,6 +103,7 @@ def test_the_command_says_what_was_compared_and_written(exported: tuple[Path, st
 def test_onnx_has_a_free_batch_the_options_and_no_source_paths(exported: tuple[Path, str]) -> None:
     model = onnx.load(exported[0])
     (given,), (taken,) = model.graph.input, model.graph.output
+    assert (given.name, taken.name) == ('input', 'output')  # what FaceFusion and ReActor look for
     for value in (given, taken):
         batch, *rest = value.type.tensor_type.shape.dim
         assert batch.dim_param == 'batch'
@@ -250,9 +251,19 @@ def test_onnx_that_restores_otherwise_than_pytorch_is_not_kept(tmp_path: Path) -
 @pytest.mark.usefixtures('prepared')
 def test_values_that_are_no_numbers_are_a_difference(tmp_path: Path) -> None:
     network = make_network()
-    network.state_dict()['generator.conv1.activate.bias'].fill_(torch.nan)  # the graph has numbers
+    network.state_dict()['generator.conv1.conv.weight'].fill_(3e38)  # their squares are infinite; the graph has others
     with pytest.raises(UserError, match='differ by nan/255'):
         export_generator(save(tmp_path / 'net.pth', network), 'onnx')
+    assert files_in(tmp_path) == ['net.pth']
+
+
+@pytest.mark.parametrize('kind', ['onnx', *FLAT])
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path, kind: Format, value: float) -> None:
+    network = make_network()
+    network.state_dict()['generator.to_rgb1.bias'].fill_(value)
+    with pytest.raises(UserError, match=r'net\.pth is spoilt: 1 of its .* not finite \(generator\.to_rgb1\.bias\)'):
+        export_generator(save(tmp_path / 'net.pth', network), kind)
     assert files_in(tmp_path) == ['net.pth']
 
 

@@ -49,6 +49,12 @@ def write_scaling(path: Path, location: str | None = None) -> Path:
     return write(path, nodes, [image_value('lq')], [image_value('image')], [factor])
 
 
+def write_cast(path: Path, given: Any, taken: Any) -> Path:
+    """A file that gives what it gets."""
+    node = helper.make_node('Cast', [given.name], [taken.name], to=taken.type.tensor_type.elem_type)
+    return write(path, [node], [given], [taken], [])
+
+
 def write_identity(path: Path, given: Any, taken: Any) -> Path:
     return write(path, [helper.make_node('Identity', [given.name], [taken.name])], [given], [taken], [])
 
@@ -88,30 +94,76 @@ def test_faces_of_another_size_are_refused(tmp_path: Path) -> None:
         restorer(faces(1, 16))
 
 
+HALF = onnx.TensorProto.FLOAT16
+UNKNOWN = helper.make_tensor_value_info('output', FLOAT, None)
+
+
 @pytest.mark.parametrize(
     ('given', 'taken'),
     [
-        (image_value('pixels'), image_value('image')),
-        (image_value('lq'), image_value('restored')),
-        (image_value('lq', batch=1), image_value('image', batch=1)),
+        (image_value('input'), image_value('output')),
+        (image_value('lq'), image_value('image')),
+        (image_value('x.1'), image_value('3074')),
+        (image_value('input', batch=1), image_value('output', batch=1)),
+        (image_value('input', batch=2), image_value('output', batch=2)),
+        (image_value('input', kind=HALF), image_value('output', kind=HALF)),
+        (image_value('input', batch=1, kind=HALF), image_value('output', batch=1)),
+        (image_value('input'), UNKNOWN),
+        (image_value('input'), helper.make_tensor_value_info('output', FLOAT, ['n', 3, 'h', 'h'])),
+    ],
+    ids=['ours', 'ours, before', 'other names', 'one', 'two', 'half', 'half in', 'unknown', 'unknown size'],
+)
+def test_files_from_elsewhere_are_taken_by_shape(tmp_path: Path, given: Any, taken: Any) -> None:
+    restorer = load_restorer(write_cast(tmp_path / 'a.onnx', given, taken), CPU)
+    assert (restorer.in_size, restorer.size) == (SIDE, SIDE)
+    for count in (1, 2, 5):
+        restored = restorer(faces(count))
+        assert restored.dtype == torch.float32
+        assert (restored - faces(count)).abs().max() < 1e-3
+
+
+def test_of_several_outputs_the_largest_image_is_the_restored_one(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node('Tile', ['input', 'repeats'], ['large']),
+        helper.make_node('Identity', ['input'], ['small']),
+        helper.make_node('ReduceMean', ['input'], ['mean'], keepdims=0),
+    ]
+    outputs = [helper.make_tensor_value_info('mean', FLOAT, []), image_value('small'), image_value('large', 2 * SIDE)]
+    repeats = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2]), 'repeats')
+    restorer = load_restorer(write(tmp_path / 'a.onnx', nodes, [image_value('input')], outputs, [repeats]), CPU)
+    assert restorer.size == 2 * SIDE
+    assert torch.equal(restorer(faces(2)), faces(2).repeat(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ('given', 'taken'),
+    [
+        (image_value('lq', batch=10**9), image_value('image', batch=10**9)),
         (image_value('lq', channels=1), image_value('image', channels=1)),
-        (image_value('lq', kind=onnx.TensorProto.FLOAT16), image_value('image', kind=onnx.TensorProto.FLOAT16)),
+        (image_value('lq', kind=onnx.TensorProto.UINT8), image_value('image', kind=onnx.TensorProto.UINT8)),
         (image_value('lq', side=8192), image_value('image', side=8192)),
         (image_value('lq', side=16), image_value('image', side=8)),
         (helper.make_tensor_value_info('lq', FLOAT, ['n', 3, 8, 16]), image_value('image')),
         (helper.make_tensor_value_info('lq', FLOAT, ['n', 3, 'h', 'w']), image_value('image')),
         (helper.make_tensor_value_info('lq', FLOAT, []), image_value('image')),
     ],
-    ids=['input', 'output', 'batch', 'grey', 'half', 'huge', 'smaller', 'oblong', 'any size', 'scalar'],
+    ids=['batch', 'grey', 'bytes', 'huge', 'smaller', 'oblong', 'any size', 'scalar'],
 )
 def test_another_kind_of_graph_is_refused_and_what_it_has_is_said(tmp_path: Path, given: Any, taken: Any) -> None:
     path = write_identity(tmp_path / 'a.onnx', given, taken)
-    with pytest.raises(UserError, match=r'is not a generator that scripts/export\.py wrote') as caught:
+    with pytest.raises(UserError, match='is no generator that restores faces') as caught:
         load_restorer(path, CPU)
     message = str(caught.value)
     assert f'It takes {given.name!r} (' in message
     assert f'gives {taken.name!r} (' in message
-    assert 'lq (float32, batch x 3 x S x S)' in message
+    assert 'one input, N x 3 x S x S, and an output' in message
+
+
+def test_an_output_that_is_no_image_after_all_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node('GlobalAveragePool', ['input'], ['output'])
+    path = write(tmp_path / 'a.onnx', [node], [image_value('input')], [UNKNOWN], [])
+    with pytest.raises(UserError, match=r'takes 1 x 3 x 8 x 8 and gives 1 x 3 x 1 x 1'):
+        load_restorer(path, CPU)
 
 
 def test_more_inputs_than_the_image_are_refused(tmp_path: Path) -> None:
@@ -138,8 +190,8 @@ def test_weights_that_old_files_list_as_inputs_are_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     'spoil',
-    [lambda content: content[:0], lambda content: content.hex().encode(), lambda content: content[:-9]],
-    ids=['empty', 'text', 'cut'],
+    [lambda content: content[:-9], lambda content: content[:5] + bytes(20), lambda content: content[::-1]],
+    ids=['cut', 'zeros', 'backwards'],
 )
 def test_a_damaged_file_is_one_message(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     path = write_scaling(tmp_path / 'a.onnx')

@@ -44,10 +44,10 @@ def write_onnx(
 ) -> dict[str, float]:
     """Write a network as ONNX, and keep the file only if ONNX Runtime computes the same with it as PyTorch.
 
-    The input is ``lq``, N x 3 x in_size x in_size, float32, RGB, [-1, 1], the output ``image``, N x 3 x size x size,
-    not clamped, for any N.  The noise of a network that enlarges is fixed (:meth:`gpen.archs.gpen.GPEN.fix_noise`) and
-    becomes constants.  The network's options are in the metadata.  Weights of more than 2 GB go to a file beside it,
-    ``TARGET.data``.
+    The input is called ``input``, N x 3 x in_size x in_size, float32, RGB, [-1, 1], the output ``output``,
+    N x 3 x size x size, not clamped, for any N.  The noise of a network that enlarges is fixed
+    (:meth:`gpen.archs.gpen.GPEN.fix_noise`) and becomes constants.  The network's options are in the metadata.  Weights
+    of more than 2 GB go to a file beside it, ``TARGET.data``.
 
     Args:
         network: on the CPU, for evaluation and without gradients; its noise is fixed.

@@ -6,10 +6,12 @@ file and data beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,17 +20,40 @@ from gpen.errors import UserError
 from gpen.restoration.base import Restorer
 from gpen.utils.device import is_out_of_memory
 from gpen.utils.packages import import_onnxruntime, import_package
-from gpen.utils.text import list_names
+from gpen.utils.text import format_shape, list_names
+from gpen.weights.recognition import name_stranger, read_head
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT = 'lq'
-OUTPUT = 'image'
+# The names in files that scripts/export.py writes are those of the published exporter: FaceFusion and ReActor feed an
+# input of just this name.  Files are read by shapes, whatever their names are.
+INPUT = 'input'
+OUTPUT = 'output'
+
+_FLOATS = {1: np.float32, 10: np.float16}  # by their number in TensorProto
+_LARGEST_BATCH = 64  # that a graph may insist on
+
+
+@dataclass(frozen=True)
+class Image:
+    """An input or output of a graph that is a batch of images: N x 3 x side x side.
+
+    Attributes:
+        name: in the graph.
+        side: height and width in pixels; None where the graph does not tell.
+        batch: the one N that it takes; None: any.
+        dtype: of its values.
+    """
+
+    name: str
+    side: int | None
+    batch: int | None
+    dtype: type[np.floating[Any]]
 
 
 def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Restorer:
-    """Load a generator that ``scripts/export.py`` wrote as ONNX; its sizes are read off the graph.
+    """Load a generator of ``scripts/export.py`` or of another exporter; names and sizes are read off the graph.
 
     Args:
         path: the file.
@@ -40,14 +65,14 @@ def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Rest
         UserError: the file is missing, damaged, or another kind of graph; it refers to data outside its folder; a
             package or the GPU is missing.
     """
-    in_size, size = read_sizes(path)
+    given, taken = read_images(path)
     session = _open_session(path, device, fall_back)
+    assert given.side is not None
+    in_size = given.side
 
-    def run(lq: Tensor) -> Tensor:
-        check_image_shape('generator', tuple(lq.shape), in_size)
-        array = lq.detach().float().cpu().contiguous().numpy()
+    def run_once(images: np.ndarray) -> np.ndarray:
         try:
-            return torch.from_numpy(session.run([OUTPUT], {INPUT: array})[0])
+            return session.run([taken.name], {given.name: images})[0]  # type: ignore[no-any-return]
         except Exception as error:  # ONNX Runtime has no narrower common type
             if is_out_of_memory(error):
                 raise MemoryError(str(error)) from error
@@ -55,6 +80,19 @@ def load_onnx(path: Path, device: torch.device, fall_back: bool = False) -> Rest
                 f'{path} fails in ONNX Runtime: {first_line(error)}. Export the checkpoint again.'
             ) from error
 
+    def run(lq: Tensor) -> Tensor:
+        check_image_shape('generator', tuple(lq.shape), in_size)
+        images = lq.detach().cpu().contiguous().numpy().astype(given.dtype)
+        # Where the graph has one size of batch, the last one is filled up with black images.
+        count = given.batch or max(1, len(images))
+        parts = []
+        for start in range(0, len(images), count):
+            part = images[start : start + count]
+            full = np.pad(part, ((0, count - len(part)), (0, 0), (0, 0), (0, 0))) if given.batch else part
+            parts.append(run_once(full)[: len(part)])
+        return torch.from_numpy(np.concatenate(parts)).float()
+
+    size = taken.side or _measure(path, run, in_size)
     provider = session.get_providers()[0].removesuffix('ExecutionProvider').lower()
     return Restorer(run, size, in_size, f'ONNX Runtime on {provider}')
 
@@ -64,8 +102,10 @@ def import_onnx(name: str = 'onnx') -> Any:
     return import_package(name, f'ONNX files need the package {name}: pip install {name}.')
 
 
-def read_sizes(path: Path) -> tuple[int, int]:
-    """Return the side of the input and of the output in pixels, after checking the whole graph.
+def read_images(path: Path) -> tuple[Image, Image]:
+    """Return the image that goes in and the one that comes out, after checking the whole graph.
+
+    Of several images that come out, the largest is the restored one.
 
     Raises:
         UserError: the file is missing, damaged, or another kind of graph, or refers to data outside its folder.
@@ -73,14 +113,33 @@ def read_sizes(path: Path) -> tuple[int, int]:
     graph = _read_model(path).graph
     weights = {weight.name for weight in graph.initializer}  # old files list them among the inputs
     inputs = [value for value in graph.input if value.name not in weights]
-    in_size, size = _find_side(inputs, INPUT), _find_side(graph.output, OUTPUT)
-    if in_size is None or size is None or not in_size <= size <= LARGEST_SIZE:
-        raise UserError(
-            f'{path} is not a generator that scripts/export.py wrote. It takes {_describe(inputs)} and gives '
-            f'{_describe(graph.output)}; expected are {INPUT} (float32, batch x 3 x S x S) and {OUTPUT} (float32, '
-            f'batch x 3 x T x T, T not below S, at most {LARGEST_SIZE}). Export a checkpoint with scripts/export.py.'
-        )
-    return in_size, size
+
+    given = _find_image(inputs[0]) if len(inputs) == 1 else None
+    outputs = [image for image in map(_find_image, graph.output) if image is not None]
+    taken = max(outputs, key=lambda image: image.side or 0, default=None)
+    if given is None or given.side is None or taken is None or not _is_size(taken.side or given.side, given.side):
+        raise _explain_graph(path, _describe(inputs), _describe(graph.output))
+    return given, taken
+
+
+def _measure(path: Path, run: Callable[[Tensor], Tensor], in_size: int) -> int:
+    """Return the side of the output of a graph that does not tell it, by running it once."""
+    shape = tuple(run(torch.zeros(1, 3, in_size, in_size)).shape)
+    if len(shape) != 4 or shape[:2] != (1, 3) or shape[2] != shape[3] or not _is_size(shape[2], in_size):
+        raise _explain_graph(path, f'1 x 3 x {in_size} x {in_size}', format_shape(shape))
+    return shape[2]
+
+
+def _is_size(size: int, in_size: int) -> bool:
+    return in_size <= size <= LARGEST_SIZE
+
+
+def _explain_graph(path: Path, given: str, taken: str) -> UserError:
+    return UserError(
+        f'{path} is no generator that restores faces. It takes {given} and gives {taken}; expected are one input, '
+        f'N x 3 x S x S, and an output, N x 3 x T x T, with T not below S and at most {LARGEST_SIZE}, both of floating '
+        'point numbers. Export a checkpoint with scripts/export.py.'
+    )
 
 
 def first_line(error: Exception) -> str:
@@ -162,17 +221,15 @@ def _open_session(path: Path, device: torch.device, fall_back: bool) -> Any:
     return session
 
 
-def _find_side(values: Iterable[Any], name: str) -> int | None:
-    """Return the side of the one image, called ``name``: float32, N x 3 x side x side; None for other values."""
-    values = list(values)
-    if [value.name for value in values] != [name]:
+def _find_image(value: Any) -> Image | None:
+    """Return what is known of an input or output that is a batch of square images with 3 channels; None of others."""
+    kind = value.type.tensor_type
+    dims = [dim.dim_value for dim in kind.shape.dim] if kind.HasField('shape') else [0] * 4  # 0: any, or not known
+    if kind.elem_type not in _FLOATS or len(dims) != 4 or min(dims) < 0:
         return None
-    kind = values[0].type.tensor_type
-    batch, *lengths = [dim.dim_value for dim in kind.shape.dim] or [0]  # 0: any
-    if kind.elem_type != 1 or batch != 0 or len(lengths) != 3:  # 1: TensorProto.FLOAT
+    if dims[0] > _LARGEST_BATCH or dims[1] not in (0, 3) or dims[2] != dims[3]:
         return None
-    channels, height, width = lengths
-    return int(height) if channels == 3 and 0 < height == width else None
+    return Image(value.name, dims[2] or None, dims[0] or None, _FLOATS[kind.elem_type])
 
 
 def _describe(values: Iterable[Any]) -> str:
@@ -182,4 +239,7 @@ def _describe(values: Iterable[Any]) -> str:
 
 
 def _damaged(path: Path) -> UserError:
+    what = name_stranger(path, read_head(path))
+    if what is not None and 'an ONNX file' not in what:
+        return UserError(f'{path} {what}')
     return UserError(f'{path} is damaged, cut short or no ONNX file at all. Copy or export it again.')
