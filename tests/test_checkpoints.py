@@ -340,6 +340,23 @@ def test_a_damaged_file_is_named_and_the_checkpoint_before_it_is_used(
     assert checkpoint.iteration == 2
 
 
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_named_and_the_checkpoint_before_them_is_used(
+    value: float, store: CheckpointStore, tmp_path: Path
+) -> None:
+    save(store, 2)
+    save(store, 4)
+    path = tmp_path / 'models' / 'net_g_4.pth'
+    content = torch.load(path)
+    next(iter(content['params'].values())).fill_(value)
+    torch.save(content, path)
+    checkpoint, damaged = store.load_newest()
+    assert checkpoint is not None
+    assert checkpoint.iteration == 2
+    assert len(damaged) == 1
+    assert f'{path} is spoilt' in damaged[0]
+
+
 def test_without_any_whole_checkpoint_all_are_listed(store: CheckpointStore) -> None:
     for iteration in (2, 4):
         save(store, iteration)

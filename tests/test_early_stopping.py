@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from gpen.runs.run_file import MetricSummary
 from gpen.training.early_stopping import EarlyStopping
 
 
@@ -87,12 +88,16 @@ def test_the_state_of_another_metric_is_refused_and_changes_nothing() -> None:
     assert EarlyStopping('psnr', higher_is_better=True, patience=1).load_state_dict(first.state_dict())
 
 
-@pytest.mark.parametrize(('higher', 'perfect'), [(True, math.inf), (False, -math.inf)])
-def test_an_infinite_metric_is_the_best_once(higher: bool, perfect: float) -> None:
-    early = EarlyStopping('psnr', higher_is_better=higher, patience=2)
-    assert feed(early, [1.0, perfect, perfect, perfect]) == [True, True, False, False]
-    assert early.best_iteration == 2
-    assert early.should_stop
+@pytest.mark.parametrize('higher', [True, False])
+@pytest.mark.parametrize('infinite', [math.inf, -math.inf])
+def test_an_infinite_metric_is_never_the_best(higher: bool, infinite: float) -> None:
+    early = EarlyStopping('psnr', higher_is_better=higher, patience=3)
+    summary = MetricSummary(higher_is_better=higher)
+    better = 2.0 if higher else 0.5
+    values = [infinite, 1.0, infinite, better]
+    assert feed(early, values) == [False, True, False, True]
+    assert [summary.update(value, iteration) for iteration, value in enumerate(values)] == [False, True, False, True]
+    assert (early.best, summary.best) == (better, better)
 
 
 def test_without_patience_it_never_stops_but_knows_the_best() -> None:

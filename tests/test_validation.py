@@ -68,6 +68,37 @@ def test_a_metric_that_no_image_has_a_value_for_is_not_a_number() -> None:
     assert result.notes == ['none is not defined for 6 of 6 images; the mean omits them.']
 
 
+@pytest.mark.parametrize('value', [math.inf, -math.inf])
+def test_an_infinite_value_is_named_and_not_part_of_the_mean(value: float) -> None:
+    def metric(restored: Tensor, gt: Tensor) -> Tensor:
+        return torch.where(gt.mean(dim=(1, 2, 3)) > 0.45, value, difference(restored, gt))
+
+    result = look(0, metrics={'m': metric})
+    assert result.means == {'m': pytest.approx((0.05 + 0.1 + 0.15 + 0.2) / 4)}
+    assert len(result.faults) == 1
+    assert result.faults[0].startswith('m is infinite for 1 of 6 images (2b), ')
+    assert not result.is_spoilt
+
+    # Where there is no other value, it is the mean.
+    all_alike = look(0, metrics={'m': lambda restored, _: torch.full((len(restored),), value)})
+    assert all_alike.means == {'m': value}
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
+def test_restored_images_that_are_not_finite_are_named_and_no_metric_counts(value: float) -> None:
+    def restore(lq: Tensor) -> Tensor:
+        images = enlarge(lq)
+        images[1, 0, 0, 0] = torch.where(lq.mean() > 0.1, value, images[1, 0, 0, 0])
+        return images
+
+    result = look(3, restore=restore)
+    assert result.is_spoilt
+    assert all(math.isnan(mean) for mean in result.means.values())
+    assert [math.isnan(row['l1']) for row in result.rows] == [True, False, False, True, False, True]
+    assert len(result.faults) == 1
+    assert 'not finite for 2 of 6 images (1b, 2b)' in result.faults[0]
+
+
 @pytest.mark.parametrize(('asked', 'shown'), [(1, 1), (3, 3), (6, 6), (9, 6)])
 def test_the_sheet_has_a_row_for_each_picture_that_is_asked_for(asked: int, shown: int) -> None:
     sheet = look(asked).sheet

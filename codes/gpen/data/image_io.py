@@ -168,6 +168,11 @@ def to_array(image: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(image.detach().float().cpu().numpy().transpose(1, 2, 0))
 
 
+def clamp_images(images: torch.Tensor) -> torch.Tensor:
+    """Return images in [-1, 1]; infinite values become NaN, so that they are not taken for white or black."""
+    return images.clamp(-1, 1) + 0 * images
+
+
 def to_uint8(image: ArrayOrTensor) -> ArrayOrTensor:
     """Return an array or tensor of any layout in [-1, 1] as uint8 in [0, 255], rounded; values beyond are clipped."""
     if isinstance(image, torch.Tensor):

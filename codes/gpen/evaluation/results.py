@@ -48,7 +48,7 @@ class ScoredSet:
     @property
     def notes(self) -> list[str]:
         """Sentences on how far the numbers can be trusted, each once."""
-        return list(dict.fromkeys(note for result in self.results.values() for note in result.notes))
+        return list(dict.fromkeys(note for result in self.results.values() for note in (*result.faults, *result.notes)))
 
 
 @dataclass(frozen=True)

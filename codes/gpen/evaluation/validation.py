@@ -15,6 +15,7 @@ from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.metrics import Metric, SetMetric
 from gpen.utils.seeds import derive_seed
+from gpen.utils.text import list_names
 
 
 @dataclass(frozen=True)
@@ -22,17 +23,22 @@ class ValidationResult:
     """The metrics and pictures of a validation.
 
     Attributes:
-        means: the mean of each metric over the images that it is defined for; the one number of a set metric.
+        means: the mean of each metric over the images that it is defined and finite for; the one number of a set
+            metric.  NaN where any restored image is not finite.
         rows: one dict per image: its name and the metrics of images.
         sheet: the first pictures, one row each, LQ | restored | GT, or a grid of faces that were generated from noise:
             3 x H x W, uint8 RGB; None without pictures.
         notes: sentences on how far a number can be trusted.
+        faults: sentences on images that are not finite, or have a metric that is infinite, with their names.
+        is_spoilt: a restored image is not finite.
     """
 
     means: dict[str, float]
     rows: list[dict[str, Any]]
     sheet: Tensor | None
     notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    is_spoilt: bool = False
 
 
 def validate(
@@ -96,17 +102,26 @@ def validate(
 
     rows = [row for batch in done for row in batch.rows]
     strips = [strip for batch in done for strip in batch.strips][:num_pictures]
-    means, notes = _summarise(metrics, rows) if rows else ({}, [])
+    means, notes, faults = _summarise(metrics, rows) if rows else ({}, [], [])
     arrange = partial(torch.cat, dim=1) if restores else arrange_in_grid
-    return ValidationResult(means, rows, arrange(strips) if strips else None, notes)
+
+    # Images that are not finite make every mean worthless.
+    spoilt = [name for batch in done for name in batch.spoilt]
+    if spoilt:
+        means, notes, faults = dict.fromkeys(means, math.nan), [], [_explain_spoilt(spoilt, len(rows))]
+    return ValidationResult(means, rows, arrange(strips) if strips else None, notes, faults, bool(spoilt))
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The rows of a batch, see :class:`ValidationResult`, and its pictures: rows of the sheet, or single faces."""
+    """The rows of a batch, see :class:`ValidationResult`, and its pictures: rows of the sheet, or single faces.
+
+    ``spoilt`` are the names of restored images that are not finite.
+    """
 
     rows: list[dict[str, Any]]
     strips: list[Tensor]
+    spoilt: list[str]
 
 
 def _look_at(
@@ -121,16 +136,19 @@ def _look_at(
             'Set size and in_size of the data set to what the network makes and takes.'
         )
 
+    # The metrics of each image: of one that is not finite, they are not defined.
     columns = _measure(metrics, restored, gt)
+    is_finite = restored.isfinite().flatten(1).all(dim=1).tolist()
     rows = [
-        {'name': image_name, **{name: values[n] for name, values in columns.items()}}
+        {'name': image_name, **{name: values[n] if is_finite[n] else math.nan for name, values in columns.items()}}
         for n, image_name in enumerate(batch['name'])
     ]
+    spoilt = [row['name'] for row, finite in zip(rows, is_finite, strict=True) if not finite]
 
     shown = range(min(len(rows), num_pictures))
     if not restores:
-        return _Batch(rows, [to_uint8(restored[n]) for n in shown])
-    return _Batch(rows, [make_strip(batch['lq'][n], restored[n], gt[n]) for n in shown])
+        return _Batch(rows, [to_uint8(restored[n]) for n in shown], spoilt)
+    return _Batch(rows, [make_strip(batch['lq'][n], restored[n], gt[n]) for n in shown], spoilt)
 
 
 def _measure(metrics: Mapping[str, Metric], restored: Tensor, gt: Tensor) -> dict[str, list[float]]:
@@ -147,9 +165,11 @@ def _measure(metrics: Mapping[str, Metric], restored: Tensor, gt: Tensor) -> dic
     return columns
 
 
-def _summarise(metrics: Mapping[str, Metric], rows: list[dict[str, Any]]) -> tuple[dict[str, float], list[str]]:
-    """Return the mean or number of each metric, and notes on how far they can be trusted."""
-    means, notes = {}, []
+def _summarise(
+    metrics: Mapping[str, Metric], rows: list[dict[str, Any]]
+) -> tuple[dict[str, float], list[str], list[str]]:
+    """Return the mean or number of each metric, and notes and faults, see :class:`ValidationResult`."""
+    means, notes, faults = {}, [], []
     for name, metric in metrics.items():
         if isinstance(metric, SetMetric):
             means[name] = metric.compute()
@@ -158,12 +178,28 @@ def _summarise(metrics: Mapping[str, Metric], rows: list[dict[str, Any]]) -> tup
             continue
 
         values = [row[name] for row in rows if not math.isnan(row[name])]
-        means[name] = sum(values) / len(values) if values else math.nan
         if len(values) < len(rows):
             notes.append(
                 f'{name} is not defined for {len(rows) - len(values)} of {len(rows)} images; the mean omits them.'
             )
-    return means, notes
+
+        # One infinite value, such as the PSNR of equal images, would be the whole mean.
+        infinite = [str(row['name']) for row in rows if math.isinf(row[name])]
+        finite = [value for value in values if math.isfinite(value)] or values
+        means[name] = sum(finite) / len(finite) if finite else math.nan
+        if infinite:
+            faults.append(
+                f'{name} is infinite for {len(infinite)} of {len(rows)} images ({list_names(infinite)}), as the PSNR '
+                'of equal images is; the mean omits them.'
+            )
+    return means, notes, faults
+
+
+def _explain_spoilt(names: Sequence[str], total: int) -> str:
+    return (
+        f'The network gave values that are not finite for {len(names)} of {total} images ({list_names(names)}), so no '
+        'metric counts. Its weights are spoilt, or half precision is too narrow for them (train.amp).'
+    )
 
 
 def make_strip(lq: Tensor, restored: Tensor, gt: Tensor) -> Tensor:

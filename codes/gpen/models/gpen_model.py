@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpen.archs.recompute import run_in_micro_batches
+from gpen.data.image_io import clamp_images
 from gpen.distributed.gradients import Gradients
 from gpen.errors import UserError
 from gpen.losses import build_loss
@@ -132,7 +133,7 @@ class GPENModel(AdversarialModel):
     @torch.inference_mode()
     def restore(self, lq: Tensor) -> Tensor:
         """Restore images with the EMA generator: N x 3 x H x W in [-1, 1] to N x 3 x size x size, clamped."""
-        return self.net_g_ema(self._to_device(lq)).clamp(-1, 1)
+        return clamp_images(self.net_g_ema(self._to_device(lq)))
 
     @torch.no_grad()
     def restore_raw(self, lq: Tensor) -> Tensor:
@@ -140,4 +141,4 @@ class GPENModel(AdversarialModel):
         was_training = self.net_g.training
         restored: Tensor = self.net_g.eval()(self._to_device(lq))
         self.net_g.train(was_training)
-        return restored.clamp(-1, 1)
+        return clamp_images(restored)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from gpen.archs.recompute import run_in_micro_batches
+from gpen.data.image_io import clamp_images
 from gpen.models.adversarial import AdversarialModel, Values
 from gpen.registry import MODEL_REGISTRY
 
@@ -64,4 +65,4 @@ class GPENPriorModel(AdversarialModel):
             N x 3 x size x size, clamped to [-1, 1].
         """
         z = torch.randn(len(lq), self.net_g.style_dim, device=self.device)
-        return self.net_g_ema(z).clamp(-1, 1)
+        return clamp_images(self.net_g_ema(z))

@@ -137,7 +137,7 @@ class RecordedRun:
 
     def best(self, key: str) -> Best | None:
         """Return the best validation of a metric; None where it has no value or its direction is not recorded."""
-        pairs = [Best(value, int(x)) for x, value in zip(*self.curve('val', key), strict=True) if not math.isnan(value)]
+        pairs = [Best(value, int(x)) for x, value in zip(*self.curve('val', key), strict=True) if math.isfinite(value)]
         higher = self.higher_is_better(key)
         if not pairs or higher is None:
             return None

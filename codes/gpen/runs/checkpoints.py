@@ -8,7 +8,6 @@ there.
 
 import filecmp
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ import torch
 from gpen.errors import UserError
 from gpen.runs.training_state import Checkpoint, Networks
 from gpen.utils.files import atomic_path, link_or_copy
-from gpen.weights.files import read_file
+from gpen.weights.files import check_values, read_file
+from gpen.weights.unwrapping import walk
 
 
 class CheckpointStore:
@@ -154,7 +154,7 @@ class CheckpointStore:
         """Load a state and the model files that it names.
 
         Raises:
-            UserError: one of them is missing or damaged.
+            UserError: one of them is missing, damaged or holds values that are not finite.
         """
         state = _load(path)
         try:
@@ -163,6 +163,8 @@ class CheckpointStore:
             raise UserError(f'{path} is not a training state of this program.') from error
         folder = path.parent.parent / 'models'
         networks = {stem: _load(folder / Path(name).name) for stem, name in names.items()}
+        for stem, content in networks.items():
+            check_values(folder / Path(names[stem]).name, dict(walk(content)))
         return Checkpoint(path, iteration, networks, state)
 
 
@@ -182,17 +184,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint file, after checking every byte against the checksums it carries."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except FileNotFoundError as error:
-        raise UserError(f'{path} is missing.') from error
-    except Exception as error:  # damaged bytes end in almost any exception
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f'{path} is damaged ({reason}).') from error
-    if damaged is not None:
-        raise UserError(f'{path} is damaged (in {damaged}).')
+    """Return the content of a checkpoint file, every byte of which is checked against the checksums it carries."""
     content = read_file(path)
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a checkpoint of this program.')

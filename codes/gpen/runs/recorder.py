@@ -77,7 +77,7 @@ class Recorder:
         Args:
             iteration: the last one that was done.
             epoch: of that iteration.
-            name: ``start``, ``resume``, ``stop``, ``warning``, ``skipped_step`` or ``superseded``.
+            name: ``start``, ``resume``, ``stop``, ``warning``, ``skipped_step``, ``validation`` or ``superseded``.
             severity: ``info``, ``warning`` or ``error``.
             sentence: what happened.
             phase: of the record.

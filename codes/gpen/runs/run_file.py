@@ -1,5 +1,6 @@
 """``run.json``: what a run is, how far it is and how it ended, as data for reports and other programs."""
 
+import math
 import subprocess
 import sys
 from datetime import datetime
@@ -25,9 +26,9 @@ class MetricSummary(BaseModel):
     best_iteration: int | None = None
 
     def update(self, value: float, iteration: int) -> bool:
-        """Take in a validation; return whether it is the best so far (a value that is not a number never is)."""
+        """Take in a validation; return whether it is the best so far (a value that is not finite never is)."""
         sign = 1 if self.higher_is_better else -1
-        if value != value or (self.best is not None and sign * value <= sign * self.best):
+        if not math.isfinite(value) or (self.best is not None and sign * value <= sign * self.best):
             return False
         self.best, self.best_iteration = value, iteration
         return True

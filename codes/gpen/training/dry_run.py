@@ -2,12 +2,14 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from gpen.data.scan_cache import writing_nothing
 from gpen.distributed import ranks
+from gpen.errors import UserError
 from gpen.evaluation.validation import validate
 from gpen.memory.cures import advise
 from gpen.models.step_log import describe_gradients
@@ -35,7 +37,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         data = build_data_sets(options)
         setup = ranks.one_first(lambda: build_setup(options, device, data))
         seconds = _train_two_steps(setup)
-        skipped = [f'Warning: {sentence}' for sentence in setup.model.guard.review()]
+        _refuse_skipped(setup.model.guard.review())
         validation = [_validate_one_batch(setup)] if setup.val_loader is not None and ranks.is_main() else []
         means: dict[str, Any] = setup.model.means.read()
         norms = setup.model.gradient_norms
@@ -50,7 +52,6 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         *([chosen] if chosen is not None else []),
         describe_setup(setup),
         _describe_schedule(setup),
-        *skipped,
         *validation,
         'Losses: ' + '  '.join(f'{name} {value:.4g}' for name, value in means.items()),
         *([describe_gradients(norms)] if len(norms) > 1 else []),
@@ -73,6 +74,15 @@ def _train_two_steps(setup: Setup) -> list[float]:
             torch.cuda.synchronize(setup.device)
         seconds.append(time.perf_counter() - started)
     return seconds
+
+
+def _refuse_skipped(skipped: Sequence[str]) -> None:
+    """Raise UserError where a step had a loss or gradient that is not finite."""
+    if skipped:
+        raise UserError(
+            f'{skipped[0]} A run would learn nothing from such steps. Look at the weights that it starts from, at '
+            'these files and at the loss weights.'
+        )
 
 
 def _describe_schedule(setup: Setup) -> str:
@@ -112,5 +122,8 @@ def _validate_one_batch(setup: Setup) -> str:
         setup.model.restore, [batch], setup.metrics, setup.options.seed, num_pictures=1, restores=setup.model.restores
     )
     assert result is not None
+    if result.is_spoilt:
+        raise UserError(f'Validation: {result.faults[0]}')
     numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
-    return f'Validation of one batch ({len(batch["name"])} images, untrained): {numbers}'
+    faults = ''.join(f'\nWarning: {fault}' for fault in result.faults)
+    return f'Validation of one batch ({len(batch["name"])} images, untrained): {numbers}{faults}'

@@ -29,9 +29,9 @@ class EarlyStopping:
         self._reference: float | None = None
 
     def update(self, value: float, iteration: int) -> bool:
-        """Take in a validation; return whether it is the best so far (a value that is not a number never is)."""
+        """Take in a validation; return whether it is the best so far (a value that is not finite never is)."""
         counts = iteration >= self._min_iter
-        if math.isnan(value):
+        if not math.isfinite(value):
             self.waited += counts
             return False
         if self._reference is None or self._sign * (value - self._reference) > self._min_delta:
@@ -39,7 +39,6 @@ class EarlyStopping:
             self.waited = 0
         else:
             self.waited += counts
-        # Compared, not subtracted: an infinite metric (the PSNR of equal images) minus itself is not a number.
         if self.best is not None and self._sign * value <= self._sign * self.best:
             return False
         self.best, self.best_iteration = value, iteration

@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gpen.distributed import ranks
+from gpen.errors import UserError
 from gpen.evaluation.validation import ValidationResult, validate
 from gpen.health.measures import add_measures
 from gpen.health.watch import Health
@@ -81,9 +82,9 @@ def train(run: TrainingRun) -> Ending:
     and save.
 
     Raises:
-        UserError: the loss was not finite too often, or a file could not be read or written.
+        UserError: the loss was not finite too often or never, or a file could not be read or written.
     """
-    setup, model, stop = run.setup, run.setup.model, run.stop
+    setup, model, stop, start = run.setup, run.setup.model, run.stop, run.iteration
     if run.recorder is not None and setup.options.logger.health:
         run.health = Health(setup.options, setup.total_iterations, setup.rates.at, run.recorder.read())
 
@@ -128,6 +129,12 @@ def train(run: TrainingRun) -> Ending:
                 return ending
 
     total = setup.total_iterations
+    _report_skipped_steps(run)
+    if run.iteration > start >= model.guard.last_finite_iteration:
+        raise UserError(
+            f'None of the steps from {start + 1} to {run.iteration} was finite, so the networks have learned nothing. '
+            'Look at the weights that training started from, and at the data.'
+        )
     if run.iteration > total:
         return Ending(
             'finished', f'Nothing to do: {run.iteration} iterations are done, and the options ask for {total}.'
@@ -262,6 +269,8 @@ def _validate(run: TrainingRun) -> bool | None:
     best = [name for name, its in run.run_file.metrics.items() if its.update(result.means[name], run.iteration)]
 
     # Records
+    for fault in result.faults:
+        LOGGER.warning('Validation, iter %d: %s', run.iteration, fault, extra=RECORDED)
     if run.recorder is not None:
         _record_validation(run, run.recorder, result)
         write_run_file(run)
@@ -272,7 +281,9 @@ def _validate(run: TrainingRun) -> bool | None:
 
 
 def _record_validation(run: TrainingRun, recorder: Recorder, result: ValidationResult) -> None:
-    """Record the metrics and the sheet of pictures; ask the health rules."""
+    """Record the metrics, what is wrong with them, and the sheet of pictures; ask the health rules."""
+    for fault in result.faults:
+        recorder.event(run.iteration, run.epoch, 'validation', 'warning', fault)
     means = {f'val/{name}': value for name, value in result.means.items()}
     record = recorder.scalars(run.iteration, run.epoch, 'val', means)
     _check_health(run, recorder, record)
