@@ -104,7 +104,7 @@ def test_killed_run_with_worker_processes_continues_bit_for_bit(option_file: Pat
     assert_same_run(option_file.parent / 'experiments' / 'tiny', unbroken)
 
 
-@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(('number', 'status'), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_the_run_continues_bit_for_bit(
     number: int, status: int, tiny_data: Path, tmp_path: Path, unbroken: Path
 ) -> None:

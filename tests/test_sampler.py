@@ -290,7 +290,7 @@ SIGNALLED = """
 
     if __name__ == '__main__':
         stop = []
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda *_: stop.append(1))
         after = 0
         for batch in build_train_loader(Slow(), 1, 2, 0, start_method={method!r}):
@@ -317,7 +317,7 @@ def start_loading(method: str, folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not hasattr(signal, 'sigtimedwait'), reason='this platform does not tell who sent a signal')
 @pytest.mark.parametrize(
-    ('method', 'number'), [('fork', signal.SIGINT), ('fork', signal.SIGTERM), ('spawn', signal.SIGTERM)]
+    ('method', 'number'), [('fork', signal.SIGINT), ('fork', signal.SIGHUP), ('spawn', signal.SIGTERM)]
 )
 def test_signal_to_the_whole_process_group_leaves_the_workers_to_the_main_process(
     method: str, number: signal.Signals, tmp_path: Path

@@ -22,6 +22,7 @@ from gpen.errors import UserError
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.cpu import count_cpus
 from gpen.utils.seeds import derive_seed
+from gpen.utils.stop_signals import STOP_SIGNALS
 
 Batch = dict[str, Any]
 
@@ -197,16 +198,13 @@ def _build_loader(dataset: Any, batches: Any, seed: int, pin_memory: bool, worke
     return BatchLoader(loader)
 
 
-_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-
-
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Block Ctrl-C and SIGTERM; what is started in this block keeps them blocked, this process gets them afterwards."""
+    """Block the stop signals; what is started in this block keeps them blocked, this process gets them afterwards."""
     if not hasattr(signal, 'pthread_sigmask'):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
@@ -214,7 +212,7 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _initialise_worker(worker: int) -> None:  # noqa: ARG001  (all are alike)
-    """Use one thread for OpenCV and torch each, and leave Ctrl-C and SIGTERM to the main process.
+    """Use one thread for OpenCV and torch each, and leave the stop signals to the main process.
 
     A terminal, ``timeout`` or a batch system signals the whole process group, and the main process still wants to
     finish its step and save.  So SIGTERM ends a worker only when the main process sends it.
@@ -226,7 +224,8 @@ def _initialise_worker(worker: int) -> None:  # noqa: ARG001  (all are alike)
     # the main process would report as a crash.
     atexit.register(os._exit, 0)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in set(STOP_SIGNALS) - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, 'sigtimedwait'):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_when_main_says_so, daemon=True).start()

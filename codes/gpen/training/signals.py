@@ -1,16 +1,21 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and leave."""
+"""Ctrl-C, SIGTERM, SIGHUP and the like: finish the step, save, and leave."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
 from gpen.distributed.ranks import all_reduce_max
+from gpen.utils.stop_signals import IMPATIENT, STOP_SIGNALS
 
 
 class StopRequest:
-    """While active (a context manager), the first SIGINT or SIGTERM is noted; a second one ends the program at once.
+    """While active (a context manager), the first of the stop signals is noted.
+
+    A second Ctrl-C, SIGTERM or SIGQUIT ends the program at once.  A signal that is ignored, as SIGHUP is under
+    ``nohup``, stays so; not Ctrl-C and SIGTERM, since shells ignore Ctrl-C for what they start in the background.
 
     Ranks stop together: :meth:`all_reduce` tells every rank what one of them noted.
     """
@@ -21,17 +26,24 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        always = (signal.SIGINT, signal.SIGTERM)
+        for number in STOP_SIGNALS:
+            handler = signal.getsignal(number)
+            if number in always or handler not in (signal.SIG_IGN, None):
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._put_back(STOP_SIGNALS)
+
+    def _put_back(self, numbers: Iterable[int]) -> None:
+        for number in self._previous.keys() & set(numbers):
+            signal.signal(number, self._previous.pop(number))
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self._noted = number
-        self.__exit__()
+        self._noted = self._noted or number
+        if number in IMPATIENT:
+            self._put_back(IMPATIENT)
 
     @property
     def is_noted(self) -> bool:
@@ -50,9 +62,9 @@ class StopRequest:
     @property
     def name(self) -> str:
         """The signal as the user knows it."""
-        return 'Ctrl-C' if self._reduced == signal.SIGINT else 'SIGTERM'
+        return 'Ctrl-C' if self._reduced == signal.SIGINT else signal.Signals(self._reduced).name
 
     @property
     def exit_status(self) -> int:
-        """128 + the signal's number: 130 after Ctrl-C, 143 after SIGTERM."""
+        """128 + the signal's number: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP."""
         return 128 + self._reduced

@@ -28,7 +28,7 @@ class SearchResult:
     Attributes:
         judgements: of the trials that are done, each by its own curves.
         runs: the training runs of all trials.
-        exit_status: 0, or 130 or 143 after Ctrl-C or SIGTERM.
+        exit_status: 0, or 128 and the number of the signal that stopped it.
     """
 
     judgements: dict[Trial, Judgement] = field(default_factory=dict)
