@@ -153,10 +153,9 @@ def install_kill(place: str, count: int) -> None:
 
         return wrapper
 
-    def write_half(content: Any, path: Path) -> None:
-        real_save(content, path)
-        with path.open('rb+') as stream:
-            stream.truncate(path.stat().st_size // 2)
+    def write_half(content: Any, stream: Any) -> None:
+        real_save(content, stream)
+        stream.truncate(stream.tell() // 2)
 
     real_save = torch.save
     owners: dict[str, tuple[Any, str, Any]] = {

@@ -153,33 +153,41 @@ def test_files_of_the_user_are_left_alone(store: CheckpointStore) -> None:
 # --- a disk that is full
 
 
-DISK_FULL = [
-    OSError(errno.ENOSPC, 'No space left on device'),
-    RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0\nframe #0: c10::ThrowEnforce'),
-]
+DISK_FULL = [OSError(number, os.strerror(number)) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
-def fail_at(count: int, error: Exception) -> Callable[..., None]:
-    """Return a ``torch.save`` that fails at its ``count``-th call, having written half of the file."""
+def fail_at(count: int, error: OSError) -> Callable[..., None]:
+    """Return a ``torch.save`` whose file can hold only half of what it writes at its ``count``-th call."""
     calls = 0
     real_save = torch.save
 
-    def wrapper(content: Any, path: Path) -> None:
+    def wrapper(content: Any, stream: Any) -> None:
         nonlocal calls
         calls += 1
-        real_save(content, path)
-        if calls == count:
-            with path.open('rb+') as stream:
-                stream.truncate(path.stat().st_size // 2)
-            raise error
+        real_save(content, FullFile(stream, error) if calls == count else stream)
 
     return wrapper
 
 
-@pytest.mark.parametrize('error', DISK_FULL, ids=['OSError', 'RuntimeError'])
+class FullFile:
+    """A file on a disk that is full after 100 bytes."""
+
+    def __init__(self, stream: Any, error: OSError) -> None:
+        self._stream, self._error = stream, error
+
+    def write(self, data: Any) -> int:
+        if self._stream.tell() > 100:
+            raise self._error
+        return self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+@pytest.mark.parametrize('error', DISK_FULL, ids=['full', 'quota', 'limit'])
 @pytest.mark.parametrize('count', [1, 2, 3], ids=['generator', 'discriminator', 'state'])
 def test_a_full_disk_is_an_error_and_what_was_there_is_untouched(
-    count: int, error: Exception, store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, error: OSError, store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(store, 1, best=1)
     save(store, 2, best=1)
@@ -188,9 +196,9 @@ def test_a_full_disk_is_an_error_and_what_was_there_is_untouched(
     with pytest.raises(UserError) as caught:
         save(store, 3, best=3)
     names = ['models/net_g_3.pth', 'models/net_d_3.pth', 'training_states/3.state']
-    reason = 'No space left on device' if isinstance(error, OSError) else '[enforce fail at'
+    reason = 'the file would be larger' if error.errno == errno.EFBIG else 'the disk is full'
     assert str(caught.value).startswith(f'Cannot write {tmp_path / names[count - 1]}: {reason}')
-    assert 'Free some space' in str(caught.value)
+    assert ('ulimit' if error.errno == errno.EFBIG else 'Free some space') in str(caught.value)
     assert '\n' not in str(caught.value)
     after = content_of(tmp_path)
     assert {name: after.get(name) for name in before} == before
@@ -276,7 +284,8 @@ def flip_a_bit(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         largest = max(archive.infolist(), key=lambda item: item.file_size)
     content = bytearray(path.read_bytes())
-    content[content.index(b'\0\0\x80@' * 8) + 9 if largest.file_size >= 256 else largest.header_offset + 90] ^= 1
+    tensor = content.find(b'\0\0\x80@' * 8)
+    content[tensor + 9 if tensor >= 0 else largest.header_offset + 90] ^= 1
     path.write_bytes(content)
 
 

@@ -235,16 +235,16 @@ def test_a_full_disk_ends_training_and_leaves_the_checkpoint_before(
 ) -> None:
     real_save = torch.save
 
-    def save(content: Any, path: Path) -> None:
-        if '_8.pth' in path.name:
+    def save(content: Any, stream: Any) -> None:
+        if '_8.pth' in stream.name:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real_save(content, path)
+        real_save(content, stream)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, 'save', save)
         assert train_here(option_file) == 2
     printed = capsys.readouterr().err
-    assert printed.count(f'Cannot write {folder}/models/net_g_8.pth: No space left on device. Free some space') == 1
+    assert printed.count(f'Cannot write {folder}/models/net_g_8.pth: the disk is full. Free some space') == 1
     assert states_in(folder) == [4]
     assert 'after iteration 4' in succeed(option_file, flags=('--auto_resume',))
 
@@ -363,6 +363,6 @@ def test_a_full_disk_while_recording_is_said_once_and_in_the_log(
     monkeypatch.setattr('gpen.runs.recorder.Recorder.scalars', refuse)
     assert train_command.main(['-opt', str(option_file)]) == 2
     printed = capsys.readouterr().err
-    assert printed.count('No space left on device') == 1
+    assert printed.count('Cannot use metrics.jsonl: the disk is full.') == 1
     assert 'Free some space, then run the command again' in printed
-    assert 'No space left on device' in (folder / 'train.log').read_text()
+    assert 'the disk is full' in (folder / 'train.log').read_text()

@@ -83,7 +83,7 @@ def test_a_last_line_without_its_line_break_is_completed(tmp_path: Path) -> None
     path = write_lines(tmp_path / 'metrics.jsonl', [1], '{"iter": 2, "phase": "train"}')
     trim_metrics(path, last_iteration=2)
     with path.open('a') as stream:
-        stream.write('{"iter": 3}\n')
+        stream.write('{"iter": 3, "phase": "train"}\n')
     assert [record['iter'] for record in read_metrics(path)] == [1, 2, 3]
 
 

@@ -1,5 +1,6 @@
 """Numbers in words, devices, steps in time, seeds, and how a signal ends a run."""
 
+import errno
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from conftest import ROOT
 from gpen.errors import UserError
@@ -17,6 +19,7 @@ from gpen.utils import cpu, device, files
 from gpen.utils.device import choose_device, explain_out_of_memory, select_device
 from gpen.utils.files import atomic_path, link_or_copy, resolve_path, write_text
 from gpen.utils.seeds import derive_seed
+from gpen.utils.stop_signals import STOP_SIGNALS
 from gpen.utils.text import format_duration, format_shape, list_names
 from gpen.utils.timing import StepTimer
 
@@ -170,12 +173,20 @@ def test_a_written_file_and_its_folder_are_flushed_to_disk(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize(
-    ('error', 'reason'), [(OSError(28, 'No space left on device'), 'No space left on device'), (OSError('odd'), 'odd')]
+    ('error', 'reason'),
+    [
+        (OSError(errno.ENOSPC, 'No space left on device'), 'the disk is full. Free some space'),
+        (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'the disk is full (your quota is used up). Free some space'),
+        (OSError(errno.EFBIG, 'File too large'), 'the file would be larger than this process may write. Raise the'),
+        (OSError(errno.EACCES, 'Permission denied'), 'Permission denied. Free some space or choose another folder'),
+        (SafetensorError('I/O error: No space left on device (os error 28)'), 'the disk is full. Free some space'),
+        (OSError('odd'), 'odd. Free some space'),
+    ],
 )
-def test_a_write_that_fails_is_a_sentence_with_file_and_reason(tmp_path: Path, error: OSError, reason: str) -> None:
+def test_a_write_that_fails_is_a_sentence_with_file_and_reason(tmp_path: Path, error: Exception, reason: str) -> None:
     with pytest.raises(UserError) as caught, atomic_path(tmp_path / 'a'):
         raise error
-    assert str(caught.value).startswith(f'Cannot write {tmp_path / "a"}: {reason}. Free some space')
+    assert str(caught.value).startswith(f'Cannot write {tmp_path / "a"}: {reason}')
 
 
 def test_relative_paths_start_at_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +224,7 @@ def test_a_link_takes_no_space_and_a_copy_is_made_where_none_can_be(
 def test_folders_moved_aside_in_the_same_second_have_different_names(tmp_path: Path) -> None:
     found = []
     for _ in range(3):
-        (tmp_path / 'run').mkdir()
+        (tmp_path / 'run' / 'models').mkdir(parents=True)
         found.append(move_aside(tmp_path / 'run'))
     assert len({path.name for path in found if path is not None}) == 3
     assert all(path is not None and path.name.startswith('run_archived_2') and path.is_dir() for path in found)
@@ -249,18 +260,47 @@ def test_a_seed_depends_on_each_argument_and_is_that_of_earlier_versions() -> No
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize(
-    ('number', 'name', 'status'), [(signal.SIGINT, 'Ctrl-C', 130), (signal.SIGTERM, 'SIGTERM', 143)]
-)
-def test_the_first_signal_is_noted_and_the_second_is_the_system_s(number: int, name: str, status: int) -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+STOPPED = {
+    'SIGINT': ('Ctrl-C', 130),
+    **{name: (name, 128 + getattr(signal, name, 0)) for name in ('SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGXCPU')},
+}
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='it has few signals')
+@pytest.mark.parametrize('name', STOPPED)
+def test_the_first_signal_is_noted(name: str) -> None:
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with StopRequest() as stop:
         assert not stop.is_noted
-        signal.raise_signal(number)
+        signal.raise_signal(getattr(signal, name))
         assert stop.is_noted
         assert not stop.is_set  # not before all ranks know
-        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
         stop.all_reduce()
         assert stop.is_set
-        assert (stop.name, stop.exit_status) == (name, status)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        assert (stop.name, stop.exit_status) == STOPPED[name]
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='it has few signals')
+def test_a_second_request_of_a_user_is_the_system_s_and_repetitions_of_a_terminal_are_not() -> None:
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT)
+    before = [signal.getsignal(number) for number in asked]
+    with StopRequest() as stop:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGXCPU, signal.SIGTERM, signal.SIGHUP):
+            assert all(signal.getsignal(one) not in before for one in asked) or number == signal.SIGHUP
+            signal.raise_signal(number)
+        assert [signal.getsignal(number) for number in asked] == before
+        stop.all_reduce()
+        assert stop.name == 'SIGHUP'
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='it has few signals')
+def test_what_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.is_noted
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from gpen.errors import UserError, explain_os_error
@@ -27,7 +27,8 @@ def handle_errors() -> Iterator[Outcome]:
     except (UserError, OSError) as error:
         if not getattr(error, 'is_logged', False):
             message = explain_os_error(error) if isinstance(error, OSError) else error
-            print(f'Error: {message}', file=sys.stderr)
+            with suppress(OSError):  # a terminal that is gone, or a full disk
+                print(f'Error: {message}', file=sys.stderr)
         outcome.status = 2
     except KeyboardInterrupt:
         print('Interrupted.', file=sys.stderr)

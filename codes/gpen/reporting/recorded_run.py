@@ -11,7 +11,7 @@ from gpen.errors import UserError
 from gpen.runs.changes import fill_defaults, flatten
 from gpen.runs.experiment import is_in_use
 from gpen.runs.options_file import OPTIONS_FILE
-from gpen.runs.recorder import METRICS_FILE, Record, parse_record
+from gpen.runs.recorder import METRICS_FILE, Record, parse_lines
 from gpen.runs.run_file import RunFile, read_run_file
 from gpen.utils.files import resolve_path
 
@@ -192,13 +192,11 @@ def _list_runs(folder: Path) -> str:
 def _read_records(path: Path, notes: list[str]) -> dict[str, list[Record]]:
     """Return records by phase; damaged lines are left out and counted, except a last one that is half written."""
     records: dict[str, list[Record]] = {}
-    whole, _, rest = path.read_text(encoding='utf-8', errors='replace').rpartition('\n')
     damaged = 0
-    for line in [*whole.splitlines(), rest]:
-        record = parse_record(line)
+    for _, record in parse_lines(path.read_bytes()):
         if record is not None:
             records.setdefault(record['phase'], []).append(record)
-        elif line.strip() and line is not rest:
+        else:
             damaged += 1
 
     if damaged:

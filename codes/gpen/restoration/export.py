@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from gpen import __version__
@@ -14,6 +13,7 @@ from gpen.data.storage import find_backend, open_storage
 from gpen.errors import UserError
 from gpen.restoration.export_onnx import external_path, write_onnx
 from gpen.utils.files import atomic_path
+from gpen.weights.files import write_file
 from gpen.weights.networks import load_generator
 
 Format = Literal['onnx', 'safetensors', 'gpen']
@@ -114,14 +114,14 @@ def _write_weights(output: Path, state: dict[str, Tensor], config: dict[str, Any
     from safetensors.torch import save_file
 
     with atomic_path(output) as temporary:
+        if kind != 'safetensors':
+            write_file(temporary, state)
+            return
+        metadata = {'format': 'pt', 'network_g': json.dumps(config), 'version': f'gpen-trainer {__version__}'}
         try:
-            if kind == 'safetensors':
-                metadata = {'format': 'pt', 'network_g': json.dumps(config), 'version': f'gpen-trainer {__version__}'}
-                save_file(state, temporary, metadata)
-            else:
-                torch.save(state, temporary)
-        except (SafetensorError, RuntimeError) as error:  # how both libraries report a full disk
-            raise OSError(next(iter(str(error).splitlines()), 'the file could not be written')) from error
+            save_file(state, temporary, metadata)
+        except SafetensorError as error:  # how it reports a full disk, too
+            raise OSError(str(error)) from error
 
 
 def _read_faces(source: Path | None, size: int) -> list[Tensor]:

@@ -7,18 +7,22 @@ there.
 """
 
 import filecmp
+import hashlib
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gpen.errors import UserError
+from gpen.runs.sheets import SHEET_FOLDER
 from gpen.runs.training_state import Checkpoint, Networks
 from gpen.utils.files import atomic_path, link_or_copy
-from gpen.weights.files import check_values, read_file
+from gpen.weights.files import check_values, read_file, write_file
 from gpen.weights.unwrapping import walk
+
+_NUMBER = '(0|[1-9][0-9]*)'
+_NUMBERED = re.compile(rf'net_(?:[a-z]+|d_components)_{_NUMBER}\.pth|{_NUMBER}\.state')
 
 
 class CheckpointStore:
@@ -30,6 +34,7 @@ class CheckpointStore:
     """
 
     def __init__(self, folder: Path, keep_last: int) -> None:
+        self._folder = folder
         self.models = folder / 'models'
         self.states = folder / 'training_states'
         self._keep_last = keep_last
@@ -59,7 +64,9 @@ class CheckpointStore:
         names = {stem: f'{stem}_{iteration}.pth' for stem in networks}
         for stem, content in networks.items():
             _save(self.models / names[stem], content)
-        _save(self.states / f'{iteration}.state', {'iteration': iteration, 'networks': names, **state})
+        checksums = {stem: _checksum(self.models / name) for stem, name in names.items()}
+        about = {'iteration': iteration, 'networks': names, 'checksums': checksums}
+        _save(self.states / f'{iteration}.state', {**about, **state})
 
         self.link(iteration, list(networks), best)
         self.prune(iteration if good_until is None else good_until)
@@ -106,8 +113,9 @@ class CheckpointStore:
         """
         moved = []
         iterations = self.iterations()
-        for path in [*self.models.glob('.*.tmp'), *self.states.glob('.*.tmp')]:
-            path.unlink(missing_ok=True)
+        for folder in (self._folder, self.models, self.states, self._folder / SHEET_FOLDER):
+            for path in folder.glob('.*.tmp'):
+                path.unlink(missing_ok=True)
 
         for path in sorted([*self.models.glob('net_*_*.pth'), *self.states.glob('*.state')]):
             number = _iteration_of(path)
@@ -120,7 +128,7 @@ class CheckpointStore:
 
     def _supersede(self, path: Path) -> None:
         """Move a file to ``superseded/``; a best name goes where it stands for it and would be taken for another."""
-        target = self.models.parent / 'superseded' / path.name
+        target = self._folder / 'superseded' / path.name
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
         for best in self.models.glob('net_g_best*.pth') if path.name.startswith('net_g_') else ():
@@ -129,10 +137,11 @@ class CheckpointStore:
 
     def iterations(self) -> list[int]:
         """Return the iterations that have a state, in order."""
-        return sorted(int(path.stem) for path in self.states.glob('*.state') if path.stem.isdigit())
+        numbers = (_iteration_of(path) for path in self.states.glob('*.state'))
+        return sorted(number for number in numbers if number is not None)
 
     def load_newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest checkpoint that is whole, and a sentence for each damaged one that was passed over.
+        """Return the newest checkpoint that is whole, and a sentence for each that was passed over or renamed.
 
         Raises:
             UserError: there are states, but none is whole.
@@ -141,50 +150,76 @@ class CheckpointStore:
         for iteration in reversed(self.iterations()):
             path = self.states / f'{iteration}.state'
             try:
-                return self.load(path), damaged
+                return self.load(path), [f'Passed over: {sentence}' for sentence in damaged]
+            except _MisnamedError as error:
+                if not error.right.exists():
+                    path.rename(error.right)
+                    checkpoint, sentences = self.load_newest()
+                    return checkpoint, [f'Renamed to {error.right.name}: {error}', *sentences]
+                damaged.append(str(error))
             except UserError as error:
                 damaged.append(str(error))
 
         if damaged:
             listing = '\n  '.join(damaged)
             raise UserError(f'No checkpoint in {self.states} is whole:\n  {listing}\nTrain anew without --auto_resume.')
-        return None, damaged
+        return None, []
 
     def load(self, path: Path) -> Checkpoint:
         """Load a state and the model files that it names.
 
         Raises:
-            UserError: one of them is missing, damaged or holds values that are not finite.
+            UserError: one of them is missing, damaged, that of another iteration, or holds values that are not finite.
         """
         state = _load(path)
         try:
             iteration, names = int(state.pop('iteration')), dict(state.pop('networks'))
+            checksums = dict(state.pop('checksums', {}))  # none: of an earlier version
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{path} is not a training state of this program.') from error
-        folder = path.parent.parent / 'models'
-        networks = {stem: _load(folder / Path(name).name) for stem, name in names.items()}
-        for stem, content in networks.items():
-            check_values(folder / Path(names[stem]).name, dict(walk(content)))
+        if _iteration_of(path) not in (None, iteration):
+            raise _MisnamedError(path, iteration)
+
+        networks = {}
+        for stem, name in names.items():
+            file = path.parent.parent / 'models' / Path(name).name
+            networks[stem] = _load(file)
+            check_values(file, dict(walk(networks[stem])))
+            if stem in checksums and checksums[stem] != _checksum(file):
+                raise UserError(f'{file} is not the file that {path} was saved with: it was replaced by another one.')
         return Checkpoint(path, iteration, networks, state)
+
+
+class _MisnamedError(UserError):
+    """A state has the name of another iteration; ``right`` is the name that it should have."""
+
+    def __init__(self, path: Path, iteration: int) -> None:
+        super().__init__(f'{path} holds the state after iteration {iteration}.')
+        self.right = path.with_name(f'{iteration}.state')
 
 
 def _iteration_of(path: Path) -> int | None:
     """Return the iteration of a numbered file of ours (``net_g_100.pth``, ``100.state``); None for users' own files."""
-    match = re.fullmatch(r'(?:net_(?:[a-z]+|d_components)_(\d+)\.pth|(\d+)\.state)', path.name)
+    match = _NUMBERED.fullmatch(path.name)
     return int(match[1] or match[2]) if match else None
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:
-            # torch reports a full disk as a RuntimeError of its zip writer.
-            raise OSError(next(iter(str(error).splitlines()), 'the file could not be written')) from error
+        write_file(temporary, content)
+
+
+def _checksum(path: Path) -> str:
+    """Return a checksum of a file of :func:`_save`, from those in its directory, which are quick to read."""
+    with zipfile.ZipFile(path) as archive:
+        content = [(item.filename, item.file_size, item.CRC) for item in archive.infolist()]
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def _load(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint file, every byte of which is checked against the checksums it carries."""
+    if path.exists() and not path.is_file():
+        raise UserError(f'{path} is no file.')
     content = read_file(path)
     if not isinstance(content, dict):
         raise UserError(f'{path} is not a checkpoint of this program.')

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from logging.handlers import MemoryHandler
+from contextlib import suppress
+from logging.handlers import MemoryHandler, WatchedFileHandler
 from pathlib import Path
+from typing import Any
 
 from tqdm.contrib import DummyTqdmFile
+
+from gpen.errors import describe_os_error
 
 LOGGER = logging.getLogger('gpen')
 
@@ -17,15 +21,46 @@ RECORDED = {'is_recorded': True}
 
 
 class _WarningRecorder(logging.Handler):
-    """Passes on warnings that are not recorded on their own."""
+    """Passes on warnings that are not recorded on their own, as soon as there is a function to pass them to."""
 
-    def __init__(self, record_warning: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._record_warning = record_warning
+        self._waiting: list[str] = []
+        self._record: Callable[[str], None] = self._waiting.append
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING and not getattr(record, 'is_recorded', False):
-            self._record_warning(record.getMessage())
+            self._record(record.getMessage())
+
+    def pass_to(self, record_warning: Callable[[str], None]) -> None:
+        """Call a function with each warning, those before this call too."""
+        for sentence in self._waiting:
+            record_warning(sentence)
+        self._record = record_warning
+
+
+class _LogFile(WatchedFileHandler):
+    """``train.log``; it is made anew where it was removed, and one that cannot be written is said once, and left."""
+
+    def _open(self) -> Any:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)  # which opens the file where it was removed
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002  (the name is logging's)
+        error = sys.exc_info()[1]
+        reason = describe_os_error(error, '')[0] if isinstance(error, OSError) else error
+        self.setLevel(logging.CRITICAL + 1)
+        LOGGER.warning('Warning: Cannot write %s: %s. The run goes on without it.', self.baseFilename, reason)
+
+    def close(self) -> None:
+        with suppress(OSError):  # of what was said already
+            super().close()
 
 
 class RunLog:
@@ -40,33 +75,27 @@ class RunLog:
         self._screen.setFormatter(logging.Formatter('%(message)s'))
         self._screen.setLevel(logging.INFO if is_main else logging.ERROR)
         self._buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
-        self._early: list[logging.LogRecord] = []
+        self._warnings = _WarningRecorder()
 
     def __enter__(self) -> RunLog:
         LOGGER.setLevel(logging.INFO)
         LOGGER.propagate = False
-        LOGGER.addHandler(self._screen)
-        LOGGER.addHandler(self._buffer)
+        for handler in (self._screen, self._buffer, self._warnings):
+            LOGGER.addHandler(handler)
         return self
 
     def write_to(self, folder: Path) -> None:
         """Append all messages, those before this call too, to ``train.log`` in the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(folder / 'train.log', encoding='utf-8')
+        file = _LogFile(folder / 'train.log', encoding='utf-8')
         file.setFormatter(logging.Formatter('%(asctime)s %(levelname)s %(message)s', datefmt='%Y-%m-%d %H:%M:%S'))
-        self._early = list(self._buffer.buffer)
-        self._buffer.setTarget(file)
-        self._buffer.flush()
         LOGGER.removeHandler(self._buffer)
         LOGGER.addHandler(file)
+        self._buffer.setTarget(file)
+        self._buffer.flush()
 
     def record_warnings(self, record_warning: Callable[[str], None]) -> None:
         """Call a function with each warning, those before this call too."""
-        handler = _WarningRecorder(record_warning)
-        for record in self._early:
-            if record.levelno >= handler.level:
-                handler.emit(record)
-        LOGGER.addHandler(handler)
+        self._warnings.pass_to(record_warning)
 
     def __exit__(self, *_: object) -> None:
         for handler in list(LOGGER.handlers):

@@ -6,17 +6,20 @@ import json
 import math
 import os
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpen.errors import UserError
-from gpen.utils.files import write_text
+from gpen.runs.experiment import set_aside
+from gpen.runs.log import LOGGER
+from gpen.runs.tensorboard import TENSORBOARD_FOLDER, EventWriter, append_whole, is_same_file, trim_tensorboard
+from gpen.utils.files import explain_writing, write_bytes
 
 if TYPE_CHECKING:
     import torch
 
 METRICS_FILE = 'metrics.jsonl'
-TENSORBOARD_FOLDER = 'tb_logger'
 TEXT_WIDTH = 100  # characters in a line of a sentence in TensorBoard
 
 Record = dict[str, Any]
@@ -33,26 +36,39 @@ def to_json(record: dict[str, Any]) -> str:
 class Recorder:
     """Appends records to ``metrics.jsonl`` and TensorBoard files.
 
+    A folder that is removed or moved while the run goes on is made anew, with all records.
+
     Args:
         folder: the experiment folder.
         use_tensorboard: write TensorBoard files.
         resume_iteration: records of later iterations, which an interrupted run left behind, are removed first.
         validation_is_due: the validation of this iteration will be done (again), so its records are removed, too.
+        restore_folder: called when the folder was made anew, to write what else belongs into it.
     """
 
     def __init__(
-        self, folder: Path, use_tensorboard: bool, resume_iteration: int = 0, validation_is_due: bool = False
+        self,
+        folder: Path,
+        use_tensorboard: bool,
+        resume_iteration: int = 0,
+        validation_is_due: bool = False,
+        restore_folder: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
         self._path = folder / METRICS_FILE
-        self._writer: Any = None
-        trim_metrics(self._path, resume_iteration, validation_is_due)
-        if use_tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
+        self._restore_folder = restore_folder
+        self._writer: EventWriter | None = None
+        damaged = trim_metrics(self._path, resume_iteration, validation_is_due)
+        if damaged is not None:
+            aside, count = damaged
+            lines = f'{count} lines' if count > 1 else 'One line'
+            LOGGER.warning('Warning: %s of %s could not be read: moved to %s.', lines, self._path, aside)
 
-            trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration, validation_is_due)
-            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
-        self._stream = self._path.open('a', encoding='utf-8')
+        if use_tensorboard:
+            for aside in trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration, validation_is_due):
+                LOGGER.warning('Warning: A file of TensorBoard has damaged records: left out; a copy is %s.', aside)
+            self._writer = EventWriter(folder / TENSORBOARD_FOLDER)
+        self._stream = self._path.open('ab+', buffering=0)
 
     def scalars(
         self, iteration: int, epoch: int, phase: str, values: dict[str, float], **timing: float
@@ -62,8 +78,10 @@ class Recorder:
         record |= {name: round(value, 4) for name, value in timing.items()}
         self._append(record)
         if self._writer is not None:
+            from torch.utils.tensorboard import summary
+
             for tag, value in values.items():
-                self._writer.add_scalar(tag, value, iteration)
+                self._writer.add(summary.scalar(tag, value), iteration)
         return record
 
     def finding(self, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
@@ -86,8 +104,31 @@ class Recorder:
         self._append({'iter': iteration, 'epoch': epoch, 'phase': phase, **about})
 
     def _append(self, record: dict[str, Any]) -> None:
-        self._stream.write(to_json(record) + '\n')
-        self._stream.flush()
+        self._stay_in_place()
+        append_whole(self._stream, self._path, f'{to_json(record)}\n'.encode())
+
+    def _stay_in_place(self) -> None:
+        """Make the folder anew where it was removed or moved; the open file still has all records."""
+        has_metrics = is_same_file(self._stream, self._path)
+        if has_metrics and (self._writer is None or self._writer.is_in_place()):
+            return
+
+        # The parts of it that are gone
+        if not has_metrics:
+            self._stream.seek(0)
+            write_bytes(self._path, self._stream.read())
+            self._stream.close()
+            self._stream = self._path.open('ab+', buffering=0)
+        if self._writer is not None and not self._writer.is_in_place():
+            self._writer.close()
+            self._writer = EventWriter(self.folder / TENSORBOARD_FOLDER)
+        self._restore_folder()
+
+        LOGGER.warning(
+            'Warning: %s, or a part of it, was removed or moved while the run went on. It was made anew, with '
+            '%s whole; checkpoints and pictures from before may be gone from it.',
+            *(self.folder, METRICS_FILE),
+        )
 
     def read(self) -> list[dict[str, Any]]:
         """Return all records in ``metrics.jsonl`` so far."""
@@ -96,95 +137,111 @@ class Recorder:
     def text(self, tag: str, text: str, iteration: int) -> None:
         """Record a text, shown as preformatted."""
         if self._writer is not None:
-            self._writer.add_text(tag, '\n'.join(f'    {line}' for line in text.splitlines()), iteration)
+            from torch.utils.tensorboard import summary
+
+            self._writer.add(summary.text(tag, '\n'.join(f'    {line}' for line in text.splitlines())), iteration)
 
     def picture(self, tag: str, sheet: torch.Tensor, iteration: int) -> None:
         """Record a picture, 3 x H x W, uint8 RGB."""
         if self._writer is not None:
-            self._writer.add_image(tag, sheet, iteration)
+            from torch.utils.tensorboard import summary
+
+            self._writer.add(summary.image(tag, sheet, dataformats='CHW'), iteration)
 
     def flush(self) -> None:
         """Write everything to disk; done before a state is saved, so that none is missing after a power cut."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        if self._writer is not None:
-            self._writer.flush()
-            for path in (self._path.parent / TENSORBOARD_FOLDER).glob('events.out.tfevents.*'):
-                with path.open('rb+') as stream:
-                    os.fsync(stream.fileno())
+        self._stay_in_place()
+        with explain_writing(self._path, 'what was recorded before is whole'):
+            os.fsync(self._stream.fileno())
+            if self._writer is not None:
+                self._writer.flush()
 
     def close(self) -> None:
-        """Flush and close the files."""
+        """Close the files."""
         self._stream.close()
         if self._writer is not None:
             self._writer.close()
 
 
-def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = False) -> None:
-    """Remove the records after ``last_iteration``, those of its validation where it is due, and a half-written line."""
-    if not path.exists():
-        return
+def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = False) -> tuple[Path, int] | None:
+    """Remove the records after ``last_iteration``, those of its validation where it is due, and a half-written line.
 
-    text = path.read_text(encoding='utf-8')
-    kept = []
-    for line in text.splitlines():
-        record = parse_record(line)
-        if record is not None and record['iter'] <= last_iteration - (validation_is_due and record['phase'] == 'val'):
-            kept.append(line + '\n')
-
-    if ''.join(kept) != text:
-        write_text(path, ''.join(kept))
-
-
-def trim_tensorboard(folder: Path, last_iteration: int, validation_is_due: bool = False) -> None:
-    """Merge the event files of earlier runs into one that ends with ``last_iteration``, each record once.
-
-    Where the validation of that iteration is due, its records are removed.
+    Returns:
+        Where damaged lines were moved to and how many there were; None where there were none.
     """
-    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    from gpen.utils.files import atomic_path
-
-    for leftover in folder.glob('.*.tmp'):  # of a merge that was cut off; TensorBoard would read it
-        leftover.unlink()
-    files = sorted(folder.glob('events.out.tfevents.*'))
-    if not files:
-        return
-    seen: set[tuple[str, int]] = set()
-    target = folder / f'{files[0].name.removesuffix(".merged")}.merged'
-    with atomic_path(target) as temporary, temporary.open('wb') as stream:
-        writer = RecordWriter(stream)
-        for path in files:
-            for event in LegacyEventFileLoader(str(path)).Load():
-                keys = {(value.tag, event.step) for value in event.summary.value} or {('', event.step)}
-                is_due = validation_is_due and any(tag.startswith('val/') for tag, _ in keys)
-                if event.step <= last_iteration - is_due and not keys <= seen:
-                    seen |= keys
-                    writer.write(event.SerializeToString())
-        writer.flush()
-    for path in files:
-        if path != target:
-            path.unlink()
-
-
-def parse_record(line: str) -> Record | None:
-    """Return the record in a line of ``metrics.jsonl``; None where the line is damaged or half written."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+    if not path.exists():
         return None
-    is_record = isinstance(record, dict) and type(record.get('iter')) is int and isinstance(record.get('phase'), str)
-    return record if is_record else None
+
+    content = path.read_bytes()
+    kept, damaged = [], []
+    for line, record in parse_lines(content):
+        if record is None:
+            damaged.append(line + b'\n')
+        elif record['iter'] <= last_iteration - (validation_is_due and record['phase'] == 'val'):
+            kept.append(line + b'\n')
+
+    # First, so that no line is ever in neither file.
+    aside = set_aside(path.parent, path.name, b''.join(damaged)) if damaged else None
+    if b''.join(kept) != content:
+        write_bytes(path, b''.join(kept))
+    return None if aside is None else (aside, len(damaged))
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a ``metrics.jsonl``, without a last line that is just being written.
+def parse_lines(content: bytes) -> Iterator[tuple[bytes, Record | None]]:
+    """Yield the lines of ``metrics.jsonl`` and their records, None for a damaged one; not a last one half written."""
+    *lines, rest = content.split(b'\n')
+    for line in lines:
+        if line.strip():
+            yield line, _parse_record(line)
+    record = _parse_record(rest)
+    if record is not None:
+        yield rest, record
+
+
+def _parse_record(line: bytes) -> Record | None:
+    """Return the record in a line of ``metrics.jsonl``; None where the line is damaged or half written.
+
+    A record is an object with ``iter``, ``phase`` and values that are null, finite numbers or sentences; those of
+    ``train`` and ``val`` are numbers, and an ``event`` has a name and a sentence.
+    """
+    try:
+        record = json.loads(line.decode(), parse_constant=_refuse)
+        return record if _is_record(record) else None
+    except (ValueError, RecursionError, OverflowError):
+        return None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f'{constant} is no JSON')
+
+
+def _is_record(record: Any) -> bool:
+    """Whether a value of JSON is a record; ValueError or OverflowError where it holds what no text or float can."""
+    if not isinstance(record, dict):
+        return False
+    iteration, phase = record.get('iter'), record.get('phase')
+    if type(iteration) is not int or not 0 <= iteration < 1 << 53 or not isinstance(phase, str):
+        return False
+
+    # Null, finite numbers, and texts (half a pair of surrogates has no bytes)
+    numbers = {name: float(value) for name, value in record.items() if type(value) in (int, float)}
+    texts = {name: value for name, value in record.items() if isinstance(value, str)}
+    empty = {name for name, value in record.items() if value is None}
+    ''.join([*record, *texts.values()]).encode()
+    if numbers.keys() | texts.keys() | empty != record.keys() or not all(map(math.isfinite, numbers.values())):
+        return False
+
+    if phase in ('train', 'val'):
+        return texts.keys() == {'phase'}
+    return phase not in ('event', 'health') or texts.keys() >= {'name', 'severity', 'sentence'}
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """Return the records of a ``metrics.jsonl``, without damaged lines and a last one that is just being written.
 
     Raises:
         UserError: there is no such file.
     """
     if not path.is_file():
         raise UserError(f'There is no {path}. Give the folder of a run, such as experiments/NAME.')
-    whole_lines = path.read_text(encoding='utf-8').rpartition('\n')[0]
-    return [json.loads(line) for line in whole_lines.splitlines()]
+    return [record for _, record in parse_lines(path.read_bytes()) if record is not None]

@@ -1,7 +1,8 @@
 """A training run from parsed options to its end."""
 
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 
 import torch
 
@@ -14,7 +15,7 @@ from gpen.runs.checkpoints import CheckpointStore
 from gpen.runs.experiment import lock_experiment, move_aside
 from gpen.runs.log import LOGGER, RunLog
 from gpen.runs.options_file import write_options
-from gpen.runs.recorder import Recorder
+from gpen.runs.recorder import Record, Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
 from gpen.training.device import prepare_device, settle_micro_batches
@@ -34,7 +35,7 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         auto_resume: continue from the newest checkpoint that is whole, if there is one.
 
     Returns:
-        The exit status: 0, or 130 or 143 after Ctrl-C or SIGTERM.
+        The exit status: 0, or 128 and the number of the signal that stopped it: 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         UserError: anything that the user can put right.
@@ -70,7 +71,7 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         def open_records() -> Recorder | None:
             if not ranks.is_main():
                 return None
-            recorder = _open_records(setup, store, checkpoint, log, is_due)
+            recorder = _open_records(parsed, setup, store, checkpoint, log, is_due)
             stack.callback(recorder.close)
             _write_start(parsed, setup, recorder, run_file, checkpoint)
             return recorder
@@ -101,9 +102,9 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
 def _find_checkpoint(options: Options, store: CheckpointStore, auto_resume: bool) -> Checkpoint | None:
     """Return the checkpoint to continue from, if any; say what was passed over."""
     if auto_resume:
-        checkpoint, damaged = store.load_newest()
-        for sentence in damaged:
-            LOGGER.warning('Passed over: %s', sentence)
+        checkpoint, sentences = store.load_newest()
+        for sentence in sentences:
+            LOGGER.warning(sentence)
         if checkpoint is not None:
             return checkpoint
     if options.path.resume_state is not None:
@@ -154,7 +155,12 @@ def _continue_from(checkpoint: Checkpoint, setup: Setup) -> None:
 
 
 def _open_records(
-    setup: Setup, store: CheckpointStore, checkpoint: Checkpoint | None, log: RunLog, validation_is_due: bool
+    parsed: ParsedOptions,
+    setup: Setup,
+    store: CheckpointStore,
+    checkpoint: Checkpoint | None,
+    log: RunLog,
+    validation_is_due: bool,
 ) -> Recorder:
     """Bring the experiment folder to the state of the checkpoint; open log and records."""
     folder = store.models.parent
@@ -172,7 +178,10 @@ def _open_records(
     if checkpoint is not None and not store.owns(checkpoint):
         store.adopt_best(checkpoint)
 
-    recorder = Recorder(folder, setup.options.logger.use_tb_logger, start, validation_is_due)
+    use_tensorboard = setup.options.logger.use_tb_logger
+    recorder = Recorder(
+        *(folder, use_tensorboard, start, validation_is_due), restore_folder=lambda: write_options(folder, parsed)
+    )
     epoch = setup.epoch_of(start)
     if moved:
         recorder.event(start, epoch, 'superseded', 'info', f'Moved to superseded/: {", ".join(moved)}')
@@ -188,11 +197,7 @@ def _write_start(
     if checkpoint is not None:
         before = read_run_file(recorder.folder) or RunFile(started=run_file.started)  # none: of an earlier version
         run_file.started, run_file.seconds, run_file.resumes = before.started, before.seconds, before.resumes + 1
-    for record in recorder.read():
-        for name, summary in run_file.metrics.items():
-            value = record.get(f'val/{name}')
-            if value is not None:
-                summary.update(value, record['iter'])
+        _take_over_best(run_file, before, recorder.read(), checkpoint.iteration - checkpoint.validation_is_due)
 
     if checkpoint is None:
         recorder.text('options', parsed.text, 0)
@@ -202,6 +207,18 @@ def _write_start(
         sentence = f'Training resumes from {checkpoint.path}, after iteration {checkpoint.iteration}.'
         recorder.event(checkpoint.iteration, setup.epoch_of(checkpoint.iteration), 'resume', 'info', sentence)
     run_file.write(recorder.folder)
+
+
+def _take_over_best(run_file: RunFile, before: RunFile, records: Sequence[Record], last: int) -> None:
+    """Take the best of each metric up to iteration ``last`` from the records, or ``run.json`` where one is damaged."""
+    for name, summary in run_file.metrics.items():
+        values = {record['iter']: record.get(f'val/{name}') for record in records if record['phase'] == 'val'}
+        known = before.metrics.get(name)
+        if known is not None and known.best_iteration is not None and known.best_iteration <= last:
+            values.setdefault(known.best_iteration, known.best)
+        for iteration, value in sorted(values.items()):
+            if value is not None:
+                summary.update(value, iteration)
 
 
 def _describe_as_data(setup: Setup) -> RunFile:
@@ -243,7 +260,8 @@ def _report_failure(run: TrainingRun, error: UserError | OSError) -> None:
         for skipped in run.setup.model.guard.unreported:
             run.recorder.event(run.iteration, run.epoch, 'skipped_step', 'warning', skipped)
         _go_back_to_good_checkpoint(run)
-    _record_end(run, run.recorder, Ending('failed', sentence), 'error')
+    with suppress(UserError, OSError):  # the disk may be full
+        _record_end(run, run.recorder, Ending('failed', sentence), 'error')
 
 
 def _go_back_to_good_checkpoint(run: TrainingRun) -> None:

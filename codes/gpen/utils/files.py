@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gpen.errors import UserError
+from gpen.errors import UserError, describe_os_error, find_os_error
 
 
 def project_root() -> Path:
@@ -26,6 +26,29 @@ def resolve_path(path: str | Path) -> Path:
 
 
 @contextmanager
+def explain_writing(target: Path, outcome: str = 'nothing was changed') -> Iterator[None]:
+    """Raise a UserError where the block cannot write ``target``, whichever library does the writing.
+
+    Args:
+        target: the file or folder, as the user knows it.
+        outcome: a clause on what is there now.
+
+    Raises:
+        UserError: the disk is full, the folder is not writable and the like.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        found = find_os_error(error)
+        if found is None:
+            raise
+        reason, advice = describe_os_error(found, 'Free some space or choose another folder')
+        raise UserError(f'Cannot write {target}: {reason}. {advice}; {outcome}.') from error
+
+
+@contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it to ``target`` when the block ends without an exception.
 
@@ -35,33 +58,34 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or the folder is not writable.
     """
-    # An empty file of a new name, in the same folder so that it can be renamed.
-    try:
+    with explain_writing(target):
+        # An empty file of a new name, in the same folder so that it can be renamed.
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f'.{target.name}.', suffix='.tmp', dir=target.parent)
-    except OSError as error:
-        raise _write_error(target, error) from error
-    os.close(handle)
-    temporary = Path(name)
+        os.close(handle)
+        temporary = Path(name)
 
-    try:
-        yield temporary
-        # Flush, give it the permissions of an ordinary new file (mkstemp's are stricter), and rename it.
-        with temporary.open('rb+') as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-        _flush_folder(target.parent)
-    except OSError as error:
-        raise _write_error(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            yield temporary
+            # Flush, give it the permissions of an ordinary new file (mkstemp's are stricter), and rename it.
+            with temporary.open('rb+') as stream:
+                os.fsync(stream.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+            _flush_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
     """Write ``text`` to ``target`` as UTF-8, whole or not at all."""
+    write_bytes(target, text.encode())
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Write ``content`` to ``target``, whole or not at all."""
     with atomic_path(target) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_bytes(content)
 
 
 def write_json(target: Path, content: Any) -> None:
@@ -96,8 +120,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _write_error(target: Path, error: OSError) -> UserError:
-    reason = error.strerror or str(error)
-    return UserError(f'Cannot write {target}: {reason}. Free some space or choose another folder; nothing was changed.')

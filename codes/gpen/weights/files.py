@@ -1,4 +1,4 @@
-"""Weight files, read safely: nothing but tensors and plain values is ever unpickled."""
+"""Weight files: read safely, so that nothing but tensors and plain values is ever unpickled, and written."""
 
 import logging
 import re
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpen.errors import UserError
+from gpen.errors import UserError, find_os_error
 from gpen.utils.text import list_names, shorten
 from gpen.weights.recognition import ZIP, is_safetensors, name_stranger, read_head
 from gpen.weights.unwrapping import Names, find_weights, find_weights_of
@@ -257,3 +257,18 @@ def _name_kind(value: Tensor) -> str | None:
         claims_more = value.numel() > max(_LARGEST_VIEW, value.untyped_storage().nbytes() // value.itemsize)
         kinds['tensors of more values than there are in the file'] = claims_more
     return next((kind for kind, applies in kinds.items() if applies), None)
+
+
+def write_file(path: Path, content: Mapping[str, Any]) -> None:
+    """Write tensors and plain values as ``torch.save`` does.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    # Not the path: torch would write it by itself, and its error would not say what the operating system did.
+    with path.open('wb') as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # Its context is what the operating system said.
+            raise find_os_error(error) or OSError(str(error.__context__ or error).partition('\n')[0]) from error

@@ -18,7 +18,7 @@ from gpen.data.storage.basicsr_lmdb import META_FILE, import_lmdb
 from gpen.data.storage.disk import DiskStorage
 from gpen.data.storage.shards import import_for_tables
 from gpen.errors import UserError
-from gpen.utils.files import write_text
+from gpen.utils.files import explain_writing, write_text
 
 Track = Callable[[list[str]], Iterable[str]]
 """Takes the keys and yields them one by one, for example with a progress bar."""
@@ -202,14 +202,11 @@ def new_folder(target: Path) -> Iterator[Path]:
     _remove_leftovers(target)
 
     try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        _flush(temporary)
-        temporary.rename(target)
-    except OSError as error:
-        raise UserError(
-            f'Cannot write {target}: {error}. Free some space or choose another folder; nothing was changed.'
-        ) from error
+        with explain_writing(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+            _flush(temporary)
+            temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
