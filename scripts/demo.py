@@ -76,7 +76,7 @@ def show(args: argparse.Namespace) -> int:
 
         service, model = build_service(args, folder)
         app = build_app(service, About(model, round(args.max_size * (1 << 20)), place), folder, hosts)
-        serve(app, listener, lambda: announce(args.host, args.port, listener.getsockname(), hosts, args.open))
+        serve(app, listener, folder, lambda: announce(args.host, args.port, listener.getsockname(), hosts, args.open))
     if service.is_busy:
         # The thread that the network still runs in would abort the interpreter when it ends in the usual way.
         sys.stdout.flush()

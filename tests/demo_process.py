@@ -5,10 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -41,14 +43,18 @@ def write_checkpoint(path: Path) -> Path:
     return path
 
 
-# Runs the script with files that are deleted after the given seconds.
+EMPTY = 'appears here'
+
+# Runs the script with files that are deleted after the given seconds, and half of the patience.
 _SHORT_LIVED = """
 import sys
 import demo
 from demo_page import server
 server.prepare()
-from demo_page import page
-page.LIFETIME, page._SWEEP_SECONDS = float(sys.argv[1]), 0.2
+from demo_page import connection, gate, room
+room.LIFETIME = float(sys.argv[1])
+gate.PATIENCE = connection.PATIENCE = room.LIFETIME / 2
+gate._FAIR, connection.MAX_CONNECTIONS = 0.2, 40
 sys.exit(demo.main(sys.argv[2:]))
 """
 
@@ -106,3 +112,70 @@ class Demo:
         """End it; return its exit status."""
         self.process.send_signal(number)
         return self.process.wait(timeout=20)
+
+
+def ask(
+    page: Demo, path: str, data: bytes | None = None, kind: str = 'application/octet-stream', **more: str
+) -> tuple[int, bytes]:
+    """Return the status and the body of an answer."""
+    headers = ({} if data is None else {'Content-Type': kind}) | more
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(f'{page.address}{path}', data, headers), timeout=20
+        ) as reply:
+            return reply.status, reply.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except urllib.error.URLError as error:
+        # The page may refuse a request by its head and close the connection before all of it was sent.
+        if isinstance(error.reason, BrokenPipeError | ConnectionResetError):
+            return 413, b''
+        raise
+
+
+def call(page: Demo, *values: Any, session: str = 'test') -> tuple[int, Any]:
+    """Change the photograph as the browser does; return the status and what the page shows then."""
+    [function] = [each['id'] for each in page.config['dependencies'] if [t[1] for t in each['targets']] == ['change']]
+    body = {'data': values, 'fn_index': function, 'session_hash': session, 'event_data': None, 'trigger_id': 1}
+    status, text = ask(page, '/gradio_api/queue/join', json.dumps(body).encode(), 'application/json')
+    if status != 200:
+        return status, text.decode()
+    address = f'{page.address}/gradio_api/queue/data?session_hash={session}'
+    with urllib.request.urlopen(address, timeout=20) as stream:
+        for line in stream:
+            message = json.loads(line[6:]) if line.startswith(b'data: ') else {}
+            if message.get('msg') == 'process_completed':
+                return status, message['output'].get('data')
+    raise AssertionError('the queue ended without an answer')
+
+
+def form(data: bytes, name: str = 'anna.png') -> tuple[bytes, str]:
+    """Return a form with a file in it, and its type."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    return head.encode() + data + b'\r\n--x--\r\n', 'multipart/form-data; boundary=x'
+
+
+def upload(page: Demo, data: bytes, name: str = 'anna.png') -> dict[str, Any]:
+    """Upload a photograph; return it as the browser describes it."""
+    status, body = ask(page, '/gradio_api/upload', *form(data, name))
+    assert status == 200
+    return describe(json.loads(body)[0], name)
+
+
+def describe(path: object, name: str = 'anna.png') -> dict[str, Any]:
+    """Return a file as the browser describes it."""
+    return {'path': str(path), 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
+
+
+def restore(page: Demo, data: bytes, name: str = 'anna.png', scale: int = 1) -> list[Any]:
+    """Upload a photograph and return the message, the picture, the download and the faces."""
+    answer: list[Any] = call(page, upload(page, data, name), 100, 'All faces', scale)[1]
+    return answer
+
+
+def addresses(value: Any) -> list[str]:
+    """Return the addresses of all files in an answer."""
+    if isinstance(value, dict):
+        own = [urlsplit(value['url']).path] if isinstance(value.get('url'), str) else []
+        return own + [address for part in value.values() for address in addresses(part)]
+    return [address for part in value for address in addresses(part)] if isinstance(value, list) else []

@@ -1,6 +1,5 @@
 """The page as it is served: by whom, to whom, what of it is closed, and what is left of it."""
 
-import http.client
 import json
 import signal
 import socket
@@ -10,18 +9,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 import demo
 from conftest import run_code
 from demo_page import server as demo_server
-from demo_process import Demo, draw_portraits, encode
+from demo_process import EMPTY, Demo, addresses, ask, call, describe, draw_portraits, encode, form, restore
 from gpen.errors import UserError
-
-EMPTY = 'appears here'
 
 
 @pytest.fixture(scope='module')
@@ -33,73 +28,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     yield started
     if started.process.poll() is None:
         started.stop()
-
-
-def ask(
-    page: Demo, path: str, data: bytes | None = None, kind: str = 'application/octet-stream', **more: str
-) -> tuple[int, bytes]:
-    """Return the status and the body of an answer."""
-    headers = ({} if data is None else {'Content-Type': kind}) | more
-    try:
-        with urllib.request.urlopen(
-            urllib.request.Request(f'{page.address}{path}', data, headers), timeout=20
-        ) as reply:
-            return reply.status, reply.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
-    except urllib.error.URLError as error:
-        # The page may refuse a request by its head and close the connection before all of it was sent.
-        if isinstance(error.reason, BrokenPipeError | ConnectionResetError):
-            return 413, b''
-        raise
-
-
-def call(page: Demo, *values: Any, session: str = 'test') -> tuple[int, Any]:
-    """Change the photograph as the browser does; return the status and what the page shows then."""
-    [function] = [each['id'] for each in page.config['dependencies'] if [t[1] for t in each['targets']] == ['change']]
-    body = {'data': values, 'fn_index': function, 'session_hash': session, 'event_data': None, 'trigger_id': 1}
-    status, text = ask(page, '/gradio_api/queue/join', json.dumps(body).encode(), 'application/json')
-    if status != 200:
-        return status, text.decode()
-    address = f'{page.address}/gradio_api/queue/data?session_hash={session}'
-    with urllib.request.urlopen(address, timeout=20) as stream:
-        for line in stream:
-            message = json.loads(line[6:]) if line.startswith(b'data: ') else {}
-            if message.get('msg') == 'process_completed':
-                return status, message['output'].get('data')
-    raise AssertionError('the queue ended without an answer')
-
-
-def form(data: bytes, name: str = 'anna.png') -> tuple[bytes, str]:
-    """Return a form with a file in it, and its type."""
-    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
-    return head.encode() + data + b'\r\n--x--\r\n', 'multipart/form-data; boundary=x'
-
-
-def upload(page: Demo, data: bytes, name: str = 'anna.png') -> dict[str, Any]:
-    """Upload a photograph; return it as the browser describes it."""
-    status, body = ask(page, '/gradio_api/upload', *form(data, name))
-    assert status == 200
-    return describe(json.loads(body)[0], name)
-
-
-def describe(path: object, name: str = 'anna.png') -> dict[str, Any]:
-    """Return a file as the browser describes it."""
-    return {'path': str(path), 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
-
-
-def restore(page: Demo, data: bytes, name: str = 'anna.png', scale: int = 1) -> list[Any]:
-    """Upload a photograph and return the message, the picture, the download and the faces."""
-    answer: list[Any] = call(page, upload(page, data, name), 100, 'All faces', scale)[1]
-    return answer
-
-
-def addresses(value: Any) -> list[str]:
-    """Return the addresses of all files in an answer."""
-    if isinstance(value, dict):
-        own = [urlsplit(value['url']).path] if isinstance(value.get('url'), str) else []
-        return own + [address for part in value.values() for address in addresses(part)]
-    return [address for part in value for address in addresses(part)] if isinstance(value, list) else []
 
 
 def test_a_face_is_restored_and_downloaded(page: Demo) -> None:
@@ -133,29 +61,11 @@ def test_what_cannot_be_restored_is_said(page: Demo) -> None:
     assert 'Traceback' not in page.log.read_text()
 
 
-def test_large_uploads_are_refused(page: Demo) -> None:
-    before = page.photographs()
-    limit = round(0.3 * (1 << 20))
-    assert ask(page, '/gradio_api/upload', *form(bytes(limit + 1)))[0] == 413
-    assert ask(page, '/gradio_api/upload', *form(bytes(limit + 10_000)))[0] == 413
-    many = (form(bytes(limit - 1))[0][:-7] + b'\r\n') * 3 + b'--x--\r\n'
-    assert ask(page, '/gradio_api/upload', many, 'multipart/form-data; boundary=x')[0] == 413
-    assert page.photographs() == before
-    assert ask(page, '/gradio_api/upload', *form(bytes(limit)))[0] == 200
-
-
-def test_uploads_have_a_length(page: Demo) -> None:
-    body, kind = form(bytes(1000))
-    connection = http.client.HTTPConnection(urlsplit(page.address).netloc, timeout=20)
-    connection.request('POST', '/gradio_api/upload', iter([body]), {'Content-Type': kind}, encode_chunked=True)
-    assert connection.getresponse().status == 411
-    connection.close()
-
-
 def test_other_sites_cannot_make_a_browser_upload(page: Demo) -> None:
     for origin in ('https://evil.example', 'null', 'http://127.0.0.1:1'):
         assert ask(page, '/gradio_api/upload', *form(b'data'), Origin=origin)[0] == 403
         assert ask(page, '/gradio_api/queue/join', b'{"data": []}', 'text/plain', Origin=origin)[0] == 403
+        assert ask(page, '/config', Origin=origin)[0] == 403
     assert ask(page, '/gradio_api/upload', *form(b'data'), Origin=page.address)[0] == 200
 
 
@@ -170,6 +80,7 @@ def test_foreign_hosts_are_refused(page: Demo, host: str) -> None:
 
 def test_own_and_allowed_hosts_are_served(page: Demo) -> None:
     port = page.address.rpartition(':')[2]
+    assert ask(page, '/', Host='127.0.0.2')[0] == 400
     for host in ('localhost', '127.0.0.1', '[::1]', socket.gethostname(), 'faces.example', 'FACES.example'):
         assert ask(page, '/', Host=f'{host}:{port}')[0] == 200, host
 
@@ -269,49 +180,6 @@ def test_temporary_files_are_private_and_removed_at_the_end(page: Demo) -> None:
     assert list(page.temporary.iterdir()) == []
     assert list(page.work.iterdir()) == []
     assert 'Traceback' not in page.log.read_text()
-
-
-def test_photographs_are_deleted_after_a_while_and_examples_stay(tmp_path: Path) -> None:
-    pytest.importorskip('gradio', reason="the page needs gradio: pip install 'gradio>=6.30'")
-    page = Demo(tmp_path, lifetime=2)
-    shown = addresses(restore(page, encode(draw_portraits())))
-    assert ask(page, shown[0])[0] == 200
-    end = time.monotonic() + 10
-    while page.photographs():
-        assert time.monotonic() < end, page.photographs()
-        time.sleep(0.1)
-    assert ask(page, shown[0])[0] == 403
-    assert all(path.is_file() for path in page.examples)
-    assert '1 face' in call(page, describe(page.examples[0]), 100, 'All faces', 1)[1][0]
-    assert page.stop() == 0
-    assert not page.private.exists()
-    assert page.log.read_text() == ''
-
-
-def test_a_second_signal_leaves_nothing_behind(tmp_path: Path) -> None:
-    pytest.importorskip('gradio', reason="the page needs gradio: pip install 'gradio>=6.30'")
-    page = Demo(tmp_path)
-    for _ in range(5):
-        page.process.send_signal(signal.SIGINT)
-        time.sleep(0.1)
-    page.process.wait(timeout=20)
-    assert not page.private.exists()
-
-
-def test_uploads_are_refused_while_the_folder_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gate = pytest.importorskip('demo_page.gate', reason="the page needs gradio: pip install 'gradio>=6.30'")
-    fastapi = pytest.importorskip('fastapi')
-    testing = pytest.importorskip('starlette.testclient', reason='the test client needs httpx')
-    app = fastapi.FastAPI()
-    app.post('/gradio_api/upload')(lambda: 'taken')
-    gate.add_gate(app, tmp_path, 1000, ['testserver'])
-    monkeypatch.setattr(gate, 'MAX_STORED', 5000)
-    client = testing.TestClient(app)
-    (tmp_path / 'folder').mkdir()
-    (tmp_path / 'folder/one').write_bytes(bytes(500))
-    assert client.post('/gradio_api/upload').status_code == 200
-    (tmp_path / 'folder/two').write_bytes(bytes(5000))
-    assert client.post('/gradio_api/upload').status_code == 503
 
 
 def test_a_taken_port_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:

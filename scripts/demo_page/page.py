@@ -8,13 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from demo_page.room import LIFETIME
 from demo_page.service import MIN_FACE, SCALES, Choice, Service, format_pixels
 from gpen.errors import UserError
 
-LIFETIME = 15 * 60
-"""Seconds after which uploads and results are deleted."""
-
-_SWEEP_SECONDS = 30
 _MAX_QUEUE = 32
 _TITLE = 'Face restoration'
 _ALL, _CENTER = 'All faces', 'Only the face in the middle'
@@ -59,7 +56,7 @@ def build_page(service: Service, about: About, examples: list[Path]) -> gr.Block
         f'Photographs stay in {about.place} of the computer that serves this page, and are deleted after '
         f'{LIFETIME // 60} minutes.'
     )
-    with gr.Blocks(title=_TITLE, analytics_enabled=False, delete_cache=(_SWEEP_SECONDS, LIFETIME)) as page:
+    with gr.Blocks(title=_TITLE, analytics_enabled=False) as page:
         gr.HTML(
             f'<h1>{_TITLE}</h1><p>Drop a photograph: every face in it is found, restored and put back.</p>',
             elem_id='heading',

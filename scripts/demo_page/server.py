@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -55,6 +56,7 @@ def prepare() -> None:
     if [int(number) for number in re.findall(r'\d+', found)[:2]] < [int(number) for number in _GRADIO.split('.')]:
         raise UserError(f"Gradio {found} is too old for the page: pip install 'gradio>={_GRADIO}'.")
     os.environ.update(_OFFLINE)
+    logging.getLogger('python_multipart').setLevel(logging.CRITICAL)  # strangers' forms would fill the log
 
 
 @contextmanager
@@ -125,10 +127,11 @@ def name_hosts(host: str, more: Sequence[str]) -> list[str]:
 
 def render_examples(folder: Path) -> list[Path]:
     """Render degraded portraits of people who do not exist, to click on; return their files."""
+    from demo_page.room import EXAMPLES
     from gpen.data.image_io import write_image
     from make_portraits import render_pair
 
-    paths = [folder / 'examples' / f'portrait_{number}.png' for number in range(1, _EXAMPLES + 1)]
+    paths = [folder / EXAMPLES / f'portrait_{number}.png' for number in range(1, _EXAMPLES + 1)]
     for index, path in enumerate(paths):
         write_image(path, render_pair(_EXAMPLE_SEED, 256, ('val', index))[1])
     return paths
@@ -149,17 +152,23 @@ def build_app(service: Service, about: About, folder: Path, hosts: Sequence[str]
     return app
 
 
-def serve(app: ASGIApp, listener: socket.socket, on_start: Callable[[], None]) -> None:
+def serve(app: ASGIApp, listener: socket.socket, folder: Path, on_start: Callable[[], None]) -> None:
     """Serve an application until Ctrl-C or SIGTERM.
 
     Args:
         app: what answers.
         listener: a listening socket, which is closed in the end.
+        folder: of uploads and results, which are deleted when they are old.
         on_start: called when the page can be opened.
     """
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, log_level='warning', timeout_graceful_shutdown=1))
+    from demo_page.connection import Connection
+    from demo_page.room import make_room
+
+    # Warnings would be of what visitors do: anyone could fill the log with them.
+    config = uvicorn.Config(app, http=Connection, ws='none', log_level='error', timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
     # A thread that is not waited for long: a network that takes minutes must not keep Ctrl-C waiting.
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     with listener, suppress(KeyboardInterrupt):
@@ -169,5 +178,6 @@ def serve(app: ASGIApp, listener: socket.socket, on_start: Callable[[], None]) -
         on_start()
         while thread.is_alive():
             thread.join(0.5)  # without a time, Windows would not hear of Ctrl-C
+            make_room(folder)
     server.should_exit = True
     thread.join(_PATIENCE)

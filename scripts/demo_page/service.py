@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from demo_page.room import make_room
 from gpen.data.file_check import MAX_PIXELS, DamagedFileError
 from gpen.data.image_io import Picture, decode_picture, write_image
 from gpen.errors import UserError
@@ -102,7 +103,9 @@ class Service:
             with self._lock:  # two at once would need twice the memory
                 picture = self._decode(name, Path(str(upload.get('path'))))
                 self._check_size(picture, choice)
-                return self._write(name, picture.bits, self._restore(picture, choice), choice.strength, start)
+                result = self._write(name, picture.bits, self._restore(picture, choice), choice.strength, start)
+                make_room(self.folder)  # a result is much larger than its upload at times
+                return result
         except UserError:
             raise
         except Exception as error:
