@@ -104,7 +104,7 @@ def test_download_with_the_wrong_hash_is_removed(root, tmp_path):
 def test_download_without_a_known_hash_must_hold_weights(root, tmp_path):
     page = tmp_path / 'page.html'
     page.write_text('<html>Please log in</html>')
-    with pytest.raises(UserError, match='not a file of PyTorch weights'):
+    with pytest.raises(UserError, match='not a file of PyTorch weights but a web page'):
         find(url=page.as_uri())
     assert list((root / 'weights').iterdir()) == []
     assert find(url=save(tmp_path / 'net.pth').as_uri()).is_file()

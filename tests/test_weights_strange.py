@@ -285,6 +285,14 @@ def test_each_flipped_bit_of_a_tensor_is_noticed(tmp_path: Path) -> None:
             load_generator(path)
 
 
+def test_a_file_that_was_saved_without_checksums_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.utils.serialization.config.save, 'compute_crc32', False)
+    torch.save(GOOD, tmp_path / 'net.pth')
+    with zipfile.ZipFile(tmp_path / 'net.pth') as archive:
+        assert not any(part.CRC for part in archive.infolist())
+    load_generator(tmp_path / 'net.pth')
+
+
 def test_twenty_thousand_unknown_keys_take_no_time(tmp_path: Path) -> None:
     many = {f'some.other.layer.{n}.weight': torch.zeros(1) for n in range(20_000)}
     torch.save({**GOOD, **many}, tmp_path / 'net.pth')

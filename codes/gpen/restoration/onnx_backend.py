@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 INPUT = 'input'
 OUTPUT = 'output'
 
-_FLOATS = {1: np.float32, 10: np.float16}  # by their number in TensorProto
+_FLOATS: dict[int, type[np.floating[Any]]] = {1: np.float32, 10: np.float16}  # by their number in TensorProto
 _LARGEST_BATCH = 64  # that a graph may insist on
 
 

@@ -14,6 +14,7 @@ import torch
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path, project_root, resolve_path
 from gpen.weights.files import load_weights
+from gpen.weights.recognition import name_stranger, read_head
 
 TIMEOUT = 10.0  # seconds without a byte from the server
 CHUNK = 1 << 20  # bytes
@@ -128,4 +129,6 @@ def _check_loads(path: Path) -> None:
     try:
         load_weights(path)
     except UserError as error:
-        raise _DownloadError('what came is not a file of PyTorch weights; it was removed') from error
+        what = name_stranger(path, read_head(path))
+        clause = '' if what is None else f' but {what.partition(". ")[0].removeprefix("is ").rstrip(".")}'
+        raise _DownloadError(f'what came is not a file of PyTorch weights{clause}; it was removed') from error

@@ -111,10 +111,10 @@ def load_generator(path: str | Path) -> tuple[GPEN, dict[str, Any]]:
     state = load_weights(path, names=GENERATOR)
     try:
         config = infer_gpen_config(state)
+        network = GPEN(**{key: value for key, value in config.items() if key != 'type'})
     except UserError as error:
         raise UserError(f'{path}: {error}') from error
 
-    network = GPEN(**{key: value for key, value in config.items() if key != 'type'})
     fit_weights(network, state, path)
     return network, config
 

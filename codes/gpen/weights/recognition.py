@@ -70,10 +70,10 @@ def name_stranger(path: Path, head: bytes) -> str | None:
 
     for pattern, what, advice in _KINDS:
         if re.match(pattern, head.removeprefix(b'\xef\xbb\xbf'), re.DOTALL):  # a byte order mark
-            return f'is {what}, and no file of weights. {advice}.'
+            return f'is {what}. {advice}.'
     if _is_text(head):
         words = shorten(head.decode(errors='ignore').strip(), 40)
-        return f'is a text that begins with {words!r}, and no file of weights. {_AGAIN}.'
+        return f'is a text that begins with {words!r}. {_AGAIN}.'
     return None
 
 
