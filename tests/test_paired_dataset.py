@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import time
 from io import BytesIO
 from pathlib import Path
@@ -14,9 +15,10 @@ from gpen.data import scan_cache
 from gpen.data.image_io import read_image, write_image
 from gpen.data.loader import build_dataset
 from gpen.data.paired_dataset import PairedImageDataset
+from gpen.data.scan import scan_images
 from gpen.data.storage.basicsr_lmdb import LmdbStorage
 from gpen.data.storage.disk import DiskStorage
-from gpen.data.storage.writing import write_lmdb
+from gpen.data.storage.writing import write_files, write_lmdb
 from gpen.errors import UserError
 from gpen.registry import DATASET_REGISTRY
 
@@ -248,11 +250,11 @@ def pack(version: int, names: list[str]) -> bytes:
     """A cache with a record of one image."""
     stream = BytesIO()
     text = np.frombuffer('\0'.join(names).encode(), np.uint8)
-    np.savez(stream, version=version, names=text, records=np.ones((1, 4), np.int64))
+    np.savez(stream, version=version, names=text, records=np.ones((1, scan_cache.COLUMNS), np.int64))
     return stream.getvalue()
 
 
-@pytest.mark.parametrize('content', [b'', b'garbage', pack(2, ['a'])[:-40], pack(1, ['a']), pack(2, ['a', 'b'])])
+@pytest.mark.parametrize('content', [b'', b'garbage', pack(3, ['a'])[:-40], pack(2, ['a']), pack(3, ['a', 'b'])])
 def test_damaged_cache_is_ignored_and_replaced(content: bytes, roots: tuple[Path, Path], cache_folder: Path) -> None:
     open_pairs(roots)
     files = sorted(cache_folder.iterdir())
@@ -275,7 +277,7 @@ def test_cache_of_an_earlier_version_is_replaced(roots: tuple[Path, Path], cache
     # One whose records mean something else
     target = old[0].with_suffix('.npz')
     content = dict(np.load(target))
-    np.savez(target, **{**content, 'version': 1, 'records': content['records'] + [0, 0, 1, 1]})
+    np.savez(target, **{**content, 'version': 2, 'records': content['records'] + [0, 0, 1, 1, 0]})
     assert len(open_pairs(roots)) == 12
 
 
@@ -385,6 +387,35 @@ def test_lmdb_problems_are_told(roots: tuple[Path, Path], tmp_path: Path) -> Non
     (target / 'meta_info.txt').unlink()
     with pytest.raises(UserError, match=r'without meta_info\.txt'):
         LmdbStorage(target)
+
+
+@pytest.mark.parametrize('share', [0, 0.0001, 0.1, 0.5, 0.9, 0.999])
+def test_an_lmdb_that_is_cut_off_is_refused_before_it_is_opened(
+    share: float, roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    target = tmp_path / 'faces.lmdb'
+    write_lmdb(roots[0], target)
+    file = target / 'data.mdb'
+    os.truncate(file, int(share * file.stat().st_size))
+    with pytest.raises(UserError, match=r'faces\.lmdb cannot be used: its data\.mdb is cut off'):
+        LmdbStorage(target)
+
+
+def test_an_lmdb_whose_tree_leads_out_of_the_file_is_said_and_ends_no_process(
+    roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    target = tmp_path / 'faces.lmdb'
+    write_lmdb(roots[0], target)
+    content = bytearray((target / 'data.mdb').read_bytes())
+    for page in range(2 * 4096, len(content), 4096):
+        flags, lower = struct.unpack_from('=HH', content, page + 10)
+        if flags & 3:  # a branch or a leaf: where its nodes are
+            content[page + 16 : page + lower] = b'\xfe\xff' * ((lower - 16) // 2)
+    (target / 'data.mdb').write_bytes(content)
+    with pytest.raises(UserError, match=r'faces\.lmdb is damaged: its data\.mdb leads out of itself'):
+        scan_images(LmdbStorage(target))
+    with pytest.raises(UserError, match='leads out of itself'):
+        write_files(LmdbStorage(target), tmp_path / 'out')
 
 
 def test_failed_lmdb_leaves_nothing_behind(roots: tuple[Path, Path], tmp_path: Path) -> None:

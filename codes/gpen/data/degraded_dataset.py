@@ -7,7 +7,7 @@ from gpen.data.face_dataset import FaceImageDataset
 from gpen.data.image_io import resize, to_tensor
 from gpen.data.landmarks import Landmarks, check_stays
 from gpen.errors import UserError
-from gpen.options.types import Degradations, ImageSize
+from gpen.options.types import Degradations, ImageSize, NonNegativeInt, Scan
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.seeds import derive_generator
 
@@ -30,7 +30,9 @@ class DegradedFaceDataset(FaceImageDataset):
         io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}`` (Arrow or Parquet).
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
-        scan: check all files now; otherwise a bad one is reported when it is met.
+        scan: true: check all files now, by header and end; full: also decode each image once, which finds damaged
+            pixels (what is found is remembered); false: a bad image is reported when it is met.
+        skip_damaged: leave out, and name, up to so many damaged images; implies scan: full.
         landmarks: CSV file of the faces' landmarks for ``train.component_opt``: the ``manifest.csv`` of
             ``prepare_dataset.py``, or a table that ``find_landmarks.py`` made.
 
@@ -51,15 +53,16 @@ class DegradedFaceDataset(FaceImageDataset):
         io_backend: dict[str, Any] | None = None,
         use_hflip: bool = False,
         manual_seed: int = 0,
-        scan: bool = True,
+        scan: Scan = True,
         landmarks: str | None = None,
+        skip_damaged: NonNegativeInt = 0,
     ) -> None:
         self.in_size = in_size or size
         if self.in_size > size:
             raise UserError(f'in_size is {self.in_size}, larger than size {size}. Make it {size} or smaller.')
         try_degradation(degradation)
 
-        super().__init__(dataroot_gt, size, augment, io_backend, use_hflip, manual_seed, scan)
+        super().__init__(dataroot_gt, size, augment, io_backend, use_hflip, manual_seed, scan, skip_damaged)
         self._degrade = build_pair_degradation(degradation)
 
         self._landmarks = None

@@ -11,7 +11,7 @@ from gpen.data.image_io import read_image, resize, to_tensor
 from gpen.data.landmarks import View
 from gpen.data.scan import scan_images
 from gpen.data.storage import open_storage
-from gpen.options.types import Degradations, ImageSize
+from gpen.options.types import Degradations, ImageSize, NonNegativeInt, Scan
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.seeds import derive_generator
 
@@ -32,7 +32,9 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
         io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}`` (Arrow or Parquet).
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
-        scan: check all files now; otherwise a bad one is reported when it is met.
+        scan: true: check all files now, by header and end; full: also decode each image once, which finds damaged
+            pixels (what is found is remembered); false: a bad image is reported when it is met.
+        skip_damaged: leave out, and name, up to so many damaged images; implies scan: full.
 
     Raises:
         UserError: no images, damaged images, or an augmentation that is unknown or cannot be done.
@@ -49,7 +51,8 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
         io_backend: dict[str, Any] | None = None,
         use_hflip: bool = False,
         manual_seed: int = 0,
-        scan: bool = True,
+        scan: Scan = True,
+        skip_damaged: NonNegativeInt = 0,
     ) -> None:
         if augment is not None:
             try_degradation(augment)
@@ -60,7 +63,8 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
         self._augment = None if augment is None else build_degradation(augment)
 
         self.gt = open_storage(dataroot_gt, io_backend)
-        self.keys = scan_images(self.gt, check_files=scan)
+        self.scanned = scan_images(self.gt, scan, skip_damaged)
+        self.keys = self.scanned.keys
         self.row_groups = self.gt.row_groups(self.keys)
 
     def __len__(self) -> int:

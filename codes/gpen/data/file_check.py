@@ -1,8 +1,12 @@
 """Find image files, and check from header and end, without decoding, that a file is whole and how large it is."""
 
+import errno
 import os
+import stat
 import struct
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
@@ -36,10 +40,39 @@ _EXIF_ORIENTATION = 0x0112
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
 _TIFF_DATA_TAGS = ((273, 279), (324, 325))  # (offsets, byte counts) of strips, and of tiles
 _TAIL_BYTES = 1 << 16
+_SPECIAL_FILES = {
+    stat.S_IFIFO: 'a named pipe',
+    stat.S_IFSOCK: 'a socket',
+    stat.S_IFCHR: 'a device',
+    stat.S_IFBLK: 'a device',
+    stat.S_IFDIR: 'a folder',
+}
+
+# Pillow prints a warning about much that is said here in a sentence, with the name of the file.
+warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 class DamagedFileError(ValueError):
     """The file is no whole image; the message is a clause that says why, such as ``it is cut off``."""
+
+
+def open_file(path: str | Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        OSError: it cannot be opened, or is no file but a named pipe, for which one would wait for ever, a device, or a
+            folder with the name of an image.
+    """
+    kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116  (without a Path for each of many files)
+    if kind != stat.S_IFREG:
+        raise OSError(errno.EINVAL, f'it is {_SPECIAL_FILES.get(kind, "special")}, not a file')
+    return open(path, 'rb')  # noqa: PTH123  (as above; the caller closes it)
+
+
+def read_file(path: str | Path) -> bytes:
+    """Return the content of a file; see :func:`open_file`."""
+    with open_file(path) as stream:
+        return stream.read()
 
 
 def check_complete(stream: BinaryIO) -> None:
@@ -64,7 +97,8 @@ def check_complete(stream: BinaryIO) -> None:
     elif head.startswith(b'BM'):
         whole = length >= int.from_bytes(head[2:6], 'little')
     elif head.startswith((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')):
-        whole = length >= _find_tiff_end(stream)
+        with _parsing():
+            whole = length >= _find_tiff_end(stream)
     else:
         raise DamagedFileError(_UNKNOWN)
 
@@ -105,7 +139,7 @@ def read_size(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
         DamagedFileError: the file is cut off, no image at all, or of more than ``max_pixels`` pixels.
     """
     check_complete(stream)
-    with _open(stream) as image:
+    with _parsing(), _open(stream) as image:
         width, height = image.size
         if width * height > max_pixels:
             raise DamagedFileError(f'it has too many pixels ({width} x {height}; at most {max_pixels:,} in all)')
@@ -136,11 +170,22 @@ def _open(stream: BinaryIO) -> ImageFile:
 
     for start, reader in _READERS.items():
         if head.startswith(start):
-            try:
+            with _parsing():
                 return reader(stream)
-            except (OSError, SyntaxError, ValueError) as error:
-                raise DamagedFileError(_UNKNOWN) from error
     raise DamagedFileError(_UNKNOWN)
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Turn what Pillow's parsers raise for damaged files, which may be anything, into :class:`DamagedFileError`."""
+    try:
+        yield
+    except (DamagedFileError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file cannot be read
+        raise DamagedFileError(_UNKNOWN) from error
 
 
 def _occurs_after(stream: BinaryIO, pattern: bytes, start: int) -> bool:

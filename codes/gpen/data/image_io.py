@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from gpen.data.file_check import MAX_PIXELS, SUFFIXES, DamagedFileError, check_complete, read_size
+from gpen.data.file_check import MAX_PIXELS, SUFFIXES, DamagedFileError, check_complete, read_file, read_size
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path
 
@@ -90,6 +90,12 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     read_size(BytesIO(data), max_pixels)
     pixels = _decode(data)
     return Picture(_to_float(pixels), 8 * pixels.dtype.itemsize)
+
+
+def check_pixels(data: bytes) -> None:
+    """Raise :class:`DamagedFileError` where the pixels of a whole image file cannot be decoded."""
+    check_complete(BytesIO(data))
+    _decode(data)
 
 
 def _to_float(pixels: np.ndarray) -> np.ndarray:
@@ -188,7 +194,7 @@ def _quantize(image: np.ndarray, kind: type[np.uint8] | type[np.uint16]) -> np.n
 def _read_bytes(path: Path, name: str) -> bytes:
     # Not cv2.imread: on Windows it cannot open a path that is not ASCII.
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise UserError(f'{name} cannot be read: {error.strerror or error}.') from error
 

@@ -13,7 +13,7 @@ from gpen.data.scan import explain_sizes, scan_pairs, sizes_agree
 from gpen.data.storage import open_storage
 from gpen.data.storage.base import Storage
 from gpen.errors import UserError
-from gpen.options.types import ImageSize
+from gpen.options.types import ImageSize, NonNegativeInt, Scan
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.seeds import derive_generator
 
@@ -42,7 +42,9 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         io_backend: ``{type: disk}`` (default), ``{type: lmdb}`` or ``{type: datasets}``.
         use_hflip: mirror half of the samples, chosen anew in each epoch.
         manual_seed: the run's seed.
-        scan: check all files now; otherwise a bad one is reported when it is met.
+        scan: true: check all files now, by header and end; full: also decode each image once, which finds damaged
+            pixels (what is found is remembered); false: a bad image is reported when it is met.
+        skip_damaged: leave out, and name, up to so many damaged images; implies scan: full.
         landmarks: CSV file of the faces' landmarks for ``train.component_opt``: the ``manifest.csv`` of
             ``prepare_dataset.py``, or a table that ``find_landmarks.py`` made.
 
@@ -62,8 +64,9 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         io_backend: dict[str, Any] | None = None,
         use_hflip: bool = False,
         manual_seed: int = 0,
-        scan: bool = True,
+        scan: Scan = True,
         landmarks: str | None = None,
+        skip_damaged: NonNegativeInt = 0,
     ) -> None:
         self.size = size
         self.in_size = in_size or size
@@ -75,7 +78,8 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         self.reduction = size // self.in_size
 
         self.gt, self.lq = _open_both(dataroot_gt, dataroot_lq, io_backend)
-        self.keys = scan_pairs(self.gt, self.lq, self.reduction, check_files=scan)
+        self.scanned = scan_pairs(self.gt, self.lq, self.reduction, scan, skip_damaged)
+        self.keys = self.scanned.keys
         self.row_groups = coarser(self.gt.row_groups(self.keys), self.lq.row_groups(self.keys))
         self._landmarks = None if landmarks is None else Landmarks(landmarks, self.keys)
 

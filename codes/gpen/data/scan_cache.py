@@ -14,7 +14,10 @@ import numpy as np
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path
 
-_VERSION = 2
+_VERSION = 3
+COLUMNS = 5
+"""Of the records."""
+
 _writes: ContextVar[bool] = ContextVar('_writes', default=True)
 
 
@@ -37,7 +40,8 @@ class ScanCache:
     Attributes:
         file: where it is kept; None for a user without a home.
         names: of the images, in any order.
-        records: N x 4, int64: bytes and time of the last change (ns) of the file, width and height of the image.
+        records: N x 5, int64: bytes and time of the last change (ns) of the file, width and height of the image, and
+            whether its pixels were decoded.
     """
 
     file: Path | None
@@ -53,17 +57,17 @@ class ScanCache:
                 with np.load(file) as content:
                     names = content['names'].tobytes().decode('utf-8', 'surrogatepass').split('\0')
                     records = content['records']
-                    if content['version'] == _VERSION and records.shape == (len(names), 4):
+                    if content['version'] == _VERSION and records.shape == (len(names), COLUMNS):
                         return cls(file, names, records.astype(np.int64))
-        return cls(file, [], np.zeros((0, 4), np.int64))
+        return cls(file, [], np.zeros((0, COLUMNS), np.int64))
 
     def find(self, names: list[str]) -> np.ndarray:
-        """Return the records of images by name, N x 4; -1 where the name is not known."""
+        """Return the records of images by name, N x 5; -1 where the name is not known."""
         if names == self.names:  # nothing was added, removed or renamed
             return self.records.copy()
         rows = dict(zip(self.names, range(len(self.names)), strict=True))
         found = np.fromiter((rows.get(name, -1) for name in names), np.int64, len(names))
-        return np.vstack([self.records, np.full((1, 4), -1)])[found]  # -1: the row that was added at the end
+        return np.vstack([self.records, np.full((1, COLUMNS), -1)])[found]  # -1: the row that was added at the end
 
     def save(self, names: list[str], records: np.ndarray) -> None:
         """Write the records of ``names``, beside those of other names that were known before."""

@@ -63,4 +63,6 @@ QualityRange = Annotated[
 ]
 Degradations = Annotated[Any, AfterValidator(_check_degradations), WithJsonSchema({'format': 'degradations'})]
 """A step (a dict with ``type`` and its arguments) or a list of steps; checked in :mod:`gpen.options.components`."""
+Scan = bool | Literal['full']
+"""Whether a data set checks its files beforehand: ``full`` also decodes each image once."""
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpen.data.file_check import SUFFIXES, DamagedFileError, walk_images
+from gpen.data.file_check import SUFFIXES, DamagedFileError, read_file, walk_images
 from gpen.data.image_io import decode_picture
 from gpen.errors import UserError
 
@@ -76,7 +76,7 @@ def read_photo(path: Path, max_pixels: int) -> np.ndarray:
         UnusablePhotoError: it cannot be read, is damaged, or has more than ``max_pixels`` pixels.
     """
     try:
-        return decode_picture(path.read_bytes(), max_pixels).image
+        return decode_picture(read_file(path), max_pixels).image
     except DamagedFileError as error:
         raise UnusablePhotoError(str(error)) from error
     except OSError as error:

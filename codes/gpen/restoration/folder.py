@@ -1,5 +1,6 @@
 """Restoring folders: where each result goes, and a record of what became of each image."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -61,22 +62,23 @@ def plan_targets(source: Path, output: Path, suffix: str = '.png') -> Targets:
     for image in images:
         name = image.stem if count[image.with_suffix('')] == 1 else image.name
         targets[image] = output / image.relative_to(root).with_name(name + suffix)
-        if targets[image].resolve() == image.resolve():
+        if os.path.realpath(targets[image]) == os.path.realpath(image):  # resolve() fails at a link to itself
             raise UserError(f'{image} would be overwritten. Choose another --output.')
     return targets
 
 
 def _list_images(source: Path, output: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
     if not source.is_dir():
-        raise UserError(f'There is no file or folder {source}. Give images with --input.')
-    if output.resolve() == source.resolve():
+        if not source.exists():
+            raise UserError(f'There is no file or folder {source}. Give images with --input.')
+        return [source]
+    if os.path.realpath(output) == os.path.realpath(source):
         raise UserError(
             f'--input and --output are both {source}; the originals would be lost. Choose another --output.'
         )
     paths = sorted(source / name for name in walk_images(source))
-    images = [path for path in paths if output.resolve() not in path.resolve().parents]
+    made = Path(os.path.realpath(output))
+    images = [path for path in paths if made not in Path(os.path.realpath(path)).parents]
     if not images:
         raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).')
     return images

@@ -82,6 +82,9 @@ class Storage(ABC):
         status = os.stat(self.file_of(key))  # noqa: PTH116  (without a Path for each of many files)
         return status.st_size, status.st_mtime_ns
 
+    def check_structure(self) -> None:  # noqa: B027  (only some have one that can be damaged)
+        """Raise UserError where what holds the images is damaged in a way that ends a process that reads it."""
+
     def close(self) -> None:  # noqa: B027  (most keep nothing open)
         """Release open files and memory of this process; they are opened again when needed."""
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from gpen.data.file_check import walk_images
+from gpen.data.file_check import open_file, read_file, walk_images
 from gpen.data.storage.base import Storage, find_duplicates, key_of
 from gpen.errors import UserError
 
@@ -32,10 +32,10 @@ class DiskStorage(Storage):
         return self._folder + self._names[key].replace('/', os.sep)
 
     def open(self, key: str) -> BinaryIO:
-        return Path(self.file_of(key)).open('rb')
+        return open_file(self.file_of(key))
 
     def load(self, key: str) -> bytes:
-        return Path(self.file_of(key)).read_bytes()
+        return read_file(self.file_of(key))
 
     def describe(self, key: str) -> str:
         return self.file_of(key)

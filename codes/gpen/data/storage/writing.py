@@ -141,6 +141,7 @@ def _read_images(source: Storage | Path, track: Track) -> Iterator[_Image]:
     if not keys or storage.problems:
         raise UserError(f'Cannot use {storage.root}: {"; ".join(storage.problems) or "it holds no images"}.')
 
+    storage.check_structure()
     for key in track(keys):
         data = storage.read(key)
         try:
