@@ -64,7 +64,8 @@ def assert_same_run(folder: Path, expected: Path) -> None:
         for options in (state.get('options'), wanted.get('options')):
             if options is not None:
                 options['path'].pop('experiments_root')
-                options['datasets']['train'].pop('num_worker_per_gpu')
+                for block in options['datasets'].values():
+                    (block or {}).pop('num_worker_per_gpu', None)
         assert_same(state, wanted, str(name))
     assert read_records(folder) == read_records(expected)
     assert read_tensorboard(folder) == read_tensorboard(expected)

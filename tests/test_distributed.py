@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import processes
+from command_line import states_in
 from comparing import assert_same_run, read_records
 from conftest import ROOT, tiny_options, write_options, write_pairs
+from gpen.data.sampler import InfiniteBatchSampler
 from gpen.errors import UserError
 
 
@@ -192,17 +194,20 @@ def test_a_mistake_in_the_options_is_said_once(tiny_data: Path, tmp_path: Path) 
     assert results[1][1] == ''
 
 
-def test_a_file_that_one_process_cannot_read_ends_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize('rank', [0, 1])
+def test_a_file_that_one_process_cannot_read_ends_all_after_the_last_step_is_saved(rank: int, tmp_path: Path) -> None:
     write_pairs(tmp_path / 'data' / 'train', 8)
     write_pairs(tmp_path / 'data' / 'val', 2)
     option_file = options_for(tmp_path / 'data', tmp_path, 2, val={'num_pictures': 0})
-    bad = tmp_path / 'data' / 'train' / 'sharp' / '003.png'
+    sampler = InfiniteBatchSampler(8, 2, manual_seed=3, rank=rank, world_size=2)
+    bad = tmp_path / 'data' / 'train' / 'sharp' / f'{sampler.batch_of_iteration(1)[0][1]:03d}.png'
     content = bytearray(bad.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 8] = bytes(8)  # its header and end are whole
     bad.write_bytes(bytes(content))
     results = train_two(tmp_path, option_file)
     assert [status for status, _ in results] == [2, 2]
-    assert sum('003.png' in printed for _, printed in results) == 1
+    assert sum(bad.name in printed for _, printed in results) == 1
+    assert states_in(tmp_path / 'experiments' / 'tiny') == [1]
     assert not any('Traceback' in printed for _, printed in results)
 
 

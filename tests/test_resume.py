@@ -11,7 +11,7 @@ import torch
 
 import processes
 from comparing import assert_same, assert_same_run, read_records, read_tensorboard
-from conftest import degraded_options, tiny_options, write_options
+from conftest import degraded_options, tiny_options, write_options, write_pairs
 
 
 def run_killed(place: str, count: int, *arguments: object) -> None:
@@ -270,3 +270,37 @@ def test_a_second_run_on_the_same_folder_is_refused(option_file: Path) -> None:
         status, printed = processes.run(option_file.with_name('log'), '-opt', option_file, '--auto_resume')
     assert status == 2
     assert 'Another run is using' in printed
+
+
+@pytest.mark.parametrize('change', ['nothing', 'content', 'time', 'name'])
+def test_images_that_were_replaced_since_then_are_said(change: str, tmp_path: Path) -> None:
+    data = tmp_path / 'data'
+    for phase, count in (('train', 5), ('val', 2)):
+        write_pairs(data / phase, count)
+    option_file = write_options(tmp_path / 'tiny.yml', tiny_options(data, tmp_path))
+    train(option_file, '--force_yml', 'train:total_epochs=1')
+
+    for path in (data / 'train' / 'blurry' / '003.png', data / 'val' / 'sharp' / '001.png'):
+        status = path.stat()
+        if change == 'content':
+            path.write_bytes(path.with_name('000.png').read_bytes())
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        elif change == 'time':
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+        elif change == 'name':
+            for side in ('sharp', 'blurry'):
+                folder = path.parents[1] / side
+                (folder / path.name).rename(folder / f'new_{path.name}')
+
+    printed = train(option_file, '--auto_resume', '--force_yml', 'train:total_epochs=2')
+    said = [line for line in printed.splitlines() if 'Changed since then: datasets.' in line]
+    for phase, name, count in (('train', '003', 5), ('val', '001', 2)):
+        lines = [line for line in said if f'datasets.{phase}: ' in line]
+        if change == 'nothing':
+            assert lines == []
+        elif change == 'name':
+            assert lines == [f'Changed since then: datasets.{phase}: the names of the images are others than then']
+        else:
+            assert len(lines) == 1
+            assert f': 1 of {count} images have another size in bytes or time of change' in lines[0]
+            assert lines[0].endswith(f': {name}')

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import parent_process, resource_tracker
 from typing import Any
@@ -23,6 +25,8 @@ from gpen.registry import DATASET_REGISTRY
 from gpen.utils.cpu import count_cpus
 from gpen.utils.seeds import derive_seed
 from gpen.utils.stop_signals import STOP_SIGNALS
+
+LOGGER = logging.getLogger('gpen')
 
 Batch = dict[str, Any]
 
@@ -107,7 +111,7 @@ class BatchLoader:
     Iterating gives dicts of stacked tensors (N x ...) and lists of strings.
 
     Raises:
-        UserError: while iterating; a file is bad, or a worker was ended from outside.
+        UserError: while iterating; a file is bad, or workers cannot be started, or one was ended from outside.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
@@ -116,17 +120,26 @@ class BatchLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def dataset(self) -> Any:
+        """The data set that the samples come from."""
+        return self.loader.dataset.dataset  # type: ignore[attr-defined]
+
     def __iter__(self) -> Iterator[Batch]:
-        batches = self._start()
         try:
-            for batch in batches:
+            batches = self._start()
+        except OSError as error:  # of semaphores or processes
+            raise UserError(_explain_lost_worker(error)) from error
+
+        has_warned = False
+        try:
+            while (batch := _next(batches)) is not None:
                 if isinstance(batch, _Failure):
                     raise UserError(batch.message)
+                if isinstance(batch, _Pickled):
+                    has_warned = has_warned or _warn_of_shared_memory()
+                    batch = default_collate(batch.load())
                 yield batch
-        except RuntimeError as error:
-            if str(error).startswith('DataLoader worker'):
-                raise UserError(_explain_lost_worker(error)) from error
-            raise
         finally:
             del batches  # ends the workers now, also while a traceback keeps this frame alive
 
@@ -136,10 +149,61 @@ class BatchLoader:
         # A forked process does not have the threads that OpenCV believes to have, and would wait for them for ever.
         cv2.setNumThreads(1)
         context = self.loader.multiprocessing_context or multiprocessing.get_context()
+        context.Queue().close()  # where none can be made, torch would print a traceback beside raising
         if context.get_start_method() != 'fork':
             resource_tracker.ensure_running()  # now, because starting it lets signals through again
         with _signals_held_back():
-            return iter(self.loader)
+            batches = iter(self.loader)
+        _CHILDREN.take_over()
+        return batches
+
+
+class _Children:
+    """Lets torch say that a worker has ended only between two batches.
+
+    torch says so by an exception out of a signal's handler, which comes out of whatever the main process does then: in
+    the middle of a step, while a checkpoint is being written, or while it receives a batch from another worker.  While
+    it waits for a batch, torch looks for lost workers every 5 seconds.
+    """
+
+    def __init__(self) -> None:
+        self._raise_if_lost: Callable[[int, Any], object] | None = None
+        self._is_noted = False
+
+    def take_over(self) -> None:
+        """Stand in front of the handler that torch has set."""
+        if hasattr(signal, 'SIGCHLD') and threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGCHLD)
+            if callable(handler) and handler != self._note:
+                self._raise_if_lost = handler
+                signal.signal(signal.SIGCHLD, self._note)
+
+    def _note(self, _number: int, _frame: Any) -> None:
+        self._is_noted = True
+
+    def check(self) -> None:
+        """Raise RuntimeError where a worker has ended as it should not."""
+        if self._is_noted and self._raise_if_lost is not None:
+            self._is_noted = False
+            self._raise_if_lost(signal.SIGCHLD, None)
+
+
+_CHILDREN = _Children()
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    """Return the next batch, or None.
+
+    Raises:
+        UserError: a worker has ended, or what it sent cannot be received.
+    """
+    try:
+        _CHILDREN.check()
+        return next(batches, None)
+    except (RuntimeError, OSError, EOFError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith(_LOST):
+            raise  # a bug in a data set
+        raise UserError(_explain_lost_worker(error)) from error
 
 
 @dataclass(frozen=True)
@@ -165,11 +229,32 @@ class _Guarded(Dataset[Any]):
             return self.dataset[(epoch, index) if self.takes_epoch else index]
         except UserError as error:
             return _Failure(str(error))
+        except OSError as error:  # of a data set of the user's own
+            return _Failure(f'Sample {index} of {type(self.dataset).__name__} cannot be read: {error}.')
+
+
+@dataclass(frozen=True)
+class _Pickled:
+    """The samples of a batch for which a worker found no shared memory: they go through a pipe instead."""
+
+    content: bytes
+
+    def load(self) -> list[Any]:
+        """Return the samples."""
+        return pickle.loads(self.content)  # type: ignore[no-any-return]  # noqa: S301  (a worker of ours wrote it)
 
 
 def _collate(samples: list[Any]) -> Any:
     failures = [sample for sample in samples if isinstance(sample, _Failure)]
-    return failures[0] if failures else default_collate(samples)
+    if failures:
+        return failures[0]
+    try:
+        return default_collate(samples)
+    except (RuntimeError, OSError) as error:
+        # Batches are made in shared memory, in files /dev/shm/torch_...; Docker gives 64 MB.
+        if torch.utils.data.get_worker_info() is None or '/torch_' not in str(error):
+            raise
+        return _Pickled(pickle.dumps(samples))
 
 
 def _worker_options(num_workers: int, prefetch_factor: int, start_method: str | None = None) -> dict[str, Any]:
@@ -196,6 +281,9 @@ def _build_loader(dataset: Any, batches: Any, seed: int, pin_memory: bool, worke
         **workers,
     )
     return BatchLoader(loader)
+
+
+_LOST = ('DataLoader worker', 'Pin memory thread', 'Too many open files', 'received ')
 
 
 @contextlib.contextmanager
@@ -245,9 +333,24 @@ def _exit_when_main_says_so() -> None:
             os._exit(0)
 
 
-def _explain_lost_worker(error: RuntimeError) -> str:
-    reason = str(error).splitlines()[0].rstrip('. ')
+_MORE_ROOM = (
+    'lower num_worker_per_gpu, prefetch_factor or batch_size_per_gpu, or allow more of it (memory in Docker with '
+    '--memory, /dev/shm with --shm-size or --ipc=host, files with ulimit -n)'
+)
+
+
+def _explain_lost_worker(error: Exception) -> str:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip('. ')
     return (
-        f'A process that reads images ended unexpectedly ({reason}). Usually memory or shared memory (/dev/shm) ran '
-        'out: lower num_worker_per_gpu or batch_size_per_gpu.'
+        f'A process that reads images could not be started or ended unexpectedly ({reason}). Usually memory, shared '
+        f'memory (/dev/shm) or the number of open files ran out: {_MORE_ROOM}.'
     )
+
+
+def _warn_of_shared_memory() -> bool:
+    LOGGER.warning(
+        'Warning: shared memory (/dev/shm) or the number of open files ran out, so that batches take a slower way from '
+        'the processes that read images: %s.',
+        _MORE_ROOM,
+    )
+    return True

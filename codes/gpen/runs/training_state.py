@@ -46,6 +46,11 @@ class Checkpoint:
         return {'processes': 1, **self.state['data']}
 
     @property
+    def images(self) -> dict[str, dict[str, Any]]:
+        """What :meth:`gpen.data.stamps.Stamps.pack` returned of each data set that scans its files, by phase."""
+        return self.state.get('images') or {}
+
+    @property
     def validation_is_due(self) -> bool:
         """Whether the validation of this iteration was cut off."""
         return bool(self.state['validation_is_due'])
@@ -81,6 +86,7 @@ def pack_state(
     pairs: int,
     processes: int,
     validation_is_due: bool,
+    images: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the training state beside the networks, on the CPU like those.
 
@@ -92,6 +98,7 @@ def pack_state(
         pairs: in the training set.
         processes: that train together.
         validation_is_due: a validation of this iteration was cut off.
+        images: see :attr:`Checkpoint.images`.
     """
     return {
         'version': __version__,
@@ -101,6 +108,7 @@ def pack_state(
         'model': _tree_to_cpu(model.state_dict()),
         'early_stopping': early_stopping,
         'validation_is_due': validation_is_due,
+        'images': images,
     }
 
 

@@ -1,12 +1,13 @@
 """The training loop: read it from top to bottom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
 
+from gpen.data.loader import Batch
 from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.evaluation.validation import ValidationResult, validate
@@ -38,6 +39,7 @@ class TrainingRun:
         iteration: the last iteration that was done.
         saved_iteration: the iteration of the newest checkpoint.
         validation_is_due: the validation of this iteration has not been done, or was cut off.
+        is_within_step: the iteration is not complete; networks and optimizers are of no iteration.
         timer: seconds per step.
         health: the rules that watch it; None without records or where they are switched off.
     """
@@ -50,6 +52,7 @@ class TrainingRun:
     iteration: int = 0
     saved_iteration: int = 0
     validation_is_due: bool = False
+    is_within_step: bool = False
     timer: StepTimer = field(default_factory=StepTimer)
     health: Health | None = None
 
@@ -98,12 +101,18 @@ def train(run: TrainingRun) -> Ending:
     if ending is not None:
         return ending
 
+    batches = iter(setup.load_batches(run.iteration, setup.total_iterations))
     with _open_bar(run) as bar:
-        for batch in setup.load_batches(run.iteration, setup.total_iterations):
+        batch = _next_batch(run, batches)
+        stop.all_reduce()
+        _check_data(run)
+        while batch is not None:
             # Step
+            run.is_within_step = True
             run.iteration += 1
             model.set_learning_rates(setup.rates.at(run.iteration))
             model.train_step(batch, run.iteration)
+            run.is_within_step = False
             run.timer.step()
             bar.update()
             if len(model.gradient_norms) > 1:
@@ -120,8 +129,10 @@ def train(run: TrainingRun) -> Ending:
             run.validation_is_due = setup.validates_at(run.iteration)
             improved = bool(run.validation_is_due and _validate(run))
 
-            # Checkpoint and end: all ranks stop after the same step.
+            # Checkpoint and end: all ranks stop after the same step, also where one of them has no next batch.
+            batch = _next_batch(run, batches)
             stop.all_reduce()
+            _check_data(run)
             ending = _find_ending(run)
             if improved or ending is not None or setup.saves_at(run.iteration):
                 save(run)
@@ -159,6 +170,7 @@ def save(run: TrainingRun, anew: bool = False) -> None:
             pairs=len(setup.train_set),
             processes=ranks.world_size(),
             validation_is_due=run.validation_is_due,
+            images=setup.pack_stamps(),
         )
         good_until = setup.model.guard.last_finite_iteration
         run.store.save(run.iteration, pack_networks(setup.model), state, run.best_files, good_until)
@@ -173,6 +185,24 @@ def write_run_file(run: TrainingRun, **changes: Any) -> None:
         run.run_file.seconds += run.timer.read_total()
         run.run_file = run.run_file.model_copy(update=changes)
         run.run_file.write(run.recorder.folder)
+
+
+# ---- data
+
+
+def _next_batch(run: TrainingRun, batches: Iterator[Batch]) -> Batch | None:
+    """Return the next batch; None at the end of the run, or where it cannot be read, which is noted."""
+    try:
+        return next(batches, None)
+    except UserError as error:
+        run.stop.note_failure(error)
+        return None
+
+
+def _check_data(run: TrainingRun) -> None:
+    """Raise UserError on all ranks where any of them could not read its batch."""
+    if run.stop.has_failed:
+        ranks.on_all(run.stop.raise_failure)
 
 
 # ---- records

@@ -90,8 +90,10 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         try:
             with explain_out_of_memory(advise(options)), ranks.explain_lost_process():
                 ending = train(run)
-        except (UserError, OSError) as error:
-            _report_failure(run, error)
+        except Exception as error:
+            _save_what_there_is(run)
+            if isinstance(error, UserError | OSError):
+                _report_failure(run, error)
             raise
         return _report_ending(run, ending)
 
@@ -140,6 +142,7 @@ def _continue_from(checkpoint: Checkpoint, setup: Setup) -> None:
         if checkpoint.data[name] != value:
             epoch = f'an epoch has {setup.iterations_per_epoch} iterations'
             changed.append(f'{what}: {checkpoint.data[name]} -> {value}; {epoch}')
+    changed += setup.explain_changed_images(checkpoint.images)
 
     load_model(setup.model, checkpoint)
     early = setup.early_stopping
@@ -247,12 +250,21 @@ def _describe_as_data(setup: Setup) -> RunFile:
 # ---- the end
 
 
+def _save_what_there_is(run: TrainingRun) -> None:
+    """Save the last step of a run that failed after it, as in reading an image or in a validation."""
+    if not run.is_within_step and not run.setup.model.guard.gave_up:
+        with suppress(Exception):  # what made it fail, such as a full disk or a lost rank, may prevent this too
+            save(run)
+
+
 def _report_failure(run: TrainingRun, error: UserError | OSError) -> None:
     """Say and record what ended the run, and go back to a good checkpoint where its weights may be spoilt."""
     sentence = explain_os_error(error) if isinstance(error, OSError) else str(error)
     if not getattr(error, 'is_logged', False):
         LOGGER.error('%s', sentence)
     error.is_logged = True  # type: ignore[union-attr]
+    if run.saved_iteration and not run.setup.model.guard.gave_up:
+        LOGGER.info('Iteration %d is saved: go on from there with --auto_resume.', run.saved_iteration)
     if run.recorder is None:
         return
 

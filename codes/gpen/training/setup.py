@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from gpen.data.loader import build_dataset, build_train_loader, build_val_loader
+from gpen.data.scan import ScannedImages
 from gpen.distributed import ranks
 from gpen.errors import UserError
 from gpen.metrics import Metric, build_metrics
@@ -47,6 +48,25 @@ class Setup:
     early_stopping: EarlyStopping | None
     iterations_per_epoch: int
     total_iterations: int
+
+    @property
+    def scanned(self) -> dict[str, ScannedImages]:
+        """The images of the data sets that scan their files, by phase."""
+        sets = {'train': self.train_set, 'val': getattr(self.val_loader, 'dataset', None)}
+        return {phase: data.scanned for phase, data in sets.items() if hasattr(data, 'scanned')}
+
+    def pack_stamps(self) -> dict[str, dict[str, Any]]:
+        """Return the stamps of these images as a training state holds them."""
+        return {phase: images.stamps.pack() for phase, images in self.scanned.items() if images.stamps is not None}
+
+    def explain_changed_images(self, before: dict[str, dict[str, Any]]) -> list[str]:
+        """Return a clause for each phase whose images are others than those that :meth:`pack_stamps` described."""
+        return [
+            f'datasets.{phase}: {clause}'
+            for phase, images in self.scanned.items()
+            if phase in before and images.stamps is not None
+            for clause in images.stamps.explain_changes(before[phase], images.keys)
+        ]
 
     def epoch_of(self, iteration: int) -> int:
         """Return the epoch (counted from 1) that an iteration (counted from 1) belongs to."""

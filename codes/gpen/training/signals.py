@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP and the like: finish the step, save, and leave."""
+"""What ends a run between two steps, on all ranks together: a signal such as Ctrl-C, or data that cannot be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from types import FrameType
 from typing import Any
 
 from gpen.distributed.ranks import all_reduce_max
+from gpen.errors import UserError
 from gpen.utils.stop_signals import IMPATIENT, STOP_SIGNALS
+
+_FAILURE = 1 << 16  # above all signals
 
 
 class StopRequest:
@@ -23,6 +26,7 @@ class StopRequest:
     def __init__(self) -> None:
         self._noted = 0
         self._reduced = 0
+        self._failure: UserError | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -44,6 +48,21 @@ class StopRequest:
         self._noted = self._noted or number
         if number in IMPATIENT:
             self._put_back(IMPATIENT)
+
+    def note_failure(self, error: UserError) -> None:
+        """Note that this rank cannot go on."""
+        self._failure = error
+        self._noted = _FAILURE
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether any rank could not go on at the last :meth:`all_reduce`."""
+        return self._reduced == _FAILURE
+
+    def raise_failure(self) -> None:
+        """Raise what was noted on this rank, if anything."""
+        if self._failure is not None:
+            raise self._failure
 
     @property
     def is_noted(self) -> bool:
