@@ -1,4 +1,4 @@
-"""Damaged images: the scan before training and the reader agree, and neither ends in a traceback."""
+"""Damaged images: what the full scan before training lets pass can be read, and neither ends in a traceback."""
 
 from functools import cache
 from io import BytesIO
@@ -9,13 +9,14 @@ import numpy as np
 
 from fuzzing import mutate
 from gpen.data.file_check import DamagedFileError, read_size
-from gpen.data.image_io import read_image
+from gpen.data.image_io import check_pixels, read_image
+from gpen.errors import UserError
 
 _SUFFIXES = ('.png', '.jpg', '.webp', '.tif', '.bmp')
 
 
 def fuzz(generator: np.random.Generator, folder: Path) -> str:
-    """Read a damaged image as the scan and as training do."""
+    """Read a damaged image as the scan, the full scan and training do."""
     suffix = str(generator.choice(_SUFFIXES))
     path = folder / f'copy{suffix}'
     path.write_bytes(mutate(_encode(suffix), generator))
@@ -24,7 +25,15 @@ def fuzz(generator: np.random.Generator, folder: Path) -> str:
         read_size(BytesIO(path.read_bytes()))
     except DamagedFileError:
         return f'{suffix} refused by the scan'
-    image = read_image(path)
+    try:
+        check_pixels(path.read_bytes())
+    except DamagedFileError:
+        return f'{suffix} refused by the full scan'
+
+    try:
+        image = read_image(path)
+    except UserError as error:
+        raise AssertionError(f'the full scan let this pass: {error}') from error
     assert np.isfinite(image).all()
     assert abs(image).max() <= 1
     return f'{suffix} read'

@@ -21,6 +21,9 @@ ArrayOrTensor = TypeVar('ArrayOrTensor', np.ndarray, torch.Tensor)
 # Converts grey and palette to three channels, drops alpha, keeps 16 bits, and turns the picture by its EXIF
 # orientation.  IMREAD_UNCHANGED would leave the picture lying on its side.
 _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+# What OpenCV prints about damaged files has no name of a file; a sentence with the name follows.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
 _FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 _WRITE_PARAMETERS = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95]}
 _WRITE_16_BITS = ('.png', '.tif', '.tiff')
