@@ -218,7 +218,9 @@ def _checksum(path: Path) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     """Return the content of a checkpoint file, every byte of which is checked against the checksums it carries."""
-    if path.exists() and not path.is_file():
+    if not path.exists():
+        raise UserError(f'{path} is missing.')
+    if not path.is_file():
         raise UserError(f'{path} is no file.')
     content = read_file(path)
     if not isinstance(content, dict):
