@@ -1,6 +1,7 @@
 """Shared by the tests: a tiny data set, a tiny option file, and how to run the commands."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,15 @@ def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in [name for name in sys.modules if name.partition('.')[0] == 'my_project']:
         del sys.modules[name]
+
+
+def find_tracked(folder: Path, pattern: str) -> list[Path]:
+    """Return the files below a folder that git tracks, so that a user's own are not tested; all where it has none."""
+    found = sorted(folder.rglob(pattern))
+    command = ['git', '-C', str(folder), 'ls-files', '-z']
+    names = subprocess.run(command, capture_output=True, text=True, check=False).stdout if shutil.which('git') else ''
+    tracked = {folder / name for name in names.split('\0')}
+    return [path for path in found if path in tracked] or found
 
 
 def write_pairs(folder: Path, count: int, size: int = 16, seed: int = 0) -> None:

@@ -241,6 +241,16 @@ def test_leftovers_of_a_save_that_was_cut_off_are_removed(store: CheckpointStore
     assert names_in(store.models) + names_in(store.states) == before
 
 
+def test_half_written_files_are_removed_from_all_folders_of_a_run(store: CheckpointStore, tmp_path: Path) -> None:
+    save(store, 1)
+    folders = ('.', 'models', 'training_states', 'visualization')
+    for folder in folders:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / '.name.abc.tmp').write_bytes(b'half')
+    store.clean_up(1)
+    assert list(tmp_path.rglob('*.tmp')) == []
+
+
 def test_checkpoints_after_the_chosen_one_are_moved_aside(store: CheckpointStore, tmp_path: Path) -> None:
     save(store, 1)
     save(store, 2)
@@ -313,6 +323,16 @@ def replace_by_code(path: Path) -> None:
     torch.save({'iteration': 4, 'networks': {}, 'code': shutil.rmtree}, path)
 
 
+def replace_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_by_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def replace_by_a_list(path: Path) -> None:
     torch.save([1, 2], path)
 
@@ -326,7 +346,7 @@ def break_the_pickle(path: Path) -> None:
 
 
 DAMAGES = [
-    *(cut_off, flip_a_bit, empty, overwrite_with_text, replace_by_a_plain_zip),
+    *(cut_off, flip_a_bit, empty, overwrite_with_text, replace_by_a_plain_zip, replace_by_a_folder, replace_by_a_pipe),
     *(replace_by_code, replace_by_a_list, break_the_pickle, damage_the_directory, Path.unlink),
 ]
 
@@ -377,6 +397,60 @@ def test_without_any_whole_checkpoint_all_are_listed(store: CheckpointStore) -> 
     assert '2.state' in message
     assert '4.state' in message
     assert 'Train anew without --auto_resume' in message
+
+
+def copy_from(iteration: int) -> Callable[[Path], None]:
+    """Return a function that replaces a file of iteration 4 by that of another iteration."""
+
+    def replace(path: Path) -> None:
+        path.unlink()  # it is the latest, too
+        shutil.copy(path.with_name(path.name.replace('4', str(iteration))), path)
+
+    return replace
+
+
+@pytest.mark.parametrize('name', ['models/net_g_4.pth', 'models/net_d_4.pth'])
+def test_a_network_of_another_iteration_is_not_taken_for_that_of_a_state(
+    name: str, store: CheckpointStore, tmp_path: Path
+) -> None:
+    save(store, 2)
+    save(store, 4)
+    copy_from(2)(tmp_path / name)
+    checkpoint, (sentence,) = store.load_newest()
+    assert checkpoint is not None
+    assert checkpoint.iteration == 2
+    assert f'{tmp_path / name} is not the file that' in sentence
+
+
+def test_a_state_of_a_version_without_checksums_is_loaded(store: CheckpointStore) -> None:
+    save(store, 4)
+    state = torch.load(store.states / '4.state', weights_only=True)
+    del state['checksums']
+    torch.save(state, store.states / '4.state')
+    assert store.load(store.states / '4.state').iteration == 4
+
+
+def test_a_state_under_another_number_gets_its_own_back_and_a_copy_is_passed_over(store: CheckpointStore) -> None:
+    save(store, 2)
+    save(store, 4)
+    shutil.copy(store.states / '2.state', store.states / '9.state')
+    (store.states / '4.state').rename(store.states / '7.state')
+    checkpoint, sentences = store.load_newest()
+    assert checkpoint is not None
+    assert (checkpoint.iteration, checkpoint.path.name) == (4, '4.state')
+    assert [sentence.partition(':')[0] for sentence in sentences] == ['Renamed to 4.state', 'Passed over']
+    assert sorted(store.clean_up(4)) == ['9.state']
+    assert (store.models / 'net_g_4.pth').is_file()
+
+
+@pytest.mark.parametrize('name', ['²', '٤', '04', '-4', '4 (copy)', '+4'])
+def test_a_state_of_the_user_s_own_name_is_left_alone(name: str, store: CheckpointStore) -> None:
+    save(store, 4)
+    own = store.states / f'{name}.state'
+    own.write_bytes(b'mine')
+    assert store.iterations() == [4]
+    assert store.clean_up(4) == []
+    assert own.read_bytes() == b'mine'
 
 
 def test_a_file_of_weights_is_no_training_state(store: CheckpointStore) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from conftest import ROOT, run_code, tiny_options, write_options
+from conftest import ROOT, find_tracked, run_code, tiny_options, write_options
 from gpen.errors import UserError
 from gpen.options import Options, ParsedOptions, parse_options, parse_scoring_options
 from gpen.options.yaml_reader import read_yaml
 from gpen.runs.options_file import write_options as keep_options
 from option_docs.json_schema import dump_json_schema
 
-RECIPES = sorted((ROOT / 'options' / 'train').glob('*.yml'))
+RECIPES = find_tracked(ROOT / 'options' / 'train', '*.yml')
 
 
 def parse(path: Path, *overrides: str) -> Options:

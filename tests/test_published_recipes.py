@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conftest import ROOT, write_pairs
+from conftest import ROOT, find_tracked, write_pairs
 from gpen.models import build_model
 from gpen.options import Options, parse_options
 from gpen.utils.seeds import derive_seed
 from tiny_model import CPU, PlainAdam, batch_of
 
-RECIPES = sorted((ROOT / 'options' / 'train').glob('gpen_*_published.yml'))
+RECIPES = find_tracked(ROOT / 'options' / 'train', 'gpen_*_published.yml')
 TINY = (
     *('network_g:size=16', 'network_g:style_dim=8', 'network_g:n_mlp=2', 'network_g:narrow=0.008'),
     *('network_d:size=16', 'network_d:narrow=0.008', 'train:identity_opt=~', 'val:metrics:lpips=~'),

@@ -70,6 +70,46 @@ def test_a_half_written_last_line_is_removed(tmp_path: Path, rest: str) -> None:
     assert path.read_text().endswith('\n')
 
 
+TRAIN = '{"iter": 2, "epoch": 1, "phase": "train", '
+DAMAGED = {
+    'a bad byte': b'{"iter": 2, "phase": "tr\xffain"}',
+    'brackets': b'[' * 100_000,
+    'objects': b'{"a":' * 100_000,
+    'a long iteration': b'{"iter": ' + b'9' * 5000 + b', "phase": "train"}',
+    'a long number': f'{TRAIN}"lr_g": 1{"0" * 4000}}}'.encode(),
+    'an infinite number': f'{TRAIN}"lr_g": 1e999}}'.encode(),
+    'not a number': f'{TRAIN}"lr_g": NaN}}'.encode(),
+    'a negative iteration': b'{"iter": -2, "phase": "train"}',
+    'a text for a number': f'{TRAIN}"lr_g": "1"}}'.encode(),
+    'a list for a number': f'{TRAIN}"lr_g": [1]}}'.encode(),
+    'true for a number': f'{TRAIN}"lr_g": true}}'.encode(),
+    'half a surrogate pair': f'{TRAIN[:-2]}, "\\ud800": 1}}'.encode(),
+    'an event without a sentence': b'{"iter": 2, "phase": "event", "name": "stop"}',
+    'zeros': bytes(100),
+    'the end of a line': b'ase": "train"}',
+}
+
+
+@pytest.mark.parametrize('line', DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_lines_are_set_aside_and_said_and_the_others_stay(
+    line: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / 'metrics.jsonl'
+    whole = [json.dumps({'iter': n, 'phase': 'train', 'lr_g': None}).encode() for n in (1, 2, 3)]
+    path.write_bytes(b'\n'.join([whole[0], line, whole[1], line, whole[2], b'']))
+    assert [record['iter'] for record in read_metrics(path)] == [1, 2, 3]
+
+    recorder = Recorder(tmp_path, use_tensorboard=False, resume_iteration=2)
+    assert [record['iter'] for record in recorder.read()] == [1, 2]
+    recorder.close()
+    assert (tmp_path / 'damaged' / 'metrics.jsonl.1').read_bytes() == (line + b'\n') * 2
+    assert caplog.text.count(f'2 lines of {path} could not be read: moved to {tmp_path}/damaged/metrics.jsonl.1') == 1
+
+    path.write_bytes(line + b'\n')
+    trim_metrics(path, 2)
+    assert (tmp_path / 'damaged' / 'metrics.jsonl.2').read_bytes() == line + b'\n'
+
+
 def test_records_after_the_last_iteration_are_removed_and_the_others_stay_as_they_are(tmp_path: Path) -> None:
     path = write_lines(tmp_path / 'metrics.jsonl', [1, 4, 4, 6, 8])
     before = path.read_text().splitlines(keepends=True)
@@ -134,6 +174,23 @@ def test_a_file_whose_end_was_lost_gives_what_it_has(tmp_path: Path, cut: int | 
     assert len(kept) == len(set(kept))
     assert set(kept) >= set(scalars_up_to(7)) - (set(scalars_up_to(4)) if cut == 'everything' else set())
     assert max(step for _, step, _ in kept) == 7
+
+
+@pytest.mark.parametrize('place', [0, 9, 20, 40])
+def test_of_a_file_that_is_damaged_in_the_middle_the_rest_is_kept_and_a_copy_set_aside(
+    place: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_events(tmp_path / 'run' / 'tb_logger' / 'events.out.tfevents.1000.host.1.0', events_from_to(1, 6))
+    content = bytearray(path.read_bytes())
+    start = content.index(b'G_loss_pixel') - 29  # of the first record that is no version
+    content[start + place] ^= 1
+    path.write_bytes(content)
+
+    Recorder(tmp_path / 'run', use_tensorboard=True, resume_iteration=6).close()
+    assert read_events(path.parent) == [event for event in scalars_up_to(6) if event[:2] != ('G_loss_pixel', 1)]
+    (aside,) = (tmp_path / 'run' / 'damaged').iterdir()
+    assert aside.read_bytes() == content
+    assert str(aside) in caplog.text
 
 
 def test_a_crash_between_rename_and_removal_leaves_nothing_twice(

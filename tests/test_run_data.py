@@ -171,6 +171,14 @@ def test_a_damaged_run_file_is_a_sentence(option_file: Path) -> None:
     assert 'run.json is damaged' in fail(option_file, flags=('--auto_resume',))
 
 
+@pytest.mark.parametrize(('last', 'expected'), [(8, (30.0, 4)), (4, (30.0, 4)), (3, (20.0, 2))])
+def test_the_best_is_known_though_its_record_is_damaged(last: int, expected: tuple[float, int]) -> None:
+    before = RunFile(metrics={'psnr': MetricSummary(higher_is_better=True, best=30.0, best_iteration=4)})
+    found = RunFile(metrics={'psnr': MetricSummary(higher_is_better=True)})
+    found.take_over_best(before, [{'iter': 2, 'phase': 'val', 'val/psnr': 20.0}], last)
+    assert (found.metrics['psnr'].best, found.metrics['psnr'].best_iteration) == expected
+
+
 def test_a_run_of_an_earlier_version_continues(option_file: Path, tmp_path: Path) -> None:
     whole = tmp_path / 'whole'
     succeed(option_file)

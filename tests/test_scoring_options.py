@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, tiny_options, write_options, write_pairs
+from conftest import ROOT, find_tracked, tiny_options, write_options, write_pairs
 from gpen.errors import UserError
 from gpen.options import Options, ScoringOptions, parse_options, parse_scoring_options, to_scoring_options
 from option_docs.json_schema import SCHEMAS, build_json_schema, dump_json_schema
 
-RECIPES = sorted((ROOT / 'options' / 'test').glob('*.yml'))
+RECIPES = find_tracked(ROOT / 'options' / 'test', '*.yml')
 
 
 @pytest.fixture

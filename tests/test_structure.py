@@ -1,10 +1,14 @@
 """The rooms of the package: imports run downwards only, and never in a circle."""
 
 import ast
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from conftest import find_tracked
 
 PACKAGE = Path(__file__).parent.parent / 'codes' / 'gpen'
 
@@ -40,7 +44,7 @@ def module_name(path: Path) -> str:
     return '.'.join(path.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix('.__init__')
 
 
-MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob('*.py'))}
+MODULES = {module_name(path): path for path in find_tracked(PACKAGE, '*.py')}
 
 
 def find_imports(source: str) -> Iterator[str]:
@@ -97,3 +101,13 @@ def test_there_is_no_import_circle() -> None:
 
     for name in MODULES:
         visit(name, [])
+
+
+@pytest.mark.skipif(shutil.which('git') is None, reason='there is no git')
+def test_files_that_a_user_has_added_are_not_tested(tmp_path: Path) -> None:
+    for name in ('ours.yml', 'own.yml'):
+        (tmp_path / name).touch()
+    assert [path.name for path in find_tracked(tmp_path, '*.yml')] == ['ours.yml', 'own.yml']
+    subprocess.run(['git', 'init', '-q', str(tmp_path)], check=True)
+    subprocess.run(['git', '-C', str(tmp_path), 'add', 'ours.yml'], check=True)
+    assert [path.name for path in find_tracked(tmp_path, '*.yml')] == ['ours.yml']

@@ -7,6 +7,7 @@ import math
 import os
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ class Recorder:
         self.folder = folder
         self._path = folder / METRICS_FILE
         self._restore_folder = restore_folder
+        self._missing: UserError | None = None  # why a record could not be written
         self._writer: EventWriter | None = None
         damaged = trim_metrics(self._path, resume_iteration, validation_is_due)
         if damaged is not None:
@@ -81,7 +83,7 @@ class Recorder:
             from torch.utils.tensorboard import summary
 
             for tag, value in values.items():
-                self._writer.add(summary.scalar(tag, value), iteration)
+                self._add(self._writer, summary.scalar(tag, value), iteration)
         return record
 
     def finding(self, iteration: int, epoch: int, name: str, severity: str, sentence: str) -> None:
@@ -105,7 +107,21 @@ class Recorder:
 
     def _append(self, record: dict[str, Any]) -> None:
         self._stay_in_place()
-        append_whole(self._stream, self._path, f'{to_json(record)}\n'.encode())
+        with self._note_failure():
+            append_whole(self._stream, self._path, f'{to_json(record)}\n'.encode())
+
+    def _add(self, writer: EventWriter, summary: Any, iteration: int) -> None:
+        with self._note_failure():
+            writer.add(summary, iteration)
+
+    @contextmanager
+    def _note_failure(self) -> Iterator[None]:
+        """Remember that a record could not be written, so that :meth:`flush` does not vouch for it."""
+        try:
+            yield
+        except UserError as error:
+            self._missing = error
+            raise
 
     def _stay_in_place(self) -> None:
         """Make the folder anew where it was removed or moved; the open file still has all records."""
@@ -139,17 +155,25 @@ class Recorder:
         if self._writer is not None:
             from torch.utils.tensorboard import summary
 
-            self._writer.add(summary.text(tag, '\n'.join(f'    {line}' for line in text.splitlines())), iteration)
+            self._add(
+                self._writer, summary.text(tag, '\n'.join(f'    {line}' for line in text.splitlines())), iteration
+            )
 
     def picture(self, tag: str, sheet: torch.Tensor, iteration: int) -> None:
         """Record a picture, 3 x H x W, uint8 RGB."""
         if self._writer is not None:
             from torch.utils.tensorboard import summary
 
-            self._writer.add(summary.image(tag, sheet, dataformats='CHW'), iteration)
+            self._add(self._writer, summary.image(tag, sheet, dataformats='CHW'), iteration)
 
     def flush(self) -> None:
-        """Write everything to disk; done before a state is saved, so that none is missing after a power cut."""
+        """Write everything to disk; done before a state is saved, so that none is missing after a power cut.
+
+        Raises:
+            UserError: that is not possible, or was not for a record before.
+        """
+        if self._missing is not None:
+            raise self._missing
         self._stay_in_place()
         with explain_writing(self._path, 'what was recorded before is whole'):
             os.fsync(self._stream.fileno())

@@ -1,11 +1,14 @@
 """``run.json``: what a run is, how far it is and how it ended, as data for reports and other programs."""
 
+from __future__ import annotations
+
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -76,6 +79,20 @@ class RunFile(BaseModel):
         """Write it to the folder of the run, whole or not at all."""
         self.updated = now()
         write_text(folder / RUN_FILE, self.model_dump_json(indent=2) + '\n')
+
+    def take_over_best(self, before: RunFile, records: Sequence[dict[str, Any]], last: int) -> None:
+        """Take the best of each metric up to iteration ``last``: from the records, and from the file before them.
+
+        The file knows of a record that is damaged.
+        """
+        for name, summary in self.metrics.items():
+            values = {record['iter']: record.get(f'val/{name}') for record in records if record['phase'] == 'val'}
+            known = before.metrics.get(name)
+            if known is not None and known.best_iteration is not None and known.best_iteration <= last:
+                values.setdefault(known.best_iteration, known.best)
+            for iteration, value in sorted(values.items()):
+                if value is not None:
+                    summary.update(value, iteration)
 
 
 def read_run_file(folder: Path) -> RunFile | None:

@@ -1,7 +1,6 @@
 """A training run from parsed options to its end."""
 
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 import torch
@@ -15,7 +14,7 @@ from gpen.runs.checkpoints import CheckpointStore
 from gpen.runs.experiment import lock_experiment, move_aside
 from gpen.runs.log import LOGGER, RunLog
 from gpen.runs.options_file import write_options
-from gpen.runs.recorder import Record, Recorder
+from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
 from gpen.training.device import prepare_device, settle_micro_batches
@@ -200,7 +199,7 @@ def _write_start(
     if checkpoint is not None:
         before = read_run_file(recorder.folder) or RunFile(started=run_file.started)  # none: of an earlier version
         run_file.started, run_file.seconds, run_file.resumes = before.started, before.seconds, before.resumes + 1
-        _take_over_best(run_file, before, recorder.read(), checkpoint.iteration - checkpoint.validation_is_due)
+        run_file.take_over_best(before, recorder.read(), checkpoint.iteration - checkpoint.validation_is_due)
 
     if checkpoint is None:
         recorder.text('options', parsed.text, 0)
@@ -210,18 +209,6 @@ def _write_start(
         sentence = f'Training resumes from {checkpoint.path}, after iteration {checkpoint.iteration}.'
         recorder.event(checkpoint.iteration, setup.epoch_of(checkpoint.iteration), 'resume', 'info', sentence)
     run_file.write(recorder.folder)
-
-
-def _take_over_best(run_file: RunFile, before: RunFile, records: Sequence[Record], last: int) -> None:
-    """Take the best of each metric up to iteration ``last`` from the records, or ``run.json`` where one is damaged."""
-    for name, summary in run_file.metrics.items():
-        values = {record['iter']: record.get(f'val/{name}') for record in records if record['phase'] == 'val'}
-        known = before.metrics.get(name)
-        if known is not None and known.best_iteration is not None and known.best_iteration <= last:
-            values.setdefault(known.best_iteration, known.best)
-        for iteration, value in sorted(values.items()):
-            if value is not None:
-                summary.update(value, iteration)
 
 
 def _describe_as_data(setup: Setup) -> RunFile:
