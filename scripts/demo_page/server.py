@@ -171,13 +171,14 @@ def serve(app: ASGIApp, listener: socket.socket, folder: Path, on_start: Callabl
     server = uvicorn.Server(config)
     # A thread that is not waited for long: a network that takes minutes must not keep Ctrl-C waiting.
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    with listener, suppress(KeyboardInterrupt):
-        thread.start()
-        while thread.is_alive() and not server.started:
-            time.sleep(0.01)
-        on_start()
-        while thread.is_alive():
-            thread.join(0.5)  # without a time, Windows would not hear of Ctrl-C
-            make_room(folder)
-    server.should_exit = True
-    thread.join(_PATIENCE)
+    with listener:
+        with suppress(KeyboardInterrupt):
+            thread.start()
+            while thread.is_alive() and not server.started:
+                time.sleep(0.01)
+            on_start()
+            while thread.is_alive():
+                thread.join(0.5)  # without a time, Windows would not hear of Ctrl-C
+                make_room(folder)
+        server.should_exit = True
+        thread.join(_PATIENCE)  # before the socket is closed, which its loop waits for
