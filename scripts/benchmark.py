@@ -13,13 +13,13 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from gpen.commands._arguments import add_force_yml, add_option_file, within
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; ``run`` among them is the function that does the work."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='benchmark.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
@@ -46,7 +46,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--repeats', type=within(int, 1, 100), metavar='N', help='repeats with other draws; the median counts (3)'
     )
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='seed of all draws (0)')
+    parser.add_argument('--seed', type=within(int, 0, 2**62), default=0, metavar='N', help='seed of all draws (0)')
     parser.add_argument('--quick', action='store_true', help='half a minute: 256 and 512, one repeat')
     _add_json(parser)
 
@@ -60,9 +60,13 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
 
     # The network.
     parser.add_argument('--model', metavar='FILE', help='weights of a generator (default: random ones)')
-    parser.add_argument('--size', type=int, default=512, metavar='N', help='side of random weights (512)')
-    parser.add_argument('--channel_multiplier', type=int, metavar='N', help='of random weights (as published)')
-    parser.add_argument('--narrow', type=float, metavar='X', help='of random weights (as published)')
+    parser.add_argument(
+        '--size', type=within(int, 8, 4096), default=512, metavar='N', help='side of random weights (512)'
+    )
+    parser.add_argument(
+        '--channel_multiplier', type=within(int, 1, 64), metavar='N', help='of random weights (as published)'
+    )
+    parser.add_argument('--narrow', type=within(float, 0.001, 64), metavar='X', help='of random weights (as published)')
 
     # How to run it.
     parser.add_argument(
@@ -110,7 +114,9 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run_step)
 
     # The settings.
-    parser.add_argument('--size', type=int, nargs='+', default=[256], metavar='N', help='side of the images (256)')
+    parser.add_argument(
+        '--size', type=within(int, 8, 4096), nargs='+', default=[256], metavar='N', help='side of the images (256)'
+    )
     parser.add_argument(
         '--narrow', type=within(float, 0, 8), nargs='+', default=[0.25], metavar='X', help='of both networks (0.25)'
     )

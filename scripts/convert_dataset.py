@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 
@@ -22,7 +22,7 @@ SIDES = {'sharp': 'dataroot_gt', 'blurry': 'dataroot_lq'}
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='convert_dataset.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ def host_pattern(text: str) -> str:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
-        prog='demo.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(prog='demo.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--model', required=True, metavar='FILE', help='a checkpoint, or an exported .onnx file')
     parser.add_argument('--host', default='127.0.0.1', help='address to serve at; 0.0.0.0: to everyone (127.0.0.1)')
     parser.add_argument(

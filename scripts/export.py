@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
+from gpen.commands._arguments import ArgumentParser
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
-        prog='export.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(prog='export.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--model', required=True, metavar='FILE', help='our checkpoint, a published one, BasicSR-style or safetensors'
     )

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='find_landmarks.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--input', required=True, metavar='FOLDER', help='sharp faces: dataroot_gt of the option file')

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 from gpen.utils.cpu import count_cpus
@@ -37,12 +37,12 @@ _SPLIT_IDS = {'train': 0, 'val': 1}
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(prog='make_portraits.py', description=__doc__.partition('\n')[0])
+    parser = ArgumentParser(prog='make_portraits.py', description=__doc__.partition('\n')[0])
     parser.add_argument('--output', required=True, metavar='FOLDER', help='where the data set goes')
     parser.add_argument('--train', type=within(int, 1, 9999), default=400, metavar='N', help='pairs to train on (400)')
     parser.add_argument('--val', type=within(int, 1, 9999), default=32, metavar='N', help='pairs to validate on (32)')
     parser.add_argument('--size', type=within(int, 16, 1024), default=64, help='side of the pictures in pixels (64)')
-    parser.add_argument('--seed', type=int, default=10, help='another seed, other people (10)')
+    parser.add_argument('--seed', type=within(int, 0, 2**62), default=10, help='another seed, other people (10)')
     parser.add_argument(
         '--workers', type=within(int, 0, 256), default=count_cpus(), metavar='N',
         help='processes that render; 0 renders in this one (the number of processors)',

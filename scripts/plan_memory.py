@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from gpen.commands._arguments import add_force_yml, add_option_file, within
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CATEGORIES = ('weights', 'gradients', 'optimizer', 'activations', 'total')
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='plan_memory.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_option_file(parser, 'option files, such as options/train/gpen_512.yml', nargs='+')

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from gpen.commands._arguments import within
+from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 from gpen.preparation.settings import PreparationSettings
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='prepare_dataset.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -79,7 +79,7 @@ def _add_pairs(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--split_by', metavar='REGEX', help='names the person; without it each photograph is one')
     group.add_argument(
         '--seed',
-        type=int,
+        type=within(int, 0, 2**62),
         default=PreparationSettings.seed,
         metavar='N',
         help='decides split and degradation (%(default)s)',

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import _path  # noqa: F401
-from gpen.commands._arguments import add_force_yml, add_option_file, within
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 
@@ -24,7 +24,7 @@ _GAP = 4  # pixels between pictures
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='preview_degradation.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_option_file(parser, 'option file with a DegradedFaceDataset')

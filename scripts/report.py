@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
+from gpen.commands._arguments import ArgumentParser
 from gpen.commands._run import run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
-        prog='report.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(prog='report.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', metavar='RUN', help='the folder of a run, such as experiments/NAME')
     parser.add_argument(
         '--output',

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from gpen.commands._arguments import add_force_yml, add_option_file, within
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='search_lr.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_option_file(parser)

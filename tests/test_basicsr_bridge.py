@@ -84,7 +84,8 @@ def test_basicsr_that_cannot_be_imported_is_an_error_with_the_reason_each_time(t
     package = tmp_path / 'basicsr'
     package.mkdir()
     (package / '__init__.py').write_text('import basicsr.half\nimport module_that_is_missing\n')
-    (package / 'half.py').write_text('class AnyLoss: ...\n')
+    registry = 'class LOSS_REGISTRY:\n    register = staticmethod(lambda: lambda item: item)\n\n\n'
+    (package / 'half.py').write_text(f'{registry}@LOSS_REGISTRY.register()\nclass AnyLoss: ...\n')
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})

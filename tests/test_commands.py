@@ -125,7 +125,7 @@ def test_losses_that_are_not_finite_end_training_with_the_last_good_checkpoint_k
     option_file: Path, folder: Path
 ) -> None:
     # The first step of the second epoch throws the weights away.
-    explosion = 'train:scheduler={type: MultiStepLR, milestones: [1], gamma: 1e34}'
+    explosion = 'train:scheduler={type: MultiStepLR, milestones: [1], gamma: 1e30}'
     printed = fail(option_file, explosion, 'train:warmup_epochs=0', 'train:total_epochs=9')
     lines = [line for line in printed.splitlines() if 'not finite' in line]
     assert len(lines) == 10
@@ -149,7 +149,7 @@ def test_on_a_gpu_training_ends_soon_after_ten_steps_that_are_not_finite(
 ) -> None:
     monkeypatch.setattr(step_log, '_makes_wait', lambda _: True)
     options = yaml.safe_load(option_file.read_text())
-    options['train'] |= {'scheduler': {'type': 'MultiStepLR', 'milestones': [1], 'gamma': 1e34}, 'warmup_epochs': 0}
+    options['train'] |= {'scheduler': {'type': 'MultiStepLR', 'milestones': [1], 'gamma': 1e30}, 'warmup_epochs': 0}
     options['train']['total_epochs'] = 99
     options['logger'] |= {'print_freq': 1000, 'save_checkpoint_freq': 1000}
     options.pop('val')

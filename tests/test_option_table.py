@@ -88,5 +88,5 @@ def test_the_defaults_in_the_readme_are_these(section: str, defaults: dict[str, 
 
 def test_arguments_of_a_type_have_rows_with_ranges_and_what_its_docstring_says() -> None:
     rows = read_rows('`network_g`, `network_d`')
-    assert rows['style_dim'] == ['integer > 0', '`512`', 'Length of the latents.']
+    assert rows['style_dim'] == ['integer > 0, ≤ 8192', '`512`', 'Length of the latents.']
     assert rows['size'][:2] == ['integer ≥ 8, ≤ 4096, power of two', 'required']

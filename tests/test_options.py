@@ -84,8 +84,8 @@ def test_the_512_recipe_holds_the_values_of_the_specification(folders: list[str]
 
 def test_a_milestone_at_the_end_of_training_is_a_warning(folders: list[str]) -> None:
     warnings = parse_options(ROOT / 'options' / 'train' / 'gpen_512.yml', folders).warnings
-    assert len(warnings) == 1
-    assert 'train.scheduler.milestones.1: milestone 150 has no effect' in warnings[0]
+    (line,) = [warning for warning in warnings if 'dataroot' not in warning]
+    assert 'train.scheduler.milestones.1: milestone 150 has no effect' in line
 
 
 @pytest.mark.parametrize('text', ['1e-4', '1E-4', '.0001', '+1e-4'])
@@ -180,8 +180,8 @@ def test_a_size_that_is_missing_has_file_and_line(tiny_data: Path, tmp_path: Pat
     lines = path.read_text().splitlines()
     numbers = [1 + lines.index(f'{name}:') for name in ('network_g', 'network_d')]
     assert errors_of(path)[1:] == [
-        f'  {path}:{numbers[0]}: network_g.size: is missing',
-        f'  {path}:{numbers[1]}: network_d.size: is missing',
+        f'  {path}:{numbers[0]}: network_g.size: is missing; give it (Width and height of the output)',
+        f'  {path}:{numbers[1]}: network_d.size: is missing; give it (Height and width of the images)',
     ]
 
 
@@ -191,8 +191,8 @@ def test_with_a_network_for_any_size_the_data_sets_need_one(tiny_data: Path, tmp
     options['network_g'] = {'type': 'SRVGGNetCompact', 'num_feat': 4, 'num_conv': 1, 'upscale': 1}
     path = write_options(tmp_path / 'any_size.yml', options)
     assert [line.partition(': ')[2] for line in errors_of(path)[1:]] == [
-        'datasets.train.size: is missing',
-        'datasets.val.size: is missing',
+        'datasets.train.size: is missing; give it (Width and height that GT images are resized to)',
+        'datasets.val.size: is missing; give it (Width and height that GT images are resized to)',
     ]
     assert parse(path, 'datasets:train:size=16', 'datasets:val:size=16').datasets.train is not None
 
@@ -269,9 +269,12 @@ def test_files_that_inherit_in_a_ring_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('name: a\nname: b\n', ':2: name is given twice'),
+        ('name: a\nname: b\n', ':2: name: is given twice'),
         ('name: [a\n', 'not valid YAML'),
-        ('name: !!python/object/apply:os.system ["true"]\n', ':1: not valid YAML: could not determine a constructor'),
+        (
+            'name: !!python/object/apply:os.system ["true"]\n',
+            ':1: name: the tag !!python/object/apply:os.system is none of',
+        ),
         ('- a\n- b\n', 'holds a list'),
         ('1: a\n', ':1: the key 1 is not text'),
         (
@@ -292,7 +295,7 @@ def test_what_is_no_good_yaml_is_named_with_its_line(tmp_path: Path, text: str, 
 def test_overrides_are_parsed_as_yaml_and_never_executed(option_file: Path) -> None:
     options = parse(option_file, 'val:metrics:ssim=~', 'val:metrics:psnr={type: calculate_psnr}', 'name=other')
     assert (options.name, list(options.val.metrics)) == ('other', ['psnr'])
-    with pytest.raises(UserError, match='not valid YAML'):
+    with pytest.raises(UserError, match='the tag !!python/name'):
         parse_options(option_file, ['name=!!python/name:os.system'])
     with pytest.raises(UserError, match='write it as block:key=value'):
         parse_options(option_file, ['name'])

@@ -11,6 +11,7 @@ from gpen.errors import UserError
 from gpen.options import blocks, schema, train
 from gpen.options.components import signature_model
 from gpen.options.io_backend import DatasetsBackend, PlainBackend
+from gpen.options.types import LARGEST
 from gpen.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -150,5 +151,5 @@ def _describe_type(node: dict[str, Any]) -> str:
         inner = node.get('additionalProperties')
         return f'NAME: {_describe_type(inner)}' if isinstance(inner, dict) else 'block'
 
-    limits = [f'{sign} {node[key]:g}' for key, sign in LIMITS.items() if abs(node.get(key, math.inf)) < 2**62]
+    limits = [f'{sign} {node[key]:g}' for key, sign in LIMITS.items() if abs(node.get(key, math.inf)) < LARGEST]
     return f'{WORDS[kind]} {", ".join([*limits, node.get("format", "")])}'.rstrip(', ')

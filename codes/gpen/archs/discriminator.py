@@ -12,7 +12,7 @@ from gpen.archs.ops.layout import memory_format
 from gpen.archs.ops.precision import full_precision, widen
 from gpen.archs.recompute import recompute, run_in_micro_batches
 from gpen.distributed.ranks import mean_over_ranks
-from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
+from gpen.options.types import Factor, ImageSize, SmallInt
 from gpen.registry import ARCH_REGISTRY
 
 
@@ -54,8 +54,8 @@ class GPENDiscriminator(nn.Module):
     def __init__(
         self,
         size: ImageSize,
-        channel_multiplier: PositiveInt | None = None,
-        narrow: PositiveFloat | None = None,
+        channel_multiplier: SmallInt | None = None,
+        narrow: Factor | None = None,
         grad_checkpoint: bool = False,
     ) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from gpen.archs.generator import ModulatedConv2d, StyleGenerator
 from gpen.archs.layers import ConvLayer, EqualConv2d, EqualLinear
 from gpen.archs.recompute import recompute
 from gpen.errors import UserError
-from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
+from gpen.options.types import Factor, ImageSize, SmallInt, Width
 from gpen.registry import ARCH_REGISTRY
 
 
@@ -42,10 +42,10 @@ class GPEN(nn.Module):
     def __init__(
         self,
         size: ImageSize,
-        style_dim: PositiveInt = 512,
-        n_mlp: PositiveInt = 8,
-        channel_multiplier: PositiveInt = 2,
-        narrow: PositiveFloat = 1.0,
+        style_dim: Width = 512,
+        n_mlp: SmallInt = 8,
+        channel_multiplier: SmallInt = 2,
+        narrow: Factor = 1.0,
         isconcat: bool = True,
         in_size: ImageSize | None = None,
         grad_checkpoint: bool = False,

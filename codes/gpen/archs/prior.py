@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from gpen.archs.generator import StyleGenerator
 from gpen.errors import UserError
-from gpen.options.types import ImageSize, PositiveFloat, PositiveInt
+from gpen.options.types import Factor, ImageSize, SmallInt, Width
 from gpen.registry import ARCH_REGISTRY
 from gpen.utils.text import format_shape
 
@@ -33,10 +33,10 @@ class GPENPrior(nn.Module):
     def __init__(
         self,
         size: ImageSize,
-        style_dim: PositiveInt = 512,
-        n_mlp: PositiveInt = 8,
-        channel_multiplier: PositiveInt = 2,
-        narrow: PositiveFloat = 1.0,
+        style_dim: Width = 512,
+        n_mlp: SmallInt = 8,
+        channel_multiplier: SmallInt = 2,
+        narrow: Factor = 1.0,
         isconcat: bool = True,
         grad_checkpoint: bool = False,
     ) -> None:

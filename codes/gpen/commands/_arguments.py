@@ -1,8 +1,26 @@
 """What command lines have in common."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from gpen.utils.text import shorten
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser to which ``--auto-resume`` is ``--auto_resume``, for every option and its abbreviations."""
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """Parse arguments; see the base class."""
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([self._with_underscores(argument) for argument in given], namespace)
+
+    def _with_underscores(self, argument: str) -> str:
+        name, equals, value = argument.partition('=')
+        changed = f'--{name[2:].replace("-", "_")}'
+        is_option = name.startswith('--') and any(known.startswith(changed) for known in self._option_string_actions)
+        return f'{changed}{equals}{value}' if is_option else argument
 
 
 def add_option_file(
@@ -32,13 +50,13 @@ def within(kind: Callable[[str], Any], lowest: float, highest: float) -> Callabl
     """Return an argparse type for a number (``int`` or ``float``) within limits."""
 
     def parse(text: str) -> Any:
+        noun = 'whole number' if kind is int else 'number'
         try:
             value = kind(text)
         except ValueError:
-            noun = 'whole number' if kind is int else 'number'
-            raise argparse.ArgumentTypeError(f'{text!r} is not a {noun}') from None
+            raise argparse.ArgumentTypeError(f'{shorten(text)!r} is not a {noun}') from None
         if not lowest <= value <= highest:
-            raise argparse.ArgumentTypeError(f'{text} is not between {lowest} and {highest:g}')
+            raise argparse.ArgumentTypeError(f'{shorten(text)} is not between {lowest} and {highest:g}')
         return value
 
     return parse

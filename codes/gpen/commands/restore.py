@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpen.commands._arguments import within
+from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _WHOLE = (
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; those of :data:`_WHOLE` are None where they were not given."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='restore.py',
         description='Restore every face in photographs and put it back. '
         "The network's size and width are read off its file.",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpen.commands._arguments import add_force_yml, add_option_file
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog='test.py',
         description='Score trained generators on pairs of sharp and blurry images, with the blurry input beside them.',
     )
@@ -59,10 +59,13 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
     from gpen.evaluation.results import write_results, write_sheets
     from gpen.evaluation.score import Scoring
     from gpen.evaluation.table import format_tables
+    from gpen.options.remarks import find_data_warnings
     from gpen.utils.device import select_device
 
     # Build everything first, so that mistakes show at once.
     options, models = _choose_models(given, files)
+    for problem in find_data_warnings(options):
+        print(f'Warning: {".".join(map(str, problem.key))}: {problem.message}')
     device, _ = select_device(options.num_gpu)
     scoring = Scoring(options, models, device)
     folder = Path(output) if output else options.experiment_folder / 'results'

@@ -3,15 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
-from gpen.commands._arguments import add_force_yml, add_option_file
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file
 from gpen.commands._run import handle_errors
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
-        prog='train.py', description='Train a face restoration network from an option file.'
-    )
+    parser = ArgumentParser(prog='train.py', description='Train a face restoration network from an option file.')
     add_option_file(parser)
     parser.add_argument(
         '--auto_resume',
@@ -50,13 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
                 parsed = ranks.on_all(lambda: parse_options(args.opt, args.force_yml))
 
-            if args.dry_run:
-                from gpen.training.dry_run import run_dry
+            with parsed.naming_lines():
+                if args.dry_run:
+                    from gpen.training.dry_run import run_dry
 
-                lines = run_dry(parsed)
-                print('\n'.join(lines), end='\n' if lines else '')
-            else:
-                from gpen.training.run import run_training
+                    lines = run_dry(parsed)
+                    print('\n'.join(lines), end='\n' if lines else '')
+                else:
+                    from gpen.training.run import run_training
 
-                outcome.status = run_training(parsed, args.auto_resume)
+                    outcome.status = run_training(parsed, args.auto_resume)
     return outcome.status

@@ -7,7 +7,7 @@ from gpen.data.face_dataset import FaceImageDataset
 from gpen.data.image_io import resize, to_tensor
 from gpen.data.landmarks import Landmarks, check_stays
 from gpen.errors import UserError
-from gpen.options.types import Degradations, ImageSize, NonNegativeInt, Scan
+from gpen.options.types import Degradations, ImageSize, NonNegativeInt, Scan, Seed
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.seeds import derive_generator
 
@@ -52,7 +52,7 @@ class DegradedFaceDataset(FaceImageDataset):
         augment: Degradations | None = None,
         io_backend: dict[str, Any] | None = None,
         use_hflip: bool = False,
-        manual_seed: int = 0,
+        manual_seed: Seed = 0,
         scan: Scan = True,
         landmarks: str | None = None,
         skip_damaged: NonNegativeInt = 0,

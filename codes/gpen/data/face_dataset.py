@@ -11,7 +11,7 @@ from gpen.data.image_io import read_image, resize, to_tensor
 from gpen.data.landmarks import View
 from gpen.data.scan import scan_images
 from gpen.data.storage import open_storage
-from gpen.options.types import Degradations, ImageSize, NonNegativeInt, Scan
+from gpen.options.types import Degradations, ImageSize, NonNegativeInt, Scan, Seed
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.seeds import derive_generator
 
@@ -50,7 +50,7 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
         augment: Degradations | None = None,
         io_backend: dict[str, Any] | None = None,
         use_hflip: bool = False,
-        manual_seed: int = 0,
+        manual_seed: Seed = 0,
         scan: Scan = True,
         skip_damaged: NonNegativeInt = 0,
     ) -> None:

@@ -13,7 +13,7 @@ from gpen.data.scan import explain_sizes, scan_pairs, sizes_agree
 from gpen.data.storage import open_storage
 from gpen.data.storage.base import Storage
 from gpen.errors import UserError
-from gpen.options.types import ImageSize, NonNegativeInt, Scan
+from gpen.options.types import ImageSize, NonNegativeInt, Scan, Seed
 from gpen.registry import DATASET_REGISTRY
 from gpen.utils.seeds import derive_generator
 
@@ -63,7 +63,7 @@ class PairedImageDataset(Dataset[dict[str, Any]]):
         in_size: ImageSize | None = None,
         io_backend: dict[str, Any] | None = None,
         use_hflip: bool = False,
-        manual_seed: int = 0,
+        manual_seed: Seed = 0,
         scan: Scan = True,
         landmarks: str | None = None,
         skip_damaged: NonNegativeInt = 0,

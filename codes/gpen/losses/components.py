@@ -13,7 +13,7 @@ from gpen.archs.recompute import run_in_micro_batches
 from gpen.data.landmarks import COMPONENTS
 from gpen.losses.gan import GANLoss
 from gpen.losses.perceptual import gram_matrix
-from gpen.options.types import NonNegativeFloat, PositiveInt
+from gpen.options.types import NonNegativeFloat, Width
 from gpen.registry import LOSS_REGISTRY
 
 SMALLEST_CROP = 16
@@ -46,9 +46,9 @@ class ComponentLoss(nn.Module):
         loss_weight: NonNegativeFloat = 1.0,
         style_weight: NonNegativeFloat = 200.0,
         gan_type: Literal['logistic', 'hinge', 'least_squares', 'wgan_softplus', 'vanilla', 'lsgan'] = 'logistic',
-        channels: PositiveInt = 64,
-        eye_size: PositiveInt | None = None,
-        mouth_size: PositiveInt | None = None,
+        channels: Width = 64,
+        eye_size: Width | None = None,
+        mouth_size: Width | None = None,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight

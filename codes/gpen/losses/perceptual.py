@@ -11,7 +11,7 @@ from torch import nn
 from gpen.archs.ops.precision import full_precision, widen
 from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
-from gpen.options.types import NonNegativeFloat
+from gpen.options.types import LayerWeights, NonNegativeFloat
 from gpen.registry import LOSS_REGISTRY
 from gpen.utils.text import suggest
 from gpen.weights.downloads import find_url, find_weights
@@ -130,7 +130,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(
         self,
-        layer_weights: dict[str, NonNegativeFloat] | None = None,
+        layer_weights: LayerWeights | None = None,
         vgg_type: Literal['vgg11', 'vgg13', 'vgg16', 'vgg19'] = 'vgg19',
         weights: str | None = None,
         use_input_norm: bool = True,

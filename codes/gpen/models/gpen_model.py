@@ -58,11 +58,13 @@ class GPENModel(AdversarialModel):
 
     def _build_loss(self, name: str, loss: Loss) -> Any:
         """Build a loss on (restored, GT); where its weights cannot be had, the error says how to go without it."""
+        option = f'losses:{name}' if name in self.options.train.losses else f'{name}_opt'
         try:
             return build_loss(loss.to_dict()).to(self.device)
         except MissingWeightsError as error:
-            option = f'losses:{name}' if name in self.options.train.losses else f'{name}_opt'
             raise UserError(f'{error} To train without this loss: --force_yml train:{option}=~') from error
+        except UserError as error:
+            raise UserError(f'train.{option.replace(":", ".")}: {error}') from error
 
     def generate(self, batch: Values) -> Tensor:
         """Restore ``lq``."""

@@ -1,16 +1,26 @@
 """What option blocks are made of: sections, and the blocks that name a ``type`` with its arguments."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.fields import FieldInfo
 
-from gpen.options.types import NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from gpen.options.types import PositiveFloat, Probability
+
+_MOST_GPUS = 100_000
+_LONGEST_NAME = 120  # bytes; a file's name may have 255, and gets endings
 
 
 def _check_num_gpu(value: Any) -> Any:
-    if value == 'auto' or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+    if value == 'auto' or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_GPUS):
         return value
     raise ValueError('should be auto, 0 (the CPU) or a number of GPUs')
+
+
+def _check_length(name: str) -> str:
+    if len(name.encode()) > _LONGEST_NAME:
+        raise ValueError(f'should have at most {_LONGEST_NAME} bytes in UTF-8')
+    return name
 
 
 def drop_empty(value: Any) -> Any:
@@ -21,20 +31,36 @@ def drop_empty(value: Any) -> Any:
 NumGpu = Annotated[
     Any,
     BeforeValidator(_check_num_gpu),
-    WithJsonSchema({'anyOf': [{'const': 'auto'}, {'type': 'integer', 'minimum': 0}]}),
+    WithJsonSchema({'anyOf': [{'const': 'auto'}, {'type': 'integer', 'minimum': 0, 'maximum': _MOST_GPUS}]}),
 ]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9._-]*$', max_length=120)]  # also the name of a file
+# Letters and digits of any script; also the name of a file.
+Name = Annotated[str, Field(pattern=r'^[\p{L}\p{N}][\p{L}\p{M}\p{N}._-]*$'), AfterValidator(_check_length)]
 Pattern = Annotated[str, Field(min_length=1)]
 
 
-class Section(BaseModel):
+def takes_default(field: FieldInfo) -> bool:
+    """Tell whether ``~`` at an option means its default: it has one, and ``~`` is no value of its own."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return not field.is_required() and Any not in kinds and type(None) not in kinds
+
+
+class _Block(BaseModel):
+    @model_validator(mode='before')
+    @classmethod
+    def _take_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        empty = {name for name, field in cls.model_fields.items() if takes_default(field)}
+        return {name: value for name, value in data.items() if value is not None or name not in empty}
+
+
+class Section(_Block):
     """A block with a fixed set of keys."""
 
     model_config = ConfigDict(extra='forbid', strict=True, use_attribute_docstrings=True)
 
 
-class Component(BaseModel):
+class Component(_Block):
     """A block that names what to build (``type``) and its arguments."""
 
     model_config = ConfigDict(extra='allow', strict=True, use_attribute_docstrings=True)
@@ -104,14 +130,14 @@ class Dataset(Component):
 
     name: str | None = None
     """Name of the data set in logs."""
-    batch_size_per_gpu: PositiveInt = 1
+    batch_size_per_gpu: Annotated[int, Field(gt=0, le=65_536)] = 1
     """Images in a batch of each rank (each GPU)."""
-    accumulate: PositiveInt | Literal['auto'] = 1
+    accumulate: Annotated[int, Field(gt=0, le=65_536)] | Literal['auto'] = 1
     """Number of micro-batches that a training batch is computed in; less memory, slower, same result. auto: as few as
     fit the free memory of the GPU, or of the computer, by the forecast of plan_memory.py."""
-    num_worker_per_gpu: NonNegativeInt = 2
+    num_worker_per_gpu: Annotated[int, Field(ge=0, le=1024)] = 2
     """Processes of each rank that read images; 0 reads in the main process. The samples do not depend on it."""
-    prefetch_factor: PositiveInt = 2
+    prefetch_factor: Annotated[int, Field(gt=0, le=1024)] = 2
     """Batches that each worker reads ahead."""
     pin_memory: bool = True
     """Copy batches to page-locked memory, from which a GPU reads faster."""

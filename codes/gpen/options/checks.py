@@ -1,6 +1,5 @@
-"""Checks across options: combinations that cannot work (errors) or are legal but useless (warnings)."""
+"""Checks across options: combinations that cannot work."""
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,9 +8,9 @@ from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem
 from gpen.options.schema import Options, ScoringOptions
-from gpen.options.yaml_reader import Key
+from gpen.options.yaml_values import Key
 from gpen.registry import MODEL_REGISTRY
-from gpen.utils.files import resolve_path
+from gpen.utils.files import is_file, resolve_path
 from gpen.utils.text import suggest
 
 TRAIN: tuple[str, ...] = ('train',)
@@ -57,14 +56,17 @@ def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
         for name, value in from_network.items():
             if name not in names or value is None:
                 continue
-            given = dataset.model_extra.setdefault(name, value)
-            if given is not None and given != value:
+            given = dataset.model_extra.get(name)
+            if given is None:
+                dataset.model_extra[name] = value
+            elif given != value:
                 message = (
                     f'is {given}, but the generator works at {value}. Remove this line, or change network_g.{name}.'
                 )
                 problems.append(Problem(('datasets', phase, name), message))
         if 'manual_seed' in names:
-            dataset.model_extra.setdefault('manual_seed', options.seed)
+            seed = dataset.model_extra.get('manual_seed')
+            dataset.model_extra['manual_seed'] = options.seed if seed is None else seed
     return problems
 
 
@@ -123,7 +125,7 @@ def _check_losses(options: Options) -> Iterator[Problem]:
         yield Problem(('train', 'augment_opt', 'ada_images'), 'needs ada_target; a fixed probability does not adapt')
     if matching and not adversarial:
         yield Problem(('train', 'feature_matching_opt'), 'needs gan_opt, which trains the discriminator')
-    if _has_components(options):
+    if has_components(options):
         yield from _check_components(options, adversarial)
 
     # Feature matching asks the discriminator for its features.
@@ -140,7 +142,8 @@ def _check_losses(options: Options) -> Iterator[Problem]:
             )
 
 
-def _has_components(options: Options) -> bool:
+def has_components(options: Options) -> bool:
+    """Tell whether discriminators of facial components are trained."""
     return options.train.component_opt is not None and options.train.component_opt.is_on
 
 
@@ -182,7 +185,7 @@ def _check_model(options: Options) -> Iterator[Problem]:
     ]
     if train.feature_matching_opt is not None and train.feature_matching_opt.is_on:
         compared.append('feature_matching_opt')
-    if _has_components(options):
+    if has_components(options):
         compared.append('component_opt')
     for name in compared:
         yield Problem(('train', *name.split('.', 1)), f'{no_pairs} Remove it.')
@@ -248,7 +251,7 @@ def _check_landmarks(dataset: Dataset, key: tuple[str, ...], is_trained_on: bool
         yield Problem(
             (*key, 'landmarks'), 'has no effect: only training, with train.component_opt, uses it. Remove it.'
         )
-    elif not resolve_path(file).is_file():
+    elif not is_file(resolve_path(file)):
         message = f'there is no file {resolve_path(file)}. Put it there, or change this line.'
         yield Problem((*key, 'landmarks'), message)
 
@@ -264,7 +267,7 @@ def _check_files(options: Options) -> Iterator[Problem]:
 
 
 def _check_file(key: Key, file: str) -> Iterator[Problem]:
-    if not resolve_path(file).is_file():
+    if not is_file(resolve_path(file)):
         yield Problem(key, f'there is no file {resolve_path(file)}. Put it there, or change this line.')
 
 
@@ -296,97 +299,3 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
             yield Problem(('datasets', name), message)
     yield from _check_pairs(options, list(options.datasets))
     yield from _check_folders(options, list(options.datasets))
-
-
-def find_warnings(options: Options) -> Iterator[Problem]:
-    """Yield what is legal but has no effect or is hardly meant."""
-    train = options.train
-
-    # Rates
-    unit = schedule_unit(options)
-    total = train.total_epochs if unit == 'epoch' else train.total_iter
-    if total is not None:
-        yield from _warn_schedule(options, unit, total)
-    for name in ('optim_g', 'optim_d'):
-        rate = getattr(train, name).lr
-        if (train.warmup_epochs or train.warmup_iter > 0) and train.base_lr > rate:
-            message = f'is {train.base_lr:g}, above train.{name}.lr {rate:g}: the warm-up goes down, not up'
-            yield Problem(('train', 'base_lr'), message)
-    yield from _warn_idle(options)
-
-    # What is left out, or known from BasicSR.
-    if options.datasets.val is None:
-        yield Problem(('datasets',), 'no val set: no validation, no best file, no early stopping')
-    wanted, processes = options.num_gpu, int(os.environ.get('WORLD_SIZE', '1'))  # torchrun sets it
-    if isinstance(wanted, int) and wanted > 1 and wanted != processes:
-        how = f'torchrun --nproc_per_node {wanted} ... --launcher pytorch trains on {wanted} GPUs of a machine'
-        yield Problem(('num_gpu',), f'is {wanted}, but there are {processes} processes, with a GPU each; {how}')
-    if train.grad_compression is not None and processes == 1:
-        yield Problem(('train', 'grad_compression'), 'has no effect with one process')
-    if 'dist_params' in options.model_fields_set:
-        yield Problem(('dist_params',), 'has no effect: torchrun says how processes find each other')
-    if options.network_d is not None and (train.gan_opt is None or not train.gan_opt.is_on):
-        yield Problem(('network_d',), 'is not trained, since train.gan_opt is off')
-    data = options.datasets.train
-    if data is not None and data.arguments.get('landmarks') is not None and not _has_components(options):
-        yield Problem(('datasets', 'train', 'landmarks'), 'has no effect without train.component_opt')
-    if train.net_d_init_iters and train.total_iter and train.net_d_init_iters >= train.total_iter:
-        yield Problem(('train', 'net_d_init_iters'), 'the generator never learns: training ends before')
-
-
-def _warn_idle(options: Options) -> Iterator[Problem]:
-    """Yield options that are given and have no effect beside the others, one warning for each reason."""
-    train = options.train
-    is_adversarial = train.gan_opt is not None and train.gan_opt.is_on
-    is_prior = options.model_type == PRIOR_MODEL
-    has_paths = bool(train.path_reg_weight) or (is_prior and train.path_reg_weight is None)
-    restores = not is_prior and options.model_type in MODEL_REGISTRY.definitions
-
-    measures = options.datasets.val is not None and bool(options.val.metrics)
-    reasons = {
-        'without metrics of validation': ('early_stopping',) if not measures and train.early_stopping.enabled else (),
-        'while train.use_grad_norm is false': ('grad_norm_clip',) if not train.use_grad_norm else (),
-        'without a warm-up': ('base_lr',) if not train.warmup_epochs and train.warmup_iter <= 0 else (),
-        'without path_reg_weight': ('net_g_reg_every', 'path_batch_shrink') if not has_paths else (),
-        'without r1_reg_weight': ('net_d_reg_every',) if is_adversarial and not train.r1_reg_weight else (),
-        f'but in {PRIOR_MODEL}': ('mixing_prob',) if restores else (),
-        'while train.gan_opt is off': (
-            *('optim_d', 'freeze_d', 'r1_reg_weight', 'net_d_reg_every', 'net_d_iters', 'net_d_init_iters'),
-        )
-        if not is_adversarial
-        else (),
-    }
-    for reason, names in reasons.items():
-        given = [name for name in names if name in train.model_fields_set and getattr(train, name) is not None]
-        if given:
-            yield Problem(('train', given[0]), f'has no effect {reason}' + _also(given[1:]))
-
-
-def _also(names: Sequence[str]) -> str:
-    return f' (nor have {", ".join(names)})' if names else ''
-
-
-def schedule_unit(options: Options) -> str:
-    """Return what milestones count: 'epoch' or 'iter'."""
-    scheduler = options.train.scheduler
-    if scheduler is not None and scheduler.unit is not None:
-        return scheduler.unit
-    return 'epoch' if options.train.total_epochs is not None else 'iter'
-
-
-def _warn_schedule(options: Options, unit: str, total: int) -> Iterator[Problem]:
-    train = options.train
-    words = 'epochs' if unit == 'epoch' else 'iterations'
-    warmup = train.warmup_epochs if unit == 'epoch' else train.warmup_iter
-
-    if warmup >= total:
-        option = 'warmup_epochs' if unit == 'epoch' else 'warmup_iter'
-        yield Problem(('train', option), 'training ends before the warm-up')
-    milestones = train.scheduler.arguments.get('milestones') if train.scheduler else None
-    for n, milestone in enumerate(milestones if isinstance(milestones, list) else []):
-        if isinstance(milestone, int) and milestone >= total:
-            message = f'milestone {milestone} has no effect: training ends after {total} {words}'
-            yield Problem(('train', 'scheduler', 'milestones', n), message)
-        elif isinstance(milestone, int) and milestone < warmup:
-            message = f'milestone {milestone} lies within the warm-up of {warmup} {words}'
-            yield Problem(('train', 'scheduler', 'milestones', n), message)

@@ -9,9 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from gpen.errors import UserError
 from gpen.options import types
-from gpen.options.blocks import Component, Dataset, Degradation, Loss, Metric, Optimizer, Scheduler
+from gpen.options.blocks import (
+    Component,
+    Dataset,
+    Degradation,
+    Loss,
+    Metric,
+    Optimizer,
+    Scheduler,
+    takes_default,
+)
 from gpen.options.problems import Problem, find_problems
-from gpen.options.yaml_reader import Key
+from gpen.options.yaml_values import Key
 from gpen.registry import (
     ARCH_REGISTRY,
     DATASET_REGISTRY,
@@ -141,7 +150,9 @@ def check_component(key: Key, component: Component) -> list[Problem]:
 
 def _check_arguments(key: Key, component: Component, definition: Definition) -> list[Problem]:
     model = signature_model(definition)
-    problems = find_problems(model, component.arguments, key)
+    if component.model_extra is not None:
+        _take_defaults(component.model_extra, model)
+    problems = find_problems(model, component.arguments, key, type(component).model_fields)
     wrong = {problem.key for problem in problems}
     for parameter in definition.parameters:
         nested = component.arguments.get(parameter.name)
@@ -151,11 +162,26 @@ def _check_arguments(key: Key, component: Component, definition: Definition) -> 
     return problems
 
 
+def _take_defaults(arguments: dict[str, Any], model: type[BaseModel]) -> None:
+    """Take out each argument that is ``~`` where that means the default."""
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
+        if name in arguments and arguments[name] is None and takes_default(field):
+            del arguments[name]
+
+
 def check_degradations(options: Any, key: Key = ()) -> list[Problem]:
-    """Return what is wrong with a degradation, or a list of them, at an option."""
+    """Return what is wrong with a degradation, or a list of them, at an option; ``~`` for a default is taken out."""
     listed = isinstance(options, list)
     problems: list[Problem] = []
     for n, step in enumerate(options if listed else [options]):
         place = (*key, n) if listed else key
-        problems += find_problems(Degradation, step, place) or check_component(place, Degradation.model_validate(step))
+        wrong = find_problems(Degradation, step, place)
+        if not wrong:
+            component = Degradation.model_validate(step)
+            wrong = check_component(place, component)
+            kept = {*component.arguments, *(component.model_fields_set & type(component).model_fields.keys())}
+            for name in step.keys() - kept:
+                del step[name]
+        problems += wrong
     return problems

@@ -9,8 +9,8 @@ from pydantic import Field
 from gpen.options.blocks import Section
 from gpen.options.problems import Problem, find_problems
 from gpen.options.types import PositiveInt
-from gpen.options.yaml_reader import Key
-from gpen.utils.files import resolve_path
+from gpen.options.yaml_values import Key
+from gpen.utils.files import is_file, is_folder, resolve_path
 
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+(::|://)')  # two letters at least: C:\ is a drive
 
@@ -75,7 +75,7 @@ def check_dataroots(arguments: dict[str, Any], key: Key) -> Iterator[Problem]:
                 yield Problem((*key, name), 'is a URL, which takes io_backend: {type: datasets, streaming: true}')
             continue
         path = resolve_path(value)
-        if not (path.exists() if is_table else path.is_dir()):
+        if not (is_folder(path) or (is_table and is_file(path))):
             kind = 'file or folder' if is_table else 'folder'
             yield Problem((*key, name), f'there is no {kind} {path}. Put the images there, or change this line.')
 

@@ -1,21 +1,25 @@
 """Option file -> checked options."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
 from gpen.errors import UserError
-from gpen.options import checks
+from gpen.options import checks, remarks
 from gpen.options.components import check_component, list_components, look_up
 from gpen.options.problems import Problem, describe, find_problems, to_user_error
 from gpen.options.schema import Options, Scoring, ScoringOptions
-from gpen.options.yaml_reader import Document, Key, apply_overrides, find_option_file, read_yaml
+from gpen.options.yaml_reader import Document, apply_overrides, find_option_file, read_yaml
+from gpen.options.yaml_values import Key
 from gpen.registry import MODEL_REGISTRY
 
 Parsed = TypeVar('Parsed', Options, ScoringOptions)
+_OPTION_PATH = re.compile(r'[a-z_]+(\.[\w*-]+)+(?=[ :])')
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,30 @@ class ParsedOptions:
         options: the checked options, defaults filled in.
         warnings: sentences about what is legal but useless.
         text: the merged file as YAML, for logs.
+        document: where each option stands.
     """
 
     options: Options
     warnings: list[str]
     text: str
+    document: Document = field(repr=False, compare=False)
+
+    def find_late_warnings(self, iterations_per_epoch: int) -> list[str]:
+        """Return further sentences, once the length of an epoch is known."""
+        problems = remarks.find_late_warnings(self.options, iterations_per_epoch)
+        return [describe(self.document, problem) for problem in problems]
+
+    @contextmanager
+    def naming_lines(self) -> Iterator[None]:
+        """Add file and line to an error of this block that begins with the path of an option."""
+        try:
+            yield
+        except UserError as error:
+            path = _OPTION_PATH.match(str(error))
+            key = tuple(int(part) if part.isdecimal() else part for part in path[0].split('.')) if path else ()
+            if error.is_logged or key[:1] not in self.document.places:
+                raise
+            raise UserError(f'{self.document.place(key)}: {error}') from error
 
 
 def parse_options(
@@ -113,8 +136,9 @@ def _read(path: str | Path, overrides: Sequence[str]) -> Document:
 
 def _parse_training(document: Document, training: bool, phases: Sequence[str]) -> ParsedOptions:
     options = _validate(document, Options, lambda options: checks.find_errors(options, training, phases))
-    warnings = [describe(document, problem) for problem in checks.find_warnings(options)] if training else []
-    return ParsedOptions(options, warnings, yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True))
+    warnings = [describe(document, problem) for problem in remarks.find_warnings(options)] if training else []
+    text = yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True)
+    return ParsedOptions(options, warnings, text, document)
 
 
 def _check_blocks(options: Options | ScoringOptions, document: Document) -> list[Problem]:
@@ -129,7 +153,7 @@ def _check_blocks(options: Options | ScoringOptions, document: Document) -> list
     # A size that the generator lacks, or that is wrong for it, is so for the data sets that take it from there: it is
     # said once.  When scoring, the files of weights may tell the size.
     wrong = {problem.key for problem in problems}
-    if isinstance(options, ScoringOptions) or any(('network_g', name) in wrong for name in checks.SIZES):
+    if isinstance(options, ScoringOptions) or any(('network_g', name) in wrong for name in ('type', *checks.SIZES)):
         taken = {('datasets', phase, name) for phase in options.dataset_blocks for name in checks.SIZES}
         problems = [problem for problem in problems if problem.key not in taken or problem.key in document.places]
     return problems
@@ -163,7 +187,12 @@ def _validate(document: Document, model: type[Parsed], check_whole: Callable[[Pa
         raise to_user_error(document, problems)
     rest: Parsed = model.model_validate(right)
     more = [*_check_blocks(rest, document), *(one for one in check_whole(rest) if one.key in document.places)]
-    raise to_user_error(document, problems + [problem for problem in more if problem.key not in wrong])
+    raise to_user_error(document, problems + [problem for problem in more if not _is_caused_by(wrong, problem)])
+
+
+def _is_caused_by(wrong: set[Key], problem: Problem) -> bool:
+    """Tell whether a problem was found because options that are wrong were left out: it lies above, or names one."""
+    return any(key[: len(problem.key)] == problem.key or str(key[-1]) in problem.message for key in wrong)
 
 
 def _without(data: dict[str, object], keys: set[Key], prefix: Key) -> dict[str, object]:

@@ -1,14 +1,17 @@
 """What is wrong with an option file, in words: pydantic's findings and our own, each with its place."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from gpen.errors import UserError
-from gpen.options.yaml_reader import Document, Key
-from gpen.utils.text import suggest
+from gpen.options.yaml_reader import Document
+from gpen.options.yaml_values import Key
+from gpen.utils.text import shorten, suggest
 
 WORDS = {
     'int_type': 'should be a whole number',
@@ -22,10 +25,11 @@ WORDS = {
     'dict_type': 'should be a block of "key: value" lines',
     'model_type': 'should be a block of "key: value" lines',
     'model_attributes_type': 'should be a block of "key: value" lines',
-    'missing': 'is missing',
     'finite_number': 'should be finite',
-    'string_pattern_mismatch': 'should be letters, digits, ".", "_" and "-" alone',
+    'string_pattern_mismatch': 'should be letters, digits, ".", "_" and "-" alone, and begin with a letter or a digit',
 }
+_SHOWN = 50  # errors in one message
+_LONGEST = 1_000  # characters of one error
 
 
 @dataclass(frozen=True)
@@ -39,43 +43,63 @@ class Problem:
 def describe(document: Document, problem: Problem) -> str:
     """Return ``file:line: option.path: message``."""
     path = '.'.join(str(part) for part in problem.key)
-    return f'{document.place(problem.key)}: {path}: {problem.message}'
+    return f'{document.place(problem.key)}: {shorten(path)}: {shorten(problem.message, _LONGEST)}'
 
 
 def to_user_error(document: Document, problems: list[Problem]) -> UserError:
     """Return one error that lists all problems in the order in which they stand in the file."""
     unique = list(dict.fromkeys(problems))
     unique.sort(key=lambda problem: (document.place(problem.key).file, document.place(problem.key).line or 0))
-    lines = [f'  {describe(document, problem)}' for problem in unique]
-    count = '1 error' if len(lines) == 1 else f'{len(lines)} errors'
+    lines = [f'  {describe(document, problem)}' for problem in unique[:_SHOWN]]
+    if len(unique) > _SHOWN:
+        lines.append(f'  ... and {len(unique) - _SHOWN} more')
+    count = '1 error' if len(unique) == 1 else f'{len(unique)} errors'
     return UserError('\n'.join([f'{document.file}: {count} in the options', *lines]))
 
 
-def find_problems(model: type[BaseModel], data: Any, prefix: Key = ()) -> list[Problem]:
-    """Return what ``model`` finds wrong with a block; ``prefix`` is where the block stands."""
+def find_problems(model: type[BaseModel], data: Any, prefix: Key = (), others: Collection[str] = ()) -> list[Problem]:
+    """Return what ``model`` finds wrong with a block.
+
+    Args:
+        model: what the block should be.
+        data: what it is.
+        prefix: where it stands.
+        others: options of the block that are not in ``model``, to be listed where a name is unknown.
+    """
     try:
         model.model_validate(data)
     except ValidationError as error:
-        return [_translate(detail, model, prefix) for detail in error.errors()]
+        return [_translate(detail, model, data, prefix, others) for detail in error.errors()]
     return []
 
 
-def _is_union_member(part: str | int) -> bool:
-    """Pydantic adds the tried member of a union to the location; that is no option."""
-    return isinstance(part, str) and (part in {'int', 'float', 'str', 'bool'} or '[' in part)
+def _translate(
+    detail: ErrorDetails, model: type[BaseModel], data: Any, prefix: Key, others: Collection[str]
+) -> Problem:
+    location = tuple(_keep_options(detail['loc'], data))
+    return Problem((*prefix, *location), _say(detail, location, model, others))
 
 
-def _translate(detail: ErrorDetails, model: type[BaseModel], prefix: Key) -> Problem:
-    location = tuple(part for part in detail['loc'] if not _is_union_member(part))
-    return Problem((*prefix, *location), _say(detail, location, model))
+def _keep_options(location: tuple[str | int, ...], data: Any) -> Iterator[str | int]:
+    """Yield the parts of a location that are options: pydantic adds the tried member of a union, and ``[key]``."""
+    for part in location:
+        is_there = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
+        if not is_there and isinstance(part, str) and (part in {'int', 'float', 'str', 'bool'} or '[' in part):
+            continue
+        yield part
+        data = data[part] if is_there else None
 
 
-def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[BaseModel]) -> str:
+def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[BaseModel], others: Collection[str]) -> str:
     kind = detail['type']
 
     # What should be there.
+    if kind == 'missing':
+        field = _find_block(model, location[:-1]).get(str(location[-1]))
+        what = f' ({field.description.rstrip(".")})' if field is not None and field.description else ''
+        return f'is missing; give it{" ".join(what.splitlines())}'
     if kind == 'extra_forbidden':
-        names = _field_names(model, location[:-1])
+        names = {*_find_block(model, location[:-1]), *(others if len(location) == 1 else ())}
         hint = suggest(str(location[-1]), names) or f' Known here: {", ".join(sorted(names))}.'
         return f'there is no such option.{hint}'
     if kind == 'value_error':
@@ -83,30 +107,30 @@ def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[Base
     elif kind in WORDS:
         message = WORDS[kind]
     else:
-        message = detail['msg'].replace('Input should', 'should')
+        message = detail['msg'].replace('Input should', 'should').replace('String should', 'should')
 
     # What is there instead.
     given: Any = detail.get('input')
-    if kind == 'missing' or isinstance(given, dict):
+    if isinstance(given, dict):
         return message
-    note = ' (write 1e-5 or 0.00001 without quotes)' if kind == 'float_type' and _looks_like_number(given) else ''
-    return f'{message}, not {given!r}{note}'
+    return f'{message}, not {shorten(repr(given))}{_advise(kind, given)}'
 
 
-def _looks_like_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return isinstance(value, str)
+def _advise(kind: str, given: Any) -> str:
+    """Return what to do about a value that YAML reads as text, or as no text, against what it looks like."""
+    if kind in ('int_type', 'float_type') and isinstance(given, str) and given.lstrip('+-.')[:1].isdigit():
+        return ' (write a number such as 100 or 1e-5: no quotes, colons or leading zeros)'
+    if kind == 'string_type' and isinstance(given, bool | int | float):
+        return ' (put it in quotes)'
+    return ''
 
 
-def _field_names(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:
-    """Return the option names of the block at ``location`` below ``model``."""
+def _find_block(model: type[BaseModel], location: tuple[str | int, ...]) -> dict[str, FieldInfo]:
+    """Return the options of the block at ``location`` below ``model``, by name."""
     for part in location:
         field = model.model_fields.get(str(part))
         model = (_find_model(field.annotation) if field is not None else None) or model
-    return {field.alias or name for name, field in model.model_fields.items()}
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _find_model(annotation: Any) -> type[BaseModel] | None:

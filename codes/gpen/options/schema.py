@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gpen.options.blocks import Component, Dataset, Loss, Metric, Name, NumGpu, Section, Seed, drop_empty
+from gpen.options.blocks import Component, Dataset, Loss, Metric, Name, NumGpu, Section, drop_empty
 from gpen.options.train import Train
-from gpen.options.types import NonNegativeInt, PositiveInt
+from gpen.options.types import NonNegativeInt, PositiveInt, Seed
 from gpen.utils.files import resolve_path
 
 

@@ -4,8 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gpen.options.blocks import Loss, NumGpu, Optimizer, Pattern, Scheduler, Section, Seed, drop_empty
-from gpen.options.types import Decay, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability
+from gpen.options.blocks import Loss, NumGpu, Optimizer, Pattern, Scheduler, Section, drop_empty
+from gpen.options.types import (
+    LARGEST,
+    Decay,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Seed,
+)
 
 DEFAULT_EMA_DECAY = 0.5 ** (32 / 10_000)  # StyleGAN2's half-life of 10,000 images at its batch of 32
 
@@ -65,7 +74,7 @@ class Train(Section):
     """Length of the training in iterations (training steps). Give this or total_epochs."""
     warmup_epochs: NonNegativeInt = 0
     """Length of the warm-up in epochs, in which the rates rise linearly, in each iteration, from base_lr."""
-    warmup_iter: Annotated[int, Field(ge=-1)] = 0
+    warmup_iter: Annotated[int, Field(ge=-1, le=LARGEST)] = 0
     """Length of the warm-up in iterations; 0 or -1: no warm-up."""
     base_lr: NonNegativeFloat = 1e-5
     """Learning rate at the start of the warm-up."""

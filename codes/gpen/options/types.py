@@ -10,12 +10,22 @@ from typing import Annotated, Any, Literal, Optional, Union  # noqa: F401 - anno
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
+from gpen.utils.text import shorten, suggest
+
 
 def _check_degradations(value: Any) -> Any:
     steps = value if isinstance(value, list) else [value]
     if steps and all(isinstance(step, dict) and isinstance(step.get('type'), str) for step in steps):
         return value
     raise ValueError('should be a degradation, such as {type: gfpgan}, or a list of them')
+
+
+def _check_layers(weights: dict[str, float]) -> dict[str, float]:
+    for name in weights:
+        if name not in VGG_LAYERS:
+            hint = suggest(name, VGG_LAYERS) or ' Name one such as conv5_4.'
+            raise ValueError(f'{shorten(name)!r} is no layer of a VGG.{hint}')
+    return weights
 
 
 def _check_range(value: Sequence[float]) -> Sequence[float]:
@@ -37,11 +47,28 @@ def _check_power_of_two(value: int) -> int:
     return value
 
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST = 10**9
+LARGEST_FLOAT = 1e30
+"""Where a number has no limit of its own; float32 ends at 3e38, and ten times a learning rate has to fit it."""
+
+VGG_LAYERS = [
+    f'{kind}{block}_{number}'
+    for block, count in enumerate((2, 2, 4, 4, 4), start=1)
+    for number in range(1, count + 1)
+    for kind in ('conv', 'relu')
+] + [f'pool{block}' for block in range(1, 6)]
+"""Names of the layers of VGG19, among which are those of the smaller ones."""
+
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
+PositiveFloat = Annotated[float, Field(gt=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=LARGEST_FLOAT, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Width = Annotated[int, Field(gt=0, le=8192)]
+"""Channels of a layer."""
+SmallInt = Annotated[int, Field(gt=0, le=64)]
+Factor = Annotated[float, Field(gt=0, le=64, allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 ImageSize = Annotated[
@@ -55,14 +82,25 @@ KernelShapes = Annotated[
     ],
     Field(min_length=1),
 ]
-OddInt = Annotated[int, Field(gt=0, json_schema_extra={'format': 'odd'}), AfterValidator(_check_odd)]
+OddInt = Annotated[int, Field(gt=0, le=1023, json_schema_extra={'format': 'odd'}), AfterValidator(_check_odd)]
 Range = Annotated[Sequence[NonNegativeFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
+EnlargingRange = Annotated[
+    Sequence[Annotated[float, Field(ge=0, le=16)]], Field(min_length=2, max_length=2), AfterValidator(_check_range)
+]
+"""Factors, larger above 1."""
+ShrinkingRange = Annotated[
+    Sequence[Annotated[float, Field(ge=0.0625, le=4096)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_check_range),
+]
+"""Factors, smaller above 1."""
 SignedRange = Annotated[Sequence[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
 QualityRange = Annotated[
     Sequence[Annotated[int, Field(ge=1, le=100)]], Field(min_length=2, max_length=2), AfterValidator(_check_range)
 ]
 Degradations = Annotated[Any, AfterValidator(_check_degradations), WithJsonSchema({'format': 'degradations'})]
 """A step (a dict with ``type`` and its arguments) or a list of steps; checked in :mod:`gpen.options.components`."""
+LayerWeights = Annotated[dict[str, NonNegativeFloat], AfterValidator(_check_layers)]
 Scan = bool | Literal['full']
 """Whether a data set checks its files beforehand: ``full`` also decodes each image once."""
 Betas = Annotated[list[Decay], Field(min_length=2, max_length=2)]

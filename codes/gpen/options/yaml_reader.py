@@ -1,39 +1,22 @@
-"""YAML files -> plain data, with the file and line of every value.
+"""Option files -> plain data: inheritance (``_base_``), ``--force_yml``, and the file and line of every value."""
 
-Read with PyYAML's safe loader, changed in three ways: ``1e-4`` is a number (plain PyYAML reads it as text), a key given
-twice is an error (plain PyYAML takes the last one silently), and every value's line is remembered for messages.
-"""
-
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from addict import Dict
 
 from gpen.errors import UserError
 from gpen.options.blocks import Dataset, Metric, Optimizer, Scheduler
-from gpen.utils.files import project_root
+from gpen.options.yaml_values import Key, Place, parse_yaml
+from gpen.utils.files import expand_user, is_file, project_root
+from gpen.utils.text import shorten
 
-Key = tuple[str | int, ...]
-MAX_VALUES = 20_000
-FLOAT = re.compile(r'^[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?$')
-WHOLE_NUMBER = re.compile(r'^[-+]?\d+([eE]\+?\d+)?$')  # as a float: 5e3, or BasicSR's !!float 5000
+MAX_BYTES = 250_000  # of an option file and all its bases
+MAX_FILES = 50
 # Options of a block that do not depend on its type.
 KEPT_KEYS = {name for block in (Dataset, Metric, Optimizer, Scheduler) for name in block.model_fields} - {'type'}
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a value stands."""
-
-    file: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        return self.file if self.line is None else f'{self.file}:{self.line}'
 
 
 @dataclass
@@ -52,68 +35,91 @@ class Document:
         return Place(self.file)
 
 
-class _Loader(yaml.SafeLoader):
-    pass
-
-
-_Loader.add_implicit_resolver('tag:yaml.org,2002:float', FLOAT, list('-+.0123456789'))
-
-
 def find_option_file(path: str | Path) -> Path:
     """Return the option file's path: as given from the working directory, else from the project's root.
 
     Raises:
         UserError: there is no such file.
     """
-    given = Path(path).expanduser()
+    given = expand_user(path)
     for candidate in (given, project_root() / given):
-        if candidate.is_file():
+        if is_file(candidate):
             return candidate
     raise UserError(
-        f'There is no option file {given}. Recipes lie in options/train and options/test; give one with -opt FILE.'
+        f'There is no option file {shorten(str(given))}. Recipes lie in options/train and options/test; '
+        'give one with -opt FILE.'
     )
 
 
-def read_yaml(path: Path, _parents: tuple[Path, ...] = ()) -> Document:
+def read_yaml(path: Path) -> Document:
     """Read an option file, and those it names under ``_base_`` (relative to itself, later ones win, it wins over all).
 
     A block that names another ``type`` than its base replaces the arguments in the base's block; all other blocks are
     merged key by key.
 
     Raises:
-        UserError: not readable, not YAML, an unsafe tag, a key twice, or files that inherit from each other in a ring.
+        UserError: not readable, not YAML, an unsafe tag, a key twice, files that inherit from each other in a ring, or
+            more of them than options fill.
     """
-    if path.resolve() in _parents:
-        raise UserError(f'{path}: _base_ leads back to this file. Remove one of the _base_ lines.')
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'Cannot read {path}: {error}. Give a text file in UTF-8.') from error
+    return _Files().read(path, ())
 
-    # The names of its bases.
-    value, places = _parse(text, str(path))
-    if not isinstance(value, dict | None):
-        raise UserError(f'{path}: an option file holds "key: value" lines, this one holds a {type(value).__name__}.')
-    document = Document(value or {}, places, str(path))
+
+class _Files:
+    """The files that make up the options, counted: each base may name several, which do so, too."""
+
+    def __init__(self) -> None:
+        self.bytes = self.count = 0
+
+    def read(self, path: Path, parents: tuple[Path, ...]) -> Document:
+        """Return what a file and its bases say; ``parents`` are the files that led to it."""
+        if path.resolve() in parents:
+            raise UserError(f'{path}: _base_ leads back to this file. Remove one of the _base_ lines.')
+        value, places = parse_yaml(self._read_text(path), str(path))
+        if not isinstance(value, dict | None):
+            raise UserError(
+                f'{path}: an option file holds "key: value" lines, this one holds a {type(value).__name__}.'
+            )
+        document = Document(value or {}, places, str(path))
+
+        # Its bases: the later one wins.
+        merged = Document({}, {}, str(path))
+        for base in _take_bases(document):
+            base_path = path.parent / base
+            if not is_file(base_path):
+                raise UserError(f'{document.place(("_base_",))}: _base_: there is no file {shorten(str(base_path))}.')
+            _merge_into(merged, self.read(base_path, (*parents, path.resolve())))
+        _merge_into(merged, document)
+        return merged
+
+    def _read_text(self, path: Path) -> str:
+        try:
+            self.bytes += path.stat().st_size
+            self.count += 1
+            if self.bytes > MAX_BYTES or self.count > MAX_FILES:
+                raise UserError(
+                    f'{path}: too much for options: with its _base_ files, an option file has at most {MAX_BYTES:,} '
+                    f'bytes in {MAX_FILES} files. Give a recipe such as those in options/train.'
+                )
+            return path.read_text(encoding='utf-8')
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f'Cannot read {path}: {error}. Give a text file in UTF-8.') from error
+
+
+def _take_bases(document: Document) -> list[str]:
+    """Remove ``_base_`` from a document; return the names of files in it."""
     bases = document.data.pop('_base_', [])
-    merged = Document({}, {}, str(path))
     names = [bases] if isinstance(bases, str) else bases
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        where = document.place(('_base_',))
-        raise UserError(f'{where}: _base_ should be the name of an option file, or a list of names, not {bases!r}.')
-
-    # The later one wins.
-    for base in names:
-        base_path = path.parent / base
-        if not base_path.is_file():
-            raise UserError(f'{document.place(("_base_",))}: _base_: there is no file {base_path}.')
-        _merge_into(merged, read_yaml(base_path, (*_parents, path.resolve())))
-    _merge_into(merged, document)
-    return merged
+    if isinstance(names, list) and all(isinstance(name, str) for name in names):
+        return names
+    where = document.place(('_base_',))
+    message = f'_base_ should be the name of an option file, or a list of names, not {shorten(repr(bases))}.'
+    raise UserError(f'{where}: {message}')
 
 
 def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
-    """Apply ``--force_yml`` settings, each ``key:key:key=VALUE``; the value is parsed as YAML, never executed.
+    """Apply ``--force_yml`` settings, ``key:key=VALUE`` or ``key.key=VALUE``; the value is parsed, never executed.
+
+    A number picks an item of a list. Names with dots in them take the colons.
 
     Raises:
         UserError: a setting is not of that form.
@@ -121,17 +127,16 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
     changes = Document({}, {}, document.file)
     for setting in overrides:
         name, equals, text = setting.partition('=')
-        keys = [part for part in name.strip().split(':') if part]
+        keys = [part for part in name.strip().split(':' if ':' in name else '.') if part]
+        source = f'--force_yml {shorten(setting)}'
         if not equals or not keys:
-            raise UserError(f'--force_yml {setting}: write it as block:key=value, such as train:optim_g:lr=2e-4.')
+            raise UserError(f'{source}: write it as block:key=value, such as train:optim_g:lr=2e-4.')
 
         # As a file with that setting alone would say it.
-        value = parse_value(text, f'--force_yml {setting}')
-        data: Any = value
-        for key in reversed(keys):
-            data = {key: data}
-        places = {tuple(keys[: n + 1]): Place(f'--force_yml {name}') for n in range(len(keys))}
-        _merge_into(changes, Document(data, cast('dict[Key, Place]', places), document.file))
+        data = _nest(keys, parse_value(text, source), [changes.data, document.data], source)
+        place = Place(f'--force_yml {shorten(name)}')
+        places: dict[Key, Place] = {tuple(keys[: number + 1]): place for number in range(len(keys))}
+        _merge_into(changes, Document(data, places, document.file))
     _merge_into(document, changes)
 
 
@@ -141,57 +146,24 @@ def parse_value(text: str, source: str) -> Any:
     Raises:
         UserError: not YAML, an unsafe tag, a key twice.
     """
-    return _parse(text, source)[0]
+    return parse_yaml(text, source, has_lines=False)[0]
 
 
-def _parse(text: str, file: str) -> tuple[Any, dict[Key, Place]]:
-    """Return the value in a text, and the place of every key path."""
-    places: dict[Key, Place] = {}
-    try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        return _build(loader, node, (), file, places) if node is not None else None, places
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = Place(file, mark.line + 1 if mark else None)
-        raise UserError(f'{where}: not valid YAML: {error.problem or error.context}.') from error
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise UserError(f'{file}: not valid YAML: {error}.') from error
+def _nest(keys: list[str], value: Any, below: list[Any], source: str) -> Any:
+    """Return a value in the blocks that ``keys`` name; ``below`` is what stands there so far, the newest first."""
+    if not keys:
+        return value
+    first, *rest = keys
+    known = next((data for data in below if data is not None), None)
+    if not isinstance(known, list):
+        inner = [data.get(first) if isinstance(data, dict) else None for data in below]
+        return {first: _nest(rest, value, inner, source)}
 
-
-def _build(loader: _Loader, node: yaml.Node, key: Key, file: str, places: dict[Key, Place]) -> Any:
-    places.setdefault(key, Place(file, node.start_mark.line + 1))
-    if len(places) > MAX_VALUES:
-        raise UserError(f'{file}: more than {MAX_VALUES} values; this is no option file.')
-    if isinstance(node, yaml.MappingNode) and node.tag == 'tag:yaml.org,2002:map':
-        _check_keys(loader, node, key, file)
-        loader.flatten_mapping(node)  # keys merged by << come first, so that own keys win
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            name = loader.construct_object(key_node)
-            places[(*key, name)] = Place(file, key_node.start_mark.line + 1)
-            result[name] = _build(loader, value_node, (*key, name), file, places)
-        return result
-    if isinstance(node, yaml.SequenceNode) and node.tag == 'tag:yaml.org,2002:seq':
-        return [_build(loader, item, (*key, n), file, places) for n, item in enumerate(node.value)]
-    if node.tag == 'tag:yaml.org,2002:float' and WHOLE_NUMBER.match(node.value):
-        return int(float(node.value))
-    return loader.construct_object(node)
-
-
-def _check_keys(loader: _Loader, node: yaml.MappingNode, key: Key, file: str) -> None:
-    """Refuse keys that are not text, and a key that stands twice in one block."""
-    seen = set()
-    for key_node, _ in node.value:
-        if key_node.tag == 'tag:yaml.org,2002:merge':
-            continue
-        name = loader.construct_object(key_node)
-        line = key_node.start_mark.line + 1
-        if not isinstance(name, str):
-            raise UserError(f'{file}:{line}: the key {name!r} is not text. Put it in quotes if it is meant so.')
-        if name in seen:
-            raise UserError(f'{file}:{line}: {".".join(map(str, (*key, name)))} is given twice. Remove one of them.')
-        seen.add(name)
+    # One item of a list, which is given anew as a whole.
+    if not (first.isdecimal() and int(first) < len(known)):
+        raise UserError(f'{source}: {shorten(first)} is no item of that list, which has 0 to {len(known) - 1}.')
+    number = int(first)
+    return [*known[:number], _nest(rest, value, [known[number]], source), *known[number + 1 :]]
 
 
 def _merge_into(base: Document, child: Document) -> None:

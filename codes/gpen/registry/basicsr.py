@@ -8,7 +8,7 @@ import importlib
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gpen.registry.basicsr_package import import_basicsr, is_installed, source_defines
+from gpen.registry.basicsr_package import import_basicsr, is_installed, source_registers
 from gpen.registry.definitions import Definition, define_by_signature
 
 SUFFIX = '_basicsr'  # BasicSR appends it to some names, and its own look-up tries both
@@ -74,7 +74,7 @@ class BasicSR:
 
     def _get_original(self, name: str) -> Any:
         """Return BasicSR's own item, or None; its source is asked first, which spares the import."""
-        if not source_defines(name.removesuffix(SUFFIX)):
+        if not source_registers(name.removesuffix(SUFFIX), self.registry_name):
             return None
         import_basicsr()
         items = dict(iter(getattr(importlib.import_module('basicsr.utils.registry'), self.registry_name)))

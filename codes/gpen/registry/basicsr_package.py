@@ -47,6 +47,9 @@ def _read_sources() -> str:
     return '\n'.join(path.read_text(encoding='utf-8', errors='replace') for path in paths)
 
 
-def source_defines(name: str) -> bool:
-    """Tell whether BasicSR is installed and its source defines ``name``."""
-    return is_installed() and re.search(rf'^(class|def) {re.escape(name)}\b', _read_sources(), re.MULTILINE) is not None
+def source_registers(name: str, registry_name: str) -> bool:
+    """Tell whether BasicSR is installed and its source enters ``name`` in the registry."""
+    if not (name.isidentifier() and is_installed()):
+        return False
+    pattern = rf'^@{registry_name}\.register\(.*\)\n(@.*\n)*(class|def) {name}\b'
+    return re.search(pattern, _read_sources(), re.MULTILINE) is not None

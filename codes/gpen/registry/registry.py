@@ -95,7 +95,7 @@ class Registry:
         Raises:
             UserError: it is from outside the package, and cannot be imported.
         """
-        if '.' in name:
+        if _is_dotted(name):
             return find_outside(name, self.given)
 
         return self.definitions.get(name) or (self.fallback.find(name) if self.fallback is not None else None)
@@ -111,7 +111,7 @@ class Registry:
             return getattr(importlib.import_module(definition.module), definition.attribute)
 
         found = None
-        if '.' in name:
+        if _is_dotted(name):
             found = get_outside(name)
         elif self.fallback is not None:
             found = self.fallback.get(name)
@@ -146,8 +146,13 @@ class Registry:
 
     def explain_missing(self, name: str) -> str:
         """Return a sentence that says what exists, and the nearest name."""
-        if '.' in name:
+        if _is_dotted(name):
             return explain_missing_outside(self.kind, name)
         hint = suggest(name, self.definitions, 0.5)
         message = f'There is no {self.kind} named {name!r}.{hint} Available: {", ".join(sorted(self.definitions))}.'
         return message + (self.fallback.explain_missing() if self.fallback is not None else '')
+
+
+def _is_dotted(name: str) -> bool:
+    """Tell whether a name is a dotted path, such as ``my_project.nets.PlainNet``."""
+    return '.' in name and all(part.isidentifier() for part in name.split('.'))

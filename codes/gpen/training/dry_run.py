@@ -47,6 +47,7 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
     total = format_duration(seconds[-1] * setup.total_iterations)
     return [
         *parsed.warnings,
+        *parsed.find_late_warnings(setup.iterations_per_epoch),
         sentence,
         *[f'Warning: {warning}' for warning in warnings],
         *([chosen] if chosen is not None else []),

@@ -61,6 +61,8 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         if chosen is not None:
             LOGGER.info(chosen)
         setup = _build(options, device, checkpoint)
+        for warning in parsed.find_late_warnings(setup.iterations_per_epoch):
+            LOGGER.warning('Warning: %s', warning)
         run_file = _describe_as_data(setup)
         start = checkpoint.iteration if checkpoint is not None else 0
         is_due = checkpoint is not None and checkpoint.validation_is_due and setup.val_loader is not None

@@ -5,9 +5,9 @@ from bisect import bisect_right
 from typing import Any
 
 from gpen.errors import UserError
-from gpen.options.checks import schedule_unit
+from gpen.options.remarks import schedule_unit
 from gpen.options.schema import Options
-from gpen.options.types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from gpen.options.types import LARGEST_FLOAT, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from gpen.registry import SCHEDULER_REGISTRY
 
 
@@ -112,6 +112,8 @@ class LearningRates:
         rates = {}
         for letter, optimizer in self._optimizers.items():
             rate = self._at(optimizer.lr, iteration - 1)
+            if rate > LARGEST_FLOAT:
+                raise UserError(f'train.scheduler: the rate of iteration {iteration} is {rate:.0e}. Make it smaller.')
             rates[letter] = rate
             rates |= {
                 f'{letter}_{name}': group.lr * (rate / optimizer.lr) for name, group in optimizer.param_groups.items()

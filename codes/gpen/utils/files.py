@@ -22,7 +22,31 @@ def project_root() -> Path:
 
 def resolve_path(path: str | Path) -> Path:
     """Return an absolute path: ``~`` expanded, a relative path taken from :func:`project_root`."""
-    return project_root() / Path(path).expanduser()
+    return project_root() / expand_user(path)
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with ``~`` expanded, or as it is where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_file(path: Path) -> bool:
+    """Tell whether there is such a file; a path that is too long, or in a folder that may not be read, is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether there is such a folder; see :func:`is_file`."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

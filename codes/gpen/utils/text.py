@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 _NAMES_SHOWN = 4
 _LONGEST_NAME = 80
+_TELLING = 3  # letters that may stand for a name
+_LONGEST = 200  # characters of a value in a message
 _MAX_PLAIN = 1e6  # from here on, a number is written with an exponent
 
 
@@ -32,7 +34,7 @@ def format_shape(shape: Iterable[int]) -> str:
 
 
 def suggest(name: str, known: Iterable[str], cutoff: float = 0.6, form: str = '{}') -> str:
-    """Return `` Did you mean 'x'?`` for the nearest of the known names, or nothing.
+    """Return `` Did you mean 'x'?`` for the nearest of the known names, or the only one that holds it, or nothing.
 
     Args:
         name: what was given.
@@ -40,7 +42,9 @@ def suggest(name: str, known: Iterable[str], cutoff: float = 0.6, form: str = '{
         cutoff: how near it has to be, 0 to 1.
         form: how the name is shown, with ``{}`` for it.
     """
-    near = get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
+    others = sorted(set(known) - {name})
+    holding = [other for other in others if len(name) >= _TELLING and name.lower() in other.lower()]
+    near = get_close_matches(name, others, n=1, cutoff=cutoff) or (holding if len(holding) == 1 else [])
     return f' Did you mean {form.format(near[0])!r}?' if near else ''
 
 
@@ -51,8 +55,13 @@ def list_names(names: Iterable[str]) -> str:
     return ', '.join(shown) + (', ...' if len(names) > _NAMES_SHOWN else '')
 
 
-def shorten(text: str, length: int) -> str:
-    """Return a text on one line, cut to ``length`` characters; what cannot be printed is a question mark."""
-    start = re.sub(r'\s+', ' ', text[: length + 1])
-    line = ''.join(character if character.isprintable() else '?' for character in start)
-    return line if len(text) <= length else line[: length - 3] + '...'
+def shorten(text: str, length: int = _LONGEST) -> str:
+    """Return a text for a message: on one line, a long one without its middle, with a ? for what cannot be printed.
+
+    Args:
+        text: of any length.
+        length: the characters of it that are kept.
+    """
+    if len(text) > length:
+        text = f'{text[: length * 2 // 3]} [... {len(text):,} characters ...] {text[len(text) - length // 3 :]}'
+    return ''.join(character if character.isprintable() else '?' for character in re.sub(r'\s+', ' ', text))

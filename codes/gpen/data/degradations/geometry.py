@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from gpen.data.degradations.draws import check_above_zero, draw_between
-from gpen.options.types import Range, SignedRange
+from gpen.options.types import EnlargingRange, SignedRange
 from gpen.registry import DEGRADATION_REGISTRY
 
 
@@ -16,7 +16,7 @@ def affine(
     image: np.ndarray,
     generator: np.random.Generator,
     rotation: SignedRange = (-8, 8),
-    scale: Range = (0.95, 1.15),
+    scale: EnlargingRange = (0.95, 1.15),
     shift: SignedRange = (-0.04, 0.04),
 ) -> np.ndarray:
     """Turn, scale and shift the image, for more variety where there are few faces.

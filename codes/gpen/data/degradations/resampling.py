@@ -8,7 +8,7 @@ import numpy as np
 
 from gpen.data.degradations.draws import check_above_zero, draw_between, draw_index
 from gpen.errors import UserError
-from gpen.options.types import NonNegativeFloat, Range
+from gpen.options.types import EnlargingRange, NonNegativeFloat, ShrinkingRange
 from gpen.registry import DEGRADATION_REGISTRY
 
 METHODS = {
@@ -23,7 +23,7 @@ METHODS = {
 def downsample(
     image: np.ndarray,
     generator: np.random.Generator,
-    factor: Range = (0.8, 8),
+    factor: ShrinkingRange = (0.8, 8),
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'area'] = 'bilinear',
 ) -> np.ndarray:
     """Make the image smaller by a random factor, as GFPGAN does.
@@ -44,7 +44,7 @@ def downsample(
 def resize(
     image: np.ndarray,
     generator: np.random.Generator,
-    factor: Range = (0.15, 1.5),
+    factor: EnlargingRange = (0.15, 1.5),
     up_down_keep: Sequence[NonNegativeFloat] = (0.2, 0.7, 0.1),
     interpolations: Sequence[Literal['nearest', 'bilinear', 'bicubic', 'area']] = ('area', 'bilinear', 'bicubic'),
 ) -> np.ndarray:

@@ -12,7 +12,7 @@ from gpen.data.degradations.draws import draw_chance, draw_integer
 from gpen.data.degradations.kernels import draw_size, gaussian
 from gpen.data.degradations.noise import add_correlated_gaussian, add_gaussian
 from gpen.data.degradations.resampling import draw_interpolation, resample
-from gpen.options.types import PositiveInt, Probability, QualityRange, Range
+from gpen.options.types import Probability, QualityRange, Range, SmallInt
 from gpen.registry import DEGRADATION_REGISTRY
 
 _INTERPOLATIONS = ('bilinear', 'bicubic', 'area')
@@ -23,7 +23,7 @@ _STEPS = ('blur', 'blur', 'shrink', 'shrink to size', 'noise', 'jpeg')
 def bsrgan(
     image: np.ndarray,
     generator: np.random.Generator,
-    scale: PositiveInt = 4,
+    scale: SmallInt = 4,
     halve_prob: Probability = 0.25,
     resize_prob: Probability = 0.75,
     noise_range: Range = (2, 25),

@@ -11,7 +11,16 @@ from gpen.data.degradations.draws import draw_chance, draw_integer
 from gpen.data.degradations.kernels import draw_kernel
 from gpen.data.degradations.noise import gaussian_noise
 from gpen.data.degradations.resampling import draw_smaller_size, resample
-from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, Probability, QualityRange, Range, SignedRange
+from gpen.options.types import (
+    KernelShapes,
+    NonNegativeFloat,
+    OddInt,
+    Probability,
+    QualityRange,
+    Range,
+    ShrinkingRange,
+    SignedRange,
+)
 from gpen.registry import DEGRADATION_REGISTRY
 
 
@@ -23,7 +32,7 @@ def gfpgan(
     kernel_prob: Sequence[NonNegativeFloat] = (0.5, 0.5),
     blur_kernel_size: OddInt = 41,
     blur_sigma: Range = (0.1, 10),
-    downsample_range: Range = (0.8, 8),
+    downsample_range: ShrinkingRange = (0.8, 8),
     noise_range: Range | None = (0, 20),
     jpeg_range: QualityRange | None = (60, 100),
     color_jitter_prob: Probability | None = 0.3,

@@ -13,7 +13,7 @@ from gpen.data.degradations.draws import draw_chance, draw_integer
 from gpen.data.degradations.kernels import draw_kernel, draw_size
 from gpen.data.degradations.noise import gaussian_noise
 from gpen.data.degradations.resampling import draw_smaller_size, resample
-from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, Probability, QualityRange, Range
+from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, Probability, QualityRange, Range, ShrinkingRange
 from gpen.registry import DEGRADATION_REGISTRY
 
 PAPER_SIZE = 1024
@@ -45,7 +45,7 @@ def gpen(
     kernel_prob: Sequence[NonNegativeFloat] = (0.5, 0.5),
     blur_kernel_size: OddInt = 41,
     blur_sigma: Range = (0.1, 10),
-    downsample_range: Range | None = None,
+    downsample_range: ShrinkingRange | None = None,
     noise_range: Range | None = None,
     jpeg_range: QualityRange | None = None,
     gray_prob: Probability = 0.0,

@@ -11,7 +11,16 @@ from gpen.data.degradations.draws import draw_chance, draw_integer
 from gpen.data.degradations.kernels import draw_kernel, draw_sinc, draw_size
 from gpen.data.degradations.noise import gaussian_noise, poisson_noise
 from gpen.data.degradations.resampling import draw_factor, draw_interpolation, resample
-from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, PositiveInt, Probability, QualityRange, Range
+from gpen.options.types import (
+    EnlargingRange,
+    KernelShapes,
+    NonNegativeFloat,
+    OddInt,
+    Probability,
+    QualityRange,
+    Range,
+    SmallInt,
+)
 from gpen.registry import DEGRADATION_REGISTRY
 
 _SMALLEST_KERNEL = 7
@@ -21,7 +30,7 @@ _SMALLEST_KERNEL = 7
 def realesrgan(
     image: np.ndarray,
     generator: np.random.Generator,
-    scale: PositiveInt = 4,
+    scale: SmallInt = 4,
     kernel_list: KernelShapes = (
         'iso',
         'aniso',
@@ -37,7 +46,7 @@ def realesrgan(
     betag_range: Range = (0.5, 4),
     betap_range: Range = (1, 2),
     resize_prob: Sequence[NonNegativeFloat] = (0.2, 0.7, 0.1),
-    resize_range: Range = (0.15, 1.5),
+    resize_range: EnlargingRange = (0.15, 1.5),
     gaussian_noise_prob: Probability = 0.5,
     noise_range: Range = (1, 30),
     poisson_scale_range: Range = (0.05, 3),
@@ -49,7 +58,7 @@ def realesrgan(
     betag_range2: Range = (0.5, 4),
     betap_range2: Range = (1, 2),
     resize_prob2: Sequence[NonNegativeFloat] = (0.3, 0.4, 0.3),
-    resize_range2: Range = (0.3, 1.2),
+    resize_range2: EnlargingRange = (0.3, 1.2),
     gaussian_noise_prob2: Probability = 0.5,
     noise_range2: Range = (1, 25),
     poisson_scale_range2: Range = (0.05, 2.5),

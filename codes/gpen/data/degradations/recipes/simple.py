@@ -8,7 +8,7 @@ from gpen.data.degradations.convolution import BORDER
 from gpen.data.degradations.draws import check_above_zero, draw_between, draw_integer
 from gpen.data.degradations.noise import add_gaussian
 from gpen.data.degradations.resampling import resample
-from gpen.options.types import QualityRange, Range
+from gpen.options.types import QualityRange, Range, ShrinkingRange
 from gpen.registry import DEGRADATION_REGISTRY
 
 _REFERENCE_SIZE = 64
@@ -21,7 +21,7 @@ def simple(
     image: np.ndarray,
     generator: np.random.Generator,
     blur: Range | None = None,
-    shrink: Range | None = None,
+    shrink: ShrinkingRange | None = None,
     noise: Range = (0, 12),
     jpeg: QualityRange = (60, 95),
 ) -> np.ndarray:
