@@ -33,6 +33,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.fake_gpu import CUDA
 from benchmarks.kernels import CONVOLUTIONS, Call, Convolution, Kernel, KernelCounter, Work, describe_product
+from gpen.archs.ops import conv
 
 # What inductor asks the driver for, of an H100.
 PROPERTIES = SimpleNamespace(
@@ -83,7 +84,10 @@ class CompiledNetwork:
             return self._graphs[kind](x)
 
     def _trace(self, arguments: dict[str, Any]) -> Callable[..., Any]:
-        with patch.object(dynamo_utils, 'assert_no_fake_params_or_buffers', lambda _: None):
+        with (
+            patch.object(dynamo_utils, 'assert_no_fake_params_or_buffers', lambda _: None),
+            patch.object(conv, 'convolution_dtype', lambda _: torch.float32),  # no detour that a CPU's bfloat16 takes
+        ):
             return aot_module(
                 _Call(self._network, arguments),
                 fw_compiler=self._compile,

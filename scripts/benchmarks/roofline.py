@@ -82,6 +82,7 @@ def measure_roofline(args: argparse.Namespace) -> int:
     # What to count.
     overrides = [*args.force_yml, *([f'train:amp={args.amp}'] if args.amp else [])]
     options = Recipe(args.opt, tuple(overrides)).read(f'train:compile={args.compile}'.lower())
+    options.train.channels_last = bool(options.train.channels_last)  # what a GPU does by default, whatever traces it
     card = CARDS[args.device]
     setting = BatchSetting.of(options)
     if args.compile and (setting.micro_batches > 1 or setting.checkpoint):

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from gpen.utils.text import shorten
@@ -11,7 +11,7 @@ from gpen.utils.text import shorten
 class ArgumentParser(argparse.ArgumentParser):
     """A parser to which ``--auto-resume`` is ``--auto_resume``, for every option and its abbreviations."""
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse arguments; see the base class."""
         given = sys.argv[1:] if args is None else args
         return super().parse_known_args([self._with_underscores(argument) for argument in given], namespace)
