@@ -10,15 +10,13 @@ from collections.abc import Sequence
 
 import _path  # noqa: F401
 import fuzzing
-from gpen.commands._arguments import within
+from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = argparse.ArgumentParser(
-        prog='fuzz.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(prog='fuzz.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kind', choices=fuzzing.KINDS, help='of file')
     parser.add_argument('--copies', type=within(int, 1, 10**9), default=500, metavar='N', help='how many (500)')
     parser.add_argument('--seed', type=within(int, 0, 2**62), default=0, metavar='S', help='of the changes (0)')

@@ -4,7 +4,7 @@ import pytest
 
 import fuzzing
 
-COPIES: dict[str, int] = {}
+COPIES: dict[str, int] = {'options': 150}
 """Of the kinds that take longer, fewer than the default of 30."""
 
 

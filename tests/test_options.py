@@ -181,7 +181,7 @@ def test_a_size_that_is_missing_has_file_and_line(tiny_data: Path, tmp_path: Pat
     numbers = [1 + lines.index(f'{name}:') for name in ('network_g', 'network_d')]
     assert errors_of(path)[1:] == [
         f'  {path}:{numbers[0]}: network_g.size: is missing; give it (Width and height of the output)',
-        f'  {path}:{numbers[1]}: network_d.size: is missing; give it (Height and width of the images)',
+        f'  {path}:{numbers[1]}: network_d.size: is missing; give it (Width and height of the images)',
     ]
 
 

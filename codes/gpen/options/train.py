@@ -90,7 +90,7 @@ class Train(Section):
     """Learning-rate schedule after the warm-up. Default: constant rates."""
     ema_decay: Decay | None = DEFAULT_EMA_DECAY
     """Decay of the EMA per iteration, once its half-life is full. The default is StyleGAN2's."""
-    ema_halflife_images: PositiveFloat | None = None
+    ema_halflife_images: Annotated[float, Field(gt=0, le=LARGEST)] | None = None
     """Half-life of the EMA in images, whatever the batch size, in place of ema_decay; StyleGAN2 has 10,000."""
     ema_scheduler: EmaScheduler = Field(default_factory=EmaScheduler)
     """Ramp-up of the EMA."""

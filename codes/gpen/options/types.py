@@ -82,19 +82,17 @@ KernelShapes = Annotated[
     ],
     Field(min_length=1),
 ]
-OddInt = Annotated[int, Field(gt=0, le=1023, json_schema_extra={'format': 'odd'}), AfterValidator(_check_odd)]
-Range = Annotated[Sequence[NonNegativeFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
-EnlargingRange = Annotated[
-    Sequence[Annotated[float, Field(ge=0, le=16)]], Field(min_length=2, max_length=2), AfterValidator(_check_range)
-]
+OddInt = Annotated[int, Field(gt=0, le=255, json_schema_extra={'format': 'odd'}), AfterValidator(_check_odd)]
+_TWO = Field(min_length=2, max_length=2)
+Range = Annotated[Sequence[Annotated[float, Field(ge=0, le=10_000)]], _TWO, AfterValidator(_check_range)]
+SignedRange = Annotated[Sequence[Annotated[float, Field(ge=-10_000, le=10_000)]], _TWO, AfterValidator(_check_range)]
+ShareRange = Annotated[Sequence[Probability], _TWO, AfterValidator(_check_range)]
+LengthRange = Annotated[Sequence[Annotated[float, Field(ge=0, le=255)]], _TWO, AfterValidator(_check_range)]
+"""Lengths of kernels in pixels."""
+EnlargingRange = Annotated[Sequence[Annotated[float, Field(ge=0, le=16)]], _TWO, AfterValidator(_check_range)]
 """Factors, larger above 1."""
-ShrinkingRange = Annotated[
-    Sequence[Annotated[float, Field(ge=0.0625, le=4096)]],
-    Field(min_length=2, max_length=2),
-    AfterValidator(_check_range),
-]
+ShrinkingRange = Annotated[Sequence[Annotated[float, Field(ge=0.0625, le=4096)]], _TWO, AfterValidator(_check_range)]
 """Factors, smaller above 1."""
-SignedRange = Annotated[Sequence[FiniteFloat], Field(min_length=2, max_length=2), AfterValidator(_check_range)]
 QualityRange = Annotated[
     Sequence[Annotated[int, Field(ge=1, le=100)]], Field(min_length=2, max_length=2), AfterValidator(_check_range)
 ]

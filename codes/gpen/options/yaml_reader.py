@@ -159,11 +159,22 @@ def _nest(keys: list[str], value: Any, below: list[Any], source: str) -> Any:
         inner = [data.get(first) if isinstance(data, dict) else None for data in below]
         return {first: _nest(rest, value, inner, source)}
 
-    # One item of a list, which is given anew as a whole.
+    return _replace(known, keys, value, source)  # a list is given anew as a whole
+
+
+def _replace(known: Any, keys: list[str], value: Any, source: str) -> Any:
+    """Return what is known with another value at ``keys``."""
+    if not keys:
+        return value
+    first, *rest = keys
+    if not isinstance(known, list):
+        block = known if isinstance(known, dict) else {}
+        return {**block, first: _replace(block.get(first), rest, value, source)}
+
     if not (first.isdecimal() and int(first) < len(known)):
-        raise UserError(f'{source}: {shorten(first)} is no item of that list, which has 0 to {len(known) - 1}.')
+        raise UserError(f'{source}: {shorten(first)} is no item of that list, which has {len(known)} from 0 on.')
     number = int(first)
-    return [*known[:number], _nest(rest, value, [known[number]], source), *known[number + 1 :]]
+    return [*known[:number], _replace(known[number], rest, value, source), *known[number + 1 :]]
 
 
 def _merge_into(base: Document, child: Document) -> None:

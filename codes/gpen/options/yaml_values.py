@@ -37,6 +37,7 @@ _FORMS = {
 }
 _NOUNS = {'null': 'empty', 'bool': 'true or false', 'int': 'a whole number', 'float': 'a number'}
 _WHOLE_FLOAT = re.compile(r'[-+]?\d+(?:[eE]\+?\d+)?$')  # 5e3, or BasicSR's !!float 5000
+_SMALLEST = 1e-37  # float32 has no smaller ones at full precision
 _EXACT = 2**53  # up to here, a float holds every whole number
 
 
@@ -189,6 +190,8 @@ class _Builder:
                 raise self._error(
                     node, f'the number {shorten(node.value)} is not finite, and no option takes that', key
                 )
+            if 0 < abs(number) < _SMALLEST:
+                raise self._error(node, f'the number {shorten(node.value)} is too small for any option', key)
             return int(number) if _WHOLE_FLOAT.match(text) and abs(number) <= _EXACT else number
 
         whole = int(text, 0)

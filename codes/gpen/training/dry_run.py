@@ -89,11 +89,10 @@ def _refuse_skipped(skipped: Sequence[str]) -> None:
 def _describe_schedule(setup: Setup) -> str:
     """Return the learning rates as a table, a row per change (the first and last of a run of many changes)."""
     rows: list[tuple[int, dict[str, float]]] = []
-    step = max(1, setup.total_iterations // 2000)
-    epoch = setup.iterations_per_epoch
-    for iteration in sorted(
-        {*range(1, setup.total_iterations + 1, step), *range(1, setup.total_iterations + 1, epoch)}
-    ):
+    total = setup.total_iterations
+    step = max(1, total // 2000)
+    epoch = setup.iterations_per_epoch * max(1, total // setup.iterations_per_epoch // 2000)
+    for iteration in sorted({*range(1, total + 1, step), *range(1, total + 1, epoch)}):
         rates = setup.rates.at(iteration)
         if not rows or rows[-1][1] != rates:
             rows.append((iteration, rates))

@@ -8,7 +8,7 @@ import numpy as np
 from gpen.data.degradations.convolution import convolve
 from gpen.data.degradations.draws import draw_between
 from gpen.data.degradations.kernels import draw_kernel, draw_sinc, draw_size, motion
-from gpen.options.types import KernelShapes, NonNegativeFloat, OddInt, Range
+from gpen.options.types import KernelShapes, LengthRange, NonNegativeFloat, OddInt, Range
 from gpen.registry import DEGRADATION_REGISTRY
 
 
@@ -64,7 +64,7 @@ def sinc_blur(
 
 
 @DEGRADATION_REGISTRY.register
-def motion_blur(image: np.ndarray, generator: np.random.Generator, length: Range = (3, 21)) -> np.ndarray:
+def motion_blur(image: np.ndarray, generator: np.random.Generator, length: LengthRange = (3, 21)) -> np.ndarray:
     """Blur along a straight line, in any direction.
 
     Args:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from gpen.data.degradations.draws import draw_between
-from gpen.options.types import Range
+from gpen.options.types import ShareRange
 from gpen.registry import DEGRADATION_REGISTRY
 
 _Draw = Callable[[np.ndarray, float], object]
@@ -23,9 +23,9 @@ def mask(
     image: np.ndarray,
     generator: np.random.Generator,
     shape: Literal['strokes', 'rectangles', 'mixed'] = 'strokes',
-    share: Range = (0.02, 0.25),
-    stroke_width: Range = (0.012, 0.08),
-    rectangle_side: Range = (0.1, 0.4),
+    share: ShareRange = (0.02, 0.25),
+    stroke_width: ShareRange = (0.012, 0.08),
+    rectangle_side: ShareRange = (0.1, 0.4),
 ) -> np.ndarray:
     """Paint brush strokes or rectangles over the image in white: GPEN's inpainting task.
 
@@ -73,7 +73,12 @@ def _shorten(mark: _Draw, before: np.ndarray, wanted: float) -> np.ndarray:
 
 
 def _draw_marks(
-    generator: np.random.Generator, height: int, width: int, shape: str, stroke_width: Range, rectangle_side: Range
+    generator: np.random.Generator,
+    height: int,
+    width: int,
+    shape: str,
+    stroke_width: ShareRange,
+    rectangle_side: ShareRange,
 ) -> Iterator[_Draw]:
     """Yield random marks without end: a rectangle, or the next line of a stroke."""
     while True:
@@ -83,7 +88,7 @@ def _draw_marks(
             yield from _draw_stroke(generator, height, width, stroke_width)
 
 
-def _draw_rectangle(generator: np.random.Generator, height: int, width: int, side: Range) -> _Draw:
+def _draw_rectangle(generator: np.random.Generator, height: int, width: int, side: ShareRange) -> _Draw:
     rows, columns = (max(1, round(length * draw_between(generator, side))) for length in (height, width))
     # Partly outside, so that the edges of the image are covered as often as its middle.
     top, left = int(generator.integers(1 - rows, height)), int(generator.integers(1 - columns, width))
@@ -95,7 +100,7 @@ def _draw_rectangle(generator: np.random.Generator, height: int, width: int, sid
     return paint
 
 
-def _draw_stroke(generator: np.random.Generator, height: int, width: int, stroke_width: Range) -> Iterator[_Draw]:
+def _draw_stroke(generator: np.random.Generator, height: int, width: int, stroke_width: ShareRange) -> Iterator[_Draw]:
     """Yield the lines of a stroke, which zigzags over the image to the left or to the right."""
     diagonal = math.hypot(height, width)
     thickness = max(1, round(min(height, width) * draw_between(generator, stroke_width)))
