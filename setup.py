@@ -38,6 +38,7 @@ setup(
         'background': ['spandrel>=0.4'],  # restore.py --background_model
         'demo': ['gradio>=6.30'],  # scripts/demo.py
         'export': ['onnx>=1.17', 'onnxscript>=0.7'],  # export.py --format onnx
+        'photographs': ['pillow>=11.3', 'pillow-heif>=0.16'],  # photographs of phones: AVIF and HEIC
         'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
     },
     entry_points={

@@ -19,8 +19,8 @@ from PIL import Image
 
 from demo_page.service import Choice, Result, Service, clean_stem
 from demo_process import draw_portraits, encode
-from gpen.data.file_check import DamagedFileError
 from gpen.data.image_io import decode_picture, read_image
+from gpen.data.pixels import DamagedFileError
 from gpen.errors import UserError
 from gpen.faces.face import Face
 from gpen.restoration.base import Restorer
@@ -37,13 +37,17 @@ class Detector:
     name: str = 'test'
     error: Exception | None = None
     calls: list[tuple[int, ...]] = field(default_factory=list)
+    zoom: float = 1.0
 
     def detect(self, image: np.ndarray) -> list[Face]:
         self.calls.append(image.shape)
         if self.error is not None:
             raise self.error
         points = np.array([[-6, -5], [6, -5], [0, 1], [-5, 7], [5, 7]], np.float32)
-        return [Face((x - 16, y - 18, x + 16, y + 18), points + np.float32([x, y]), 0.9) for x, y in self.centers]
+        return [
+            Face((x - 16, y - 18, x + 16, y + 18), self.zoom * points + np.float32([x, y]), 0.9)
+            for x, y in self.centers
+        ]
 
 
 @pytest.fixture
@@ -61,9 +65,12 @@ Start = Callable[..., Service]
 def service(folder: Path) -> Start:
     """Starts a service whose network turns faces into their negatives."""
 
-    def start(*centers: tuple[float, float], error: Exception | None = None, **settings: Any) -> Service:
+    def start(
+        *centers: tuple[float, float], error: Exception | None = None, zoom: float = 1, **settings: Any
+    ) -> Service:
         network = Restorer(lambda lq: -lq, SIZE, SIZE, 'test')
-        return Service(PhotographRestorer(network, Detector(list(centers), error=error)), folder, **settings)
+        detector = Detector(list(centers), error=error, zoom=zoom)
+        return Service(PhotographRestorer(network, detector), folder, **settings)
 
     return start
 
@@ -134,11 +141,22 @@ def test_grey_photographs_stay_grey(service: Start) -> None:
     assert (back.min(axis=2) == back.max(axis=2)).all()
 
 
-def test_transparent_photographs_lose_their_alpha_channel(service: Start) -> None:
+def test_transparent_photographs_stay_transparent(service: Start) -> None:
     rgba = np.dstack([photo(), np.full((60, 90), 128, np.uint8)])
     stream = BytesIO()
     Image.fromarray(rgba).save(stream, 'PNG')
-    np.testing.assert_array_equal(levels(restore(service(), stream.getvalue()).download), photo())
+    for centers in ((), ((45, 30),)):
+        back = np.asarray(Image.open(restore(service(*centers), stream.getvalue()).download))
+        np.testing.assert_array_equal(back[..., 3], rgba[..., 3])
+    np.testing.assert_array_equal(np.asarray(Image.open(restore(service(), stream.getvalue()).download)), rgba)
+
+
+def test_the_page_says_what_it_did_where_no_face_was_found_or_one_is_far_too_large(service: Start) -> None:
+    assert 'so it is shown as it is' in restore(service(), encode(photo())).note
+    assert 'so it is only enlarged 2 times' in restore(service(), encode(photo()), choice=Choice(scale=2)).note
+    assert restore(service((45, 30)), encode(photo())).note == ''
+    large = restore(service((450, 300), zoom=10), encode(photo(600, 900))).note
+    assert large.startswith('The network knows faces of 32 pixels, and these have up to ')
 
 
 def test_every_strength_lies_between_before_and_after(service: Start) -> None:
@@ -207,8 +225,8 @@ def test_choices_that_the_page_does_not_offer_are_refused(service: Start, choice
     ('data', 'reason'),
     [
         (b'just words, renamed', 'it is not an image that can be read'),
-        (b'GIF89a' + bytes(100), 'it is not an image that can be read (PNG, JPEG, WEBP, TIFF, BMP)'),
-        (b'\0\0\0\x18ftypheic' + bytes(100), 'it is not an image that can be read'),
+        (b'GIF89a' + bytes(100), 'it is a GIF, which is not read (PNG, JPEG, WEBP, TIFF, BMP, HEIC, AVIF are)'),
+        (b'\0\0\0\x18ftypheic' + bytes(100), 'it is cut off'),
         (b'', 'it is empty'),
         (encode(draw_portraits(), '.jpg')[:3000], 'it is cut off'),
         (b'\x89PNG\r\n\x1a\n' + bytes(30) + b'IEND\xaeB`\x82', 'it is'),

@@ -5,14 +5,14 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gpen.data.file_check import DamagedFileError, check_complete, read_size
+from gpen.data.file_check import check_complete, read_size
 from gpen.data.image_io import read_image, resize, to_array, to_tensor, to_uint8, write_image
+from gpen.data.pixels import DamagedFileError
 from gpen.errors import UserError
 
 HEIGHT, WIDTH = 24, 40
@@ -171,13 +171,6 @@ def test_what_is_no_image_is_an_error_that_names_it(content: bytes) -> None:
 def test_missing_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'gone\.png cannot be read'):
         read_image(tmp_path / 'gone.png')
-
-
-def test_float_pixels_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / 'float.tif'
-    cv2.imwrite(str(path), np.zeros((4, 4, 3), np.float32))
-    with pytest.raises(UserError, match=r'float\.tif cannot be used'):
-        read_image(path)
 
 
 def test_size_of_a_large_png_is_read_without_decoding_it() -> None:

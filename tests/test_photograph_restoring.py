@@ -130,7 +130,7 @@ def test_a_folder_of_all_kinds_of_photographs(tmp_path: Path) -> None:
     save(source / 'sub' / 'two.png', draw_photo(4, faces=2, width=400))
     (source / 'broken.png').write_bytes((source / 'grey.png').read_bytes()[:200])
     report = run_folder(source, build(), output)
-    assert (report.restored, report.faces, report.faceless) == (4, 5, [])
+    assert (report.restored, report.faces, report.faceless) == (4, 5, {})
     assert len(report.failures) == 1
     assert 'broken.png cannot be used: it is cut off' in report.failures[0]
     assert read_picture(output / 'turned.png').image.shape == (240, 160, 3)
@@ -147,7 +147,7 @@ def test_a_folder_of_all_kinds_of_photographs(tmp_path: Path) -> None:
 def test_a_photograph_without_a_face_is_copied(tmp_path: Path, suffix: str, name: str) -> None:
     save(tmp_path / 'photos' / 'empty.jpg', draw_photo(1, faces=0), quality=80)
     report = run_folder(tmp_path / 'photos', build(), tmp_path / 'out', suffix=suffix)
-    assert (report.restored, report.faceless) == (0, [tmp_path / 'photos' / 'empty.jpg'])
+    assert (report.restored, list(report.faceless)) == (0, [tmp_path / 'photos' / 'empty.jpg'])
     original, copy = tmp_path / 'photos' / 'empty.jpg', tmp_path / 'out' / name
     assert np.array_equal(read_picture(copy).image, read_picture(original).image)
     assert (copy.read_bytes() == original.read_bytes()) == (suffix == '.jpg')

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gpen.data.file_check import DamagedFileError, read_size
+from gpen.data.file_check import read_size
+from gpen.data.pixels import DamagedFileError
 from gpen.errors import UserError
-from gpen.preparation.photos import UnusablePhotoError, list_photos, printable, read_photo
+from gpen.preparation.photos import UnusablePhotoError, list_photos, read_photo
+from gpen.utils.text import printable
 
 LIMIT = 1_000_000
 
@@ -80,8 +82,8 @@ def test_links_are_followed_once_and_what_is_no_file_is_skipped_with_its_reason(
 def test_folder_that_is_missing_or_holds_no_photograph_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='not a folder'):
         list_photos(tmp_path / 'none')
-    (tmp_path / 'a.heic').write_bytes(b'x')
-    with pytest.raises(UserError, match='no photographs'):
+    (tmp_path / 'a.gif').write_bytes(b'x')
+    with pytest.raises(UserError, match=r'no photographs .* of kinds that are not read \(1 \.gif\): a\.gif'):
         list_photos(tmp_path)
 
 
@@ -147,7 +149,13 @@ def test_limit_counts_the_pixels_of_one_photograph(tmp_path: Path, pixels: np.nd
 
 @pytest.mark.parametrize(
     ('content', 'reason'),
-    [(b'', 'it is empty'), (b'<html>', 'not an image'), (b'\xff\xd8\xff\xe0', 'cut off'), (None, 'cut off')],
+    [
+        (b'', 'it is empty'),
+        (b'<html>', 'it is a web page, which is not read'),
+        (b'words', 'not an image'),
+        (b'\xff\xd8\xff\xe0', 'cut off'),
+        (None, 'cut off'),
+    ],
 )
 def test_broken_photograph_has_a_reason(content: bytes | None, reason: str, tmp_path: Path, pixels: np.ndarray) -> None:
     path = save(tmp_path / 'a.jpg', pixels)

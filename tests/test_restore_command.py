@@ -119,7 +119,7 @@ def test_whole_photographs_are_restored_and_those_without_a_face_named(
     printed = capsys.readouterr().out
     assert 'The network restores 16 x 16 faces: PyTorch on cpu, fp32.' in printed
     assert 'Faces have dots.' in printed
-    assert 'No face was found in 1 photograph, copied as they were: empty.png' in printed
+    assert 'No face was found in 1 photograph, only enlarged 2 times: empty.png' in printed
     assert f'2 faces restored in 1 photograph: {output}' in printed
     assert read_picture(output / 'two.jpg').image.shape == (320, 800, 3)
     assert len(list((output / 'two_faces').iterdir())) == 4

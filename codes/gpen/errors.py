@@ -22,9 +22,10 @@ class UserError(Exception):
 _FULL = {
     getattr(errno, 'EDQUOT', errno.ENOSPC): ('the disk is full (your quota is used up)', 'Free some space of yours'),
     errno.ENOSPC: ('the disk is full', 'Free some space'),
+    errno.ENAMETOOLONG: ('its name is too long', 'Shorten it'),
     errno.EFBIG: ('the file would be larger than this process may write', 'Raise the limit (ulimit -f)'),
 }
-"""What is wrong and what to do, by the number of the error, where no more bytes can be written."""
+"""What is wrong and what to do, by the number of the error, where it is no matter of the folder."""
 
 
 def find_os_error(error: BaseException) -> OSError | None:

@@ -9,17 +9,14 @@ from typing import Any
 import gradio as gr
 
 from demo_page.room import LIFETIME
-from demo_page.service import MIN_FACE, SCALES, Choice, Service, format_pixels
+from demo_page.service import SCALES, Choice, Service, format_pixels
+from gpen.data.heif import list_available
 from gpen.errors import UserError
 
 _MAX_QUEUE = 32
 _TITLE = 'Face restoration'
 _ALL, _CENTER = 'All faces', 'Only the face in the middle'
 _EMPTY = 'The restored photograph appears here.'
-_NO_FACE = (
-    'No face was found in this photograph, so it is shown as it is. Faces should be at least '
-    f'{MIN_FACE} pixels wide, and not seen from behind or far from the side.'
-)
 # To what is said about a new photograph, where it is out of sight.  Gradio's scroll_to_output goes to where it was.
 _SCROLL = "() => setTimeout(() => document.getElementById('message').scrollIntoView({block: 'nearest'}), 100)"
 # System fonts, so that nothing is fetched.
@@ -50,7 +47,7 @@ def build_page(service: Service, about: About, examples: list[Path]) -> gr.Block
         about: what the page tells about itself.
         examples: photographs to click on.
     """
-    kinds = 'PNG, JPEG, WebP, TIFF or BMP'
+    kinds = ', '.join(['PNG', 'JPEG', 'WebP', 'TIFF', 'BMP', *list_available()])
     limits = f'{kinds}, up to {about.max_bytes / (1 << 20):.3g} MB and {format_pixels(service.max_pixels)}'
     privacy = (
         f'Photographs stay in {about.place} of the computer that serves this page, and are deleted after '
@@ -120,7 +117,8 @@ def show_photograph(service: Service, photo: Mapping[str, Any], choice: Choice) 
     except UserError as error:
         return _show_message('error', str(error))
 
-    message = _draw_message('done', result.summary) if result.faces else _draw_message('note', _NO_FACE)
+    words = [result.summary, result.note] if result.faces else [result.note]
+    message = _draw_message('done' if result.faces else 'note', ' · '.join(filter(None, words)))
     captioned = [(str(path), f'Face {number}') for number, path in enumerate(result.faces, start=1)]
     return [
         message,

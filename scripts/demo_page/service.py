@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from demo_page.room import make_room
-from gpen.data.file_check import MAX_PIXELS, DamagedFileError
+from gpen.data.file_check import MAX_PIXELS
 from gpen.data.image_io import Picture, decode_picture, write_image
+from gpen.data.pixels import DamagedFileError
 from gpen.errors import UserError
 from gpen.restoration.background import Enlarger
 from gpen.restoration.photograph import PhotographRestorer, Restoration
@@ -56,8 +57,9 @@ class Result:
         before: the photograph as JPEG, small enough to look at.
         after: the same, restored.
         faces: for each face, it before and after, side by side.
-        download: the restored photograph as PNG, with as many bits as the upload has.
+        download: the restored photograph as PNG, with the bits, colours and transparency of the upload.
         summary: how many faces, how large, how long it took.
+        note: what the visitor should know beside that, or nothing.
     """
 
     before: Path
@@ -65,6 +67,7 @@ class Result:
     faces: list[Path]
     download: Path
     summary: str
+    note: str = ''
 
 
 class Service:
@@ -103,7 +106,7 @@ class Service:
             with self._lock:  # two at once would need twice the memory
                 picture = self._decode(name, Path(str(upload.get('path'))))
                 self._check_size(picture, choice)
-                result = self._write(name, picture.bits, self._restore(picture, choice), choice.strength, start)
+                result = self._write(name, picture, self._restore(picture, choice), choice.strength, start)
                 make_room(self.folder)  # a result is much larger than its upload at times
                 return result
         except UserError:
@@ -135,20 +138,22 @@ class Service:
     def _restore(self, picture: Picture, choice: Choice) -> Restoration:
         restorer = replace(self._restorer, only_center=choice.only_center, enlarger=Enlarger(choice.scale))
         try:
-            [restoration] = restorer.restore([picture.image])
+            [restoration] = restorer.restore([picture.image], [picture.space])
         except UserError as error:
             _LOG.error('%s', error)  # the network is at fault, not the visitor
             raise
         return restoration
 
-    def _write(self, name: str, bits: int, restoration: Restoration, strength: float, start: float) -> Result:
+    def _write(self, name: str, picture: Picture, restoration: Restoration, strength: float, start: float) -> Result:
         # mkdtemp's names cannot be guessed, so nobody else finds the result.
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         composed = restoration.compose(strength)
-        write_image(folder / 'before.jpg', shrink(restoration.background, _PREVIEW_SIDE))
-        write_image(folder / 'after.jpg', shrink(composed, _PREVIEW_SIDE))
+        for stem, image in (('before', restoration.background), ('after', composed)):
+            write_image(folder / f'{stem}.jpg', picture.space.to_srgb(shrink(image, _PREVIEW_SIDE)))
         download = folder / f'{clean_stem(name)}_restored.png'
-        write_image(download, composed, bits)
+        # Without EXIF, which tells strangers where and when.
+        alpha = picture.fit_alpha(*composed.shape[:2])
+        write_image(download, composed, picture.bits, alpha, replace(picture.metadata, exif=b''))
 
         faces = []
         for number, face in enumerate(restoration.faces, start=1):
@@ -159,7 +164,25 @@ class Service:
         height, width = composed.shape[:2]
         found = f'{len(faces)} face{"" if len(faces) == 1 else "s"}' if faces else 'No face'
         summary = f'{found} · {width} × {height} pixels · {time.perf_counter() - start:.1f} s'
-        return Result(folder / 'before.jpg', folder / 'after.jpg', faces, download, summary)
+        return Result(folder / 'before.jpg', folder / 'after.jpg', faces, download, summary, _note(restoration))
+
+
+def _note(restoration: Restoration) -> str:
+    """Return what a visitor should know about faces that were not found, or are far larger than the network."""
+    if not restoration.faces:
+        done = 'shown as it is' if restoration.scale == 1 else f'only enlarged {restoration.scale} times'
+        return (
+            f'No face was found in this photograph, so it is {done}. Faces should be at least {MIN_FACE} pixels wide, '
+            'and not seen from behind or far from the side.'
+        )
+    if not restoration.large:
+        return ''
+    size = len(restoration.large[0].after)
+    side = max(face.ratio for face in restoration.large) * size
+    return (
+        f'The network knows faces of {size} pixels, and these have up to {side:.0f}: '
+        f"detail finer than {size} pixels is the photograph's own, unrestored."
+    )
 
 
 def shrink(image: np.ndarray, side: int) -> np.ndarray:

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from fuzzing import mutate
-from gpen.data.file_check import DamagedFileError, read_size
+from gpen.data.file_check import read_size
 from gpen.data.image_io import check_pixels, read_image
+from gpen.data.pixels import DamagedFileError
 from gpen.errors import UserError
 
 _SUFFIXES = ('.png', '.jpg', '.webp', '.tif', '.bmp')

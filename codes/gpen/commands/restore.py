@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ _WHOLE = (
     'upscale',
     'background_model',
     'mask',
+    'large_faces',
     'color',
     'detector',
     'weights',
@@ -84,6 +85,11 @@ def _add_whole(group: argparse._ArgumentGroup) -> None:
         help='what is put back: the square with soft edges, or the face and hair in it (feather)',
     )
     group.add_argument(
+        '--large_faces',
+        choices=('detail', 'replace'),
+        help="faces larger than the network's size: keep the photograph's own finer detail, or replace it (detail)",
+    )
+    group.add_argument(
         '--color', action='store_const', const=True, help='grey photographs may get coloured faces (colourisation)'
     )
 
@@ -113,11 +119,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.aligned and given:
             raise UserError(f'--{given[0]} is for whole photographs and --aligned for cropped faces. Leave one out.')
 
+        from gpen.data.image_folder import describe_left_out
         from gpen.restoration.folder import plan_targets
         from gpen.restoration.loading import load_restorer
         from gpen.utils.device import choose_device, explain_out_of_memory
 
-        targets = plan_targets(Path(args.input), Path(args.output), f'.{args.format}')
+        left_out: dict[str, str] = {}
+        targets = plan_targets(Path(args.input), Path(args.output), f'.{args.format}', left_out)
+        for sentence in describe_left_out(left_out):
+            print(sentence)
         wanted = {path: to for path, to in targets.items() if not (args.skip_existing and to.exists())}
         if not wanted:
             print(f'All {len(targets)} results are there: {args.output}')
@@ -128,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')
             print(f'The network restores {restorer.size} x {restorer.size} faces: {restorer.backend}.')
             outcome = _restore(args, restorer, wanted, device)
-        return _tell(args, outcome, len(targets) - len(wanted))
+        return _tell(args, outcome, len(wanted), len(targets) - len(wanted), restorer.size)
 
     return run_command(body)
 
@@ -177,23 +187,62 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
         keep_grey=not args.color,
         masks=masks,
         enlarger=enlarger,
+        keep_detail=args.large_faces != 'replace',
     )
 
 
-def _tell(args: argparse.Namespace, outcome: Outcome, skipped: int) -> int:
+def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, size: int) -> int:
     """Print what became of the images; return the exit status."""
     for failure in outcome.failures:
         print(f'Skipped: {failure}', file=sys.stderr)
-    if outcome.faceless:
-        names = ', '.join(path.name for path in outcome.faceless[:SHOWN])
-        more = f', ... and {len(outcome.faceless) - SHOWN} more' if len(outcome.faceless) > SHOWN else ''
-        print(f'No face was found in {_count(len(outcome.faceless), "photograph")}, copied as they were: {names}{more}')
+
+    # Photographs without a face, by what was done with them.
+    for what in dict.fromkeys(outcome.faceless.values()):
+        paths = [path for path, done in outcome.faceless.items() if done == what]
+        print(f'No face was found in {_count(len(paths), "photograph")}, {what}: {_name(paths)}')
+
+    # What results do not have, or have otherwise than one may expect.
+    for noun, paths in outcome.losses.items():
+        print(f'Not kept in .{args.format}: {noun} ({_count(len(paths), "image")}: {_name(paths)})')
+    if outcome.large:
+        print(_explain_large(args, outcome.large, size))
     if skipped:
         print(f'{_count(skipped, "image")} left out, since the results are there.')
+
     noun = 'aligned face' if args.aligned else 'face'
     where = '' if args.aligned else f' in {_count(outcome.restored, "photograph")}'
     print(f'{_count(outcome.faces, noun)} restored{where}: {args.output}')
-    return 0 if outcome.restored or outcome.faceless else 2
+    if outcome.stopped:
+        done = outcome.restored + len(outcome.faceless) + len(outcome.failures)
+        print(
+            f'Error: {outcome.stopped} {_count(tried - done, "image")} not done; run the command again with '
+            '--skip_existing.',
+            file=sys.stderr,
+        )
+    return 2 if outcome.stopped or not (outcome.restored or outcome.faceless) else 0
+
+
+def _explain_large(args: argparse.Namespace, large: Mapping[Path, float], size: int) -> str:
+    """Return a sentence about faces that are far larger than the network."""
+    found = f'{_count(len(large), "image")} with faces of up to {max(large.values()):.0f} pixels'
+    if args.aligned:
+        effect = f'results have {size} pixels and less detail'
+    elif args.large_faces == 'replace':
+        effect = 'such faces have less detail now'
+    else:
+        effect = f"detail finer than {size} pixels is the photograph's own, unrestored (--large_faces)"
+    return (
+        f'The network knows faces of {size} pixels, far smaller than those in {found}: {effect}. '
+        f'For more, use a network of a larger size: {_name(list(large))}'
+    )
+
+
+def _name(paths: Sequence[Path]) -> str:
+    """Return the names of the first images, and how many more there are."""
+    from gpen.utils.text import printable
+
+    names = ', '.join(printable(path.name) for path in paths[:SHOWN])
+    return f'{names}, ... and {len(paths) - SHOWN} more' if len(paths) > SHOWN else names
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,12 +1,10 @@
-"""Find image files, and check from header and end, without decoding, that a file is whole and how large it is."""
+"""Check from header and end of an image file, without decoding, that it is whole and how large it is."""
 
 import errno
 import os
 import stat
 import struct
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from io import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
@@ -16,13 +14,17 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP')
+from gpen.data import heif, tiff
+from gpen.data.pixels import DamagedFileError, parsing
+
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'TIFF', 'BMP', 'HEIC', 'AVIF')
 MAX_PIXELS = 178_956_970
 """The largest picture that is read unless told otherwise (2 GiB as float32 RGB)."""
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
+WRITTEN_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.bmp')
+SUFFIXES = (*WRITTEN_SUFFIXES, '.jpe', '.jfif', '.dib', '.heic', '.heif', '.hif', '.avif')
+"""Of the images that are read; HEIC and AVIF need packages of their own, which messages name."""
 
 _CUT_OFF = 'it is cut off'
 _UNKNOWN = f'it is not an image that can be read ({", ".join(FORMATS)})'
@@ -31,14 +33,29 @@ _READERS: dict[bytes, type[ImageFile]] = {
     b'\xff\xd8': JpegImageFile,
     b'RIFF': WebPImageFile,
     b'BM': BmpImageFile,
-    b'II': TiffImageFile,
-    b'MM': TiffImageFile,
 }
+# What else folders of photographs hold: what it is, and where which bytes are.
+_OTHER_KINDS = (
+    ('a GIF', 0, b'GIF8'),
+    ('a JPEG XL image', 0, b'\xff\x0a'),
+    ('a JPEG XL image', 4, b'JXL '),
+    ('a JPEG 2000 image', 4, b'jP  '),
+    ('a Photoshop file', 0, b'8BPS'),
+    ('a PDF', 0, b'%PDF'),
+    ('an SVG drawing', 0, b'<svg'),
+    ('a film', 4, b'ftyp'),
+    ('a film', 8, b'AVI '),
+    ('a film', 0, b'\x1aE\xdf\xa3'),
+    ('a raw photograph', 0, b'FUJIFILM'),
+    ('a web page', 0, b'<!DOCTYPE html'),
+    ('a web page', 0, b'<html'),
+    ('an archive', 0, b'PK\x03\x04'),
+    ('a pointer of Git LFS, not the file itself', 0, b'version https://git-lfs'),
+)
 _PNG_END = b'IEND\xaeB`\x82'
 _JPEG_END = b'\xff\xd9'
 _EXIF_ORIENTATION = 0x0112
 _TURNED_SIDEWAYS = (5, 6, 7, 8)
-_TIFF_DATA_TAGS = ((273, 279), (324, 325))  # (offsets, byte counts) of strips, and of tiles
 _TAIL_BYTES = 1 << 16
 _SPECIAL_FILES = {
     stat.S_IFIFO: 'a named pipe',
@@ -48,12 +65,11 @@ _SPECIAL_FILES = {
     stat.S_IFDIR: 'a folder',
 }
 
+HEAD_BYTES = 64
+"""By which the kind of a file is told."""
+
 # Pillow prints a warning about much that is said here in a sentence, with the name of the file.
 warnings.filterwarnings('ignore', module=r'PIL\.')
-
-
-class DamagedFileError(ValueError):
-    """The file is no whole image; the message is a clause that says why, such as ``it is cut off``."""
 
 
 def open_file(path: str | Path) -> BinaryIO:
@@ -83,7 +99,7 @@ def check_complete(stream: BinaryIO) -> None:
     """
     length = stream.seek(0, SEEK_END)
     stream.seek(0)
-    head = stream.read(12)
+    head = stream.read(HEAD_BYTES)
     if length == 0:
         raise DamagedFileError('it is empty')
 
@@ -96,56 +112,45 @@ def check_complete(stream: BinaryIO) -> None:
         whole = length >= 8 + int.from_bytes(head[4:8], 'little')
     elif head.startswith(b'BM'):
         whole = length >= int.from_bytes(head[2:6], 'little')
-    elif head.startswith((b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')):
-        with _parsing():
-            whole = length >= _find_tiff_end(stream)
+    elif head.startswith(tiff.MARKS):
+        with parsing(_UNKNOWN):
+            whole = length >= tiff.find_end(tiff.read_directory(stream))
+    elif heif.find_kind(head) is not None:
+        whole = heif.is_whole(stream, length)
     else:
-        raise DamagedFileError(_UNKNOWN)
+        raise DamagedFileError(_explain_kind(head))
 
     if not whole:
         raise DamagedFileError(_CUT_OFF)
-
-
-def walk_images(root: Path, on_error: Callable[[OSError], None] | None = None) -> list[str]:
-    """Return the paths below ``root``, with ``/``, of the files with a suffix of an image, in any order.
-
-    Hidden files and folders are left out; links to folders are followed, each folder once.
-
-    Args:
-        root: the folder.
-        on_error: called for a folder that cannot be read.
-    """
-    top = str(root)
-    found = []
-    visited = set()
-    for folder, folders, names in os.walk(top, followlinks=True, onerror=on_error):
-        real = os.path.realpath(folder)
-        if real in visited:
-            folders.clear()
-            continue
-
-        visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith('.'))
-        # Not a Path for each file: there may be millions.
-        below = '' if folder == top else f'{Path(folder).relative_to(root).as_posix()}/'
-        found += [below + name for name in names if name[0] != '.' and name.lower().endswith(SUFFIXES)]
-    return found
 
 
 def read_size(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return (width, height) of a whole image file as it is displayed, that is with its EXIF orientation applied.
 
     Raises:
-        DamagedFileError: the file is cut off, no image at all, or of more than ``max_pixels`` pixels.
+        DamagedFileError: the file is cut off, no image at all, of a kind that is not read, or of more than
+            ``max_pixels`` pixels.
     """
     check_complete(stream)
-    with _parsing(), _open(stream) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise DamagedFileError(f'it has too many pixels ({width} x {height}; at most {max_pixels:,} in all)')
-        # Pillow's size of a TIFF already has the orientation applied.
-        sideways = image.format != 'TIFF' and _read_orientation(image) in _TURNED_SIDEWAYS
-    return (height, width) if sideways else (width, height)
+    stream.seek(0)
+    head = stream.read(HEAD_BYTES)
+    kind = heif.find_kind(head)
+
+    with parsing(_UNKNOWN):
+        if head.startswith(tiff.MARKS):
+            directory = tiff.read_directory(stream)
+            tiff.check_kind(directory)
+            (width, height), orientation = tiff.read_layout(directory)
+        elif kind is not None:
+            image = heif.open_heif(stream, kind)
+            (width, height), orientation = image.size, heif.find_turn(image) if kind == 'AVIF' else 1
+        else:
+            with open_header(stream) as image:
+                (width, height), orientation = image.size, _read_orientation(image)
+
+    if width * height > max_pixels:
+        raise DamagedFileError(f'it has too many pixels ({width} x {height}; at most {max_pixels:,} in all)')
+    return (height, width) if orientation in _TURNED_SIDEWAYS else (width, height)
 
 
 def _read_orientation(image: Image.Image) -> int:
@@ -158,8 +163,8 @@ def _read_orientation(image: Image.Image) -> int:
         return 1  # damaged EXIF is no reason to refuse the picture, and decoders ignore it
 
 
-def _open(stream: BinaryIO) -> ImageFile:
-    """Read the header with the class of its format.
+def open_header(stream: BinaryIO) -> ImageFile:
+    """Read the header of a PNG, JPEG, WebP or BMP file with the class of its format.
 
     Not with Image.open, which counts the pixels itself: it prints a warning from half of ``MAX_PIXELS`` on, and beyond
     it does not tell the size.
@@ -170,22 +175,9 @@ def _open(stream: BinaryIO) -> ImageFile:
 
     for start, reader in _READERS.items():
         if head.startswith(start):
-            with _parsing():
+            with parsing(_UNKNOWN):
                 return reader(stream)
     raise DamagedFileError(_UNKNOWN)
-
-
-@contextmanager
-def _parsing() -> Iterator[None]:
-    """Turn what Pillow's parsers raise for damaged files, which may be anything, into :class:`DamagedFileError`."""
-    try:
-        yield
-    except (DamagedFileError, MemoryError):
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the file cannot be read
-        raise DamagedFileError(_UNKNOWN) from error
 
 
 def _occurs_after(stream: BinaryIO, pattern: bytes, start: int) -> bool:
@@ -201,19 +193,13 @@ def _occurs_after(stream: BinaryIO, pattern: bytes, start: int) -> bool:
 def _find_jpeg_scan(stream: BinaryIO) -> int:
     """Return the offset behind the header: Pillow reads the segments up to the first start of a scan."""
     try:
-        with _open(stream):
+        with open_header(stream):
             return stream.tell()
     except DamagedFileError as error:
         raise DamagedFileError(_CUT_OFF) from error
 
 
-def _find_tiff_end(stream: BinaryIO) -> int:
-    """Return the offset behind the last byte of pixel data, as the TIFF directory states it."""
-    with _open(stream) as image:
-        tags = getattr(image, 'tag_v2', {})
-        ends = [
-            offset + count
-            for offsets, counts in _TIFF_DATA_TAGS
-            for offset, count in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)
-        ]
-    return max(ends, default=0)
+def _explain_kind(head: bytes) -> str:
+    """Return a clause about a file that is no image which is read, by its first bytes."""
+    kind = next((name for name, start, mark in _OTHER_KINDS if head[start:].startswith(mark)), None)
+    return _UNKNOWN if kind is None else f'it is {kind}, which is not read ({", ".join(FORMATS)} are)'

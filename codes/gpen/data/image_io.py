@@ -1,9 +1,10 @@
 """Read image files into arrays and write them: the one module that knows OpenCV's BGR order and 8 or 16 bits.
 
-Inside the package an image is float32, RGB, in [-1, 1]: H x W x 3 as an array, 3 x H x W as a tensor.
+Inside the package an image is float32, RGB, in [-1, 1]: H x W x 3 as an array, 3 x H x W as a tensor.  What is shown to
+a network is sRGB; a :class:`Picture` has the colours of its file, so that it can be written as it was.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TypeVar
@@ -11,8 +12,21 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import torch
+from PIL.TiffImagePlugin import TiffImageFile
 
-from gpen.data.file_check import MAX_PIXELS, SUFFIXES, DamagedFileError, check_complete, read_file, read_size
+from gpen.data import colour, heif, tiff
+from gpen.data.colour import ColourSpace
+from gpen.data.file_check import (
+    HEAD_BYTES,
+    MAX_PIXELS,
+    WRITTEN_SUFFIXES,
+    check_complete,
+    open_header,
+    read_file,
+    read_size,
+)
+from gpen.data.metadata import NO_METADATA, Header, Metadata, add_metadata, read_header
+from gpen.data.pixels import DamagedFileError, parsing, turn
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path
 
@@ -24,16 +38,22 @@ _READ_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
 # What OpenCV prints about damaged files has no name of a file; a sentence with the name follows.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-_FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+_FULL_SCALE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0, np.dtype(np.float32): 1.0}
 _WRITE_PARAMETERS = {'.jpg': [cv2.IMWRITE_JPEG_QUALITY, 95], '.jpeg': [cv2.IMWRITE_JPEG_QUALITY, 95]}
 _WRITE_16_BITS = ('.png', '.tif', '.tiff')
+_WRITE_ALPHA = ('.png', '.tif', '.tiff', '.webp')
+_PROFILES = (b'ICC_PROFILE\0', b'iCCP', b'ICCP', b'prof', b'rICC')  # how files say that there is a colour profile
+_HEADER = 1 << 20  # bytes before the pixels, where that is
+_LONGEST = {'.jpg': 65_500, '.jpeg': 65_500, '.webp': 16_383}  # side in pixels, of libjpeg and of WebP
+_DAMAGED = 'it is damaged'
+_ORIENTATION = 0x0112  # of EXIF
 
 
 def read_image(source: Path | bytes, name: str = '') -> np.ndarray:
-    """Read a PNG, JPEG, WebP, TIFF or BMP file of 8 or 16 bits; grey becomes RGB, alpha is dropped.
+    """Read an image file of 8 or more bits as sRGB; grey becomes RGB, alpha is dropped.
 
-    The picture is turned as its EXIF orientation says.  CMYK becomes RGB without a colour profile.  Of several pictures
-    in a file the first is read.
+    PNG, JPEG, WebP, TIFF and BMP are read and, where their packages are there, HEIC and AVIF.  The picture is turned as
+    its EXIF orientation says.  Of several pictures in a file the first is read.
 
     Args:
         source: a path, or the bytes of a file.
@@ -49,8 +69,7 @@ def read_image(source: Path | bytes, name: str = '') -> np.ndarray:
     data = _read_bytes(source, name) if isinstance(source, Path) else source
 
     try:
-        check_complete(BytesIO(data))
-        return _to_float(_decode(data))
+        return _decode_srgb(data)
     except DamagedFileError as error:
         raise UserError(f'{name} cannot be used: {error}. Replace or remove the file.') from error
 
@@ -60,16 +79,41 @@ class Picture:
     """A picture and how its file keeps it.
 
     Attributes:
-        image: H x W x 3, float32, RGB, [-1, 1].
+        image: H x W x 3, float32, RGB, [-1, 1], in the colours of :attr:`space`.
         bits: per channel, 8 or 16.
+        alpha: H x W, float32, [0, 1]: 0 where it is transparent; None where it is not at all.
+        metadata: what the file says beside the pixels.
     """
 
     image: np.ndarray
     bits: int
+    alpha: np.ndarray | None = None
+    metadata: Metadata = NO_METADATA
+
+    @property
+    def space(self) -> ColourSpace:
+        """The space of its colours."""
+        return ColourSpace(self.metadata.profile)
+
+    def fit_alpha(self, height: int, width: int) -> np.ndarray | None:
+        """Return :attr:`alpha` for the picture at another size."""
+        if self.alpha is None or self.alpha.shape == (height, width):
+            return self.alpha
+        method = cv2.INTER_AREA if self.alpha.shape[0] > height else cv2.INTER_CUBIC
+        return np.clip(cv2.resize(self.alpha, (width, height), interpolation=method), 0, 1)
+
+    def find_losses(self, suffix: str) -> list[str]:
+        """Return what a file of this format does not hold of the picture and its metadata, a noun each."""
+        losses = list(self.metadata.lost)
+        if self.alpha is not None and suffix not in _WRITE_ALPHA:
+            losses.append('transparency')
+        if self.bits == 16 and suffix not in _WRITE_16_BITS:
+            losses.append('bits beyond 8')
+        return losses
 
 
 def read_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a photograph of unknown origin as :func:`read_image` does.
+    """Read a photograph of unknown origin, with what its file says beside its pixels; see :func:`read_image`.
 
     Raises:
         UserError: the file cannot be read, is cut off, is no such image or has more than ``max_pixels`` pixels by its
@@ -91,70 +135,128 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
             clause.
     """
     read_size(BytesIO(data), max_pixels)
-    pixels = _decode(data)
-    return Picture(_to_float(pixels), 8 * pixels.dtype.itemsize)
+    header = read_header(data)
+    metadata = header.metadata
+    model = colour.find_model(header.profile) if header.profile else ''
+
+    # Printers' colours become sRGB here, and so do greys that have a profile of their own.
+    pixels = _decode_cmyk(data, header) if header.is_cmyk and model == 'CMYK' else None
+    if pixels is None:
+        pixels, alpha = _decode(data, header.has_alpha)
+    else:
+        alpha = None
+    image = _to_float(pixels)
+    if model == 'GRAY':
+        image = colour.convert_grey(image, header.profile)
+    if header.is_cmyk:
+        metadata = replace(metadata, lost=(*metadata.lost, 'colours for printing (CMYK)'))
+    if header.bits > 8 and pixels.dtype == np.uint8:
+        metadata = replace(metadata, lost=(*metadata.lost, 'bits beyond 8'))
+
+    share = None if alpha is None or _is_opaque(alpha) else (alpha / np.float32(_FULL_SCALE[alpha.dtype]))
+    return Picture(image, 8 if pixels.dtype == np.uint8 else 16, share, metadata)
 
 
 def check_pixels(data: bytes) -> None:
     """Raise :class:`DamagedFileError` where the pixels of a whole image file cannot be decoded."""
+    _decode_srgb(data)
+
+
+def _decode_srgb(data: bytes) -> np.ndarray:
+    """Return the picture in the bytes of a file as sRGB: H x W x 3, float32, [-1, 1]."""
     check_complete(BytesIO(data))
-    _decode(data)
+    head = data[:_HEADER]
+    if data.startswith(tiff.MARKS) or any(mark in head for mark in _PROFILES):
+        picture = decode_picture(data)
+        return picture.space.to_srgb(picture.image)
+    return _to_float(_decode(data)[0])
 
 
 def _to_float(pixels: np.ndarray) -> np.ndarray:
-    image = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.float32)
+    image = pixels.astype(np.float32)
     image /= np.float32(_FULL_SCALE[pixels.dtype])  # in place: a photograph of 100 million pixels takes 1.2 GB
     image *= 2
     image -= 1
     return image
 
 
-def write_image(path: Path, image: np.ndarray | torch.Tensor, bits: int = 8) -> None:
+def _is_opaque(alpha: np.ndarray) -> bool:
+    return bool((alpha == _FULL_SCALE[alpha.dtype]).all())
+
+
+def write_image(
+    path: Path,
+    image: np.ndarray | torch.Tensor,
+    bits: int = 8,
+    alpha: np.ndarray | None = None,
+    metadata: Metadata = NO_METADATA,
+) -> None:
     """Write an image, whole or not at all; the suffix of ``path`` chooses the format.
 
     Args:
         path: .png, .jpg, .webp, .tif or .bmp; missing folders are made.
         image: H x W x 3 array or 3 x H x W tensor, RGB, [-1, 1]; values beyond are clipped.
         bits: 8, or 16 for PNG and TIFF.
+        alpha: see :func:`encode_image`.
+        metadata: see :func:`encode_image`.
 
     Raises:
         UserError: no such format, or the file cannot be written.
     """
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UserError(f'Cannot write {path}: no image format has this suffix. Use {", ".join(SUFFIXES)}.')
+    if suffix not in WRITTEN_SUFFIXES:
+        raise UserError(f'Cannot write {path}: no image format has this suffix. Use {", ".join(WRITTEN_SUFFIXES)}.')
     if bits not in (8, 16) or (bits == 16 and suffix not in _WRITE_16_BITS):
         raise UserError(f'Cannot write {path} with {bits} bits: 16 bits are for PNG and TIFF, 8 for all formats.')
 
     array = to_array(image) if isinstance(image, torch.Tensor) else image
     try:
-        data = encode_image(array, suffix, bits)
+        data = encode_image(array, suffix, bits, alpha, metadata)
     except ValueError as error:
         raise UserError(f'Cannot write {path}: {error}.') from error
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
-def encode_image(image: np.ndarray, suffix: str = '.png', bits: int = 8) -> bytes:
-    """Return the bytes of an image file without any metadata.
+def encode_image(
+    image: np.ndarray,
+    suffix: str = '.png',
+    bits: int = 8,
+    alpha: np.ndarray | None = None,
+    metadata: Metadata = NO_METADATA,
+) -> bytes:
+    """Return the bytes of an image file.
 
     Args:
         image: H x W x 3, RGB, [-1, 1]; values beyond are clipped.
         suffix: the format, such as ``.png`` or ``.jpg``.
         bits: 8, or 16 for PNG and TIFF.
+        alpha: H x W, [0, 1]; left out where the format holds none, see :meth:`Picture.find_losses`.
+        metadata: what the file says beside the pixels, as far as its format holds it.
 
     Raises:
         ValueError: the image does not fit the format; the message is a clause.
     """
-    bgr = cv2.cvtColor(_quantize(image, np.uint8 if bits == 8 else np.uint16), cv2.COLOR_RGB2BGR)
+    kind = np.uint8 if bits == 8 else np.uint16
+    pixels = cv2.cvtColor(_quantize(image, kind), cv2.COLOR_RGB2BGR)
+    if alpha is not None and suffix in _WRITE_ALPHA:
+        pixels = np.dstack([pixels, _quantize(alpha * 2 - 1, kind)])
 
+    height, width = pixels.shape[:2]
+    if max(height, width) > _LONGEST.get(suffix, max(height, width)):
+        raise ValueError(
+            f'{suffix} files have at most {_LONGEST[suffix]:,} pixels a side, and it has {width} x {height}'
+        )
     try:
-        done, encoded = cv2.imencode(suffix, bgr, _WRITE_PARAMETERS.get(suffix, []))
+        done, encoded = cv2.imencode(suffix, pixels, _WRITE_PARAMETERS.get(suffix, []))
     except cv2.error as error:
         raise ValueError(str(error.err)) from error
     if not done:
-        raise ValueError(f'the image of {bgr.shape[1]} x {bgr.shape[0]} does not fit its format')
-    return bytes(encoded)
+        raise ValueError(f'the image of {width} x {height} does not fit its format')
+    data = bytes(encoded)
+    if pixels.shape[2] == 4 and suffix in ('.tif', '.tiff'):
+        data = tiff.mark_alpha(data)
+    return add_metadata(data, suffix, metadata)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -202,13 +304,36 @@ def _read_bytes(path: Path, name: str) -> bytes:
         raise UserError(f'{name} cannot be read: {error.strerror or error}.') from error
 
 
-def _decode(data: bytes) -> np.ndarray:
-    try:
+def _decode(data: bytes, with_alpha: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return colours (H x W x 3, RGB: uint8, uint16 or, in [0, 1], float32) and alpha (H x W of that type, or None)."""
+    kind = heif.find_kind(data[:HEAD_BYTES])
+    with parsing(_DAMAGED):
+        if data.startswith(tiff.MARKS):
+            return tiff.decode(data, tiff.read_directory(BytesIO(data)), BytesIO(data))
+        if kind is not None:
+            return heif.decode(data, kind)
+
         pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
-    except cv2.error as error:
-        raise DamagedFileError('it is damaged') from error
-    if pixels is None:
-        raise DamagedFileError('it is damaged')
-    if pixels.dtype not in _FULL_SCALE:
-        raise DamagedFileError(f'it has {pixels.dtype} pixels instead of 8 or 16 bits')
-    return pixels
+        if pixels is None:
+            raise DamagedFileError(_DAMAGED)
+        colours = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+        return colours, _decode_alpha(data, colours.dtype == np.uint16) if with_alpha else None
+
+
+def _decode_alpha(data: bytes, is_deep: bool) -> np.ndarray:
+    """Return the alpha channel of a PNG or WebP file: H x W, uint8, or uint16 where it is deep."""
+    with open_header(BytesIO(data)) as image:
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+        if is_deep:  # Pillow has 8 bits
+            pixels = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
+        else:
+            pixels = np.asarray(image.convert('RGBA'))
+    return np.ascontiguousarray(turn(pixels[..., -1], orientation))
+
+
+def _decode_cmyk(data: bytes, header: Header) -> np.ndarray | None:
+    """Return a CMYK picture as its profile says: H x W x 3, sRGB, uint8, upright; None where it cannot be done."""
+    with parsing(_DAMAGED), (TiffImageFile if data.startswith(tiff.MARKS) else open_header)(BytesIO(data)) as image:
+        orientation = 1 if image.format == 'TIFF' else int(image.getexif().get(_ORIENTATION, 1))
+        pixels = colour.convert_cmyk(image, header.profile) if image.mode == 'CMYK' else None
+    return None if pixels is None else np.ascontiguousarray(turn(pixels, orientation))

@@ -12,8 +12,9 @@ from itertools import compress
 
 import numpy as np
 
-from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
+from gpen.data.file_check import SUFFIXES, read_size
 from gpen.data.image_io import check_pixels
+from gpen.data.pixels import DamagedFileError
 from gpen.data.scan_cache import COLUMNS, ScanCache
 from gpen.data.stamps import Stamps
 from gpen.data.storage.base import Storage

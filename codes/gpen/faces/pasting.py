@@ -24,11 +24,15 @@ class Patch:
         image: S x S x 3, float32, RGB, [-1, 1].
         mask: S x S, float32, [0, 1]: how much of the face is seen; 0 at the edges.
         matrix: 2 x 3: takes (x, y, 1) of the photograph to (x, y) of ``image``, pixel centres at whole numbers.
+        before: S x S x 3: what was there, as fine as ``image``.
+        detail: how much is kept of what the photograph has finer than that, [0, 1].
     """
 
     image: np.ndarray
     mask: np.ndarray
     matrix: np.ndarray
+    before: np.ndarray | None = None
+    detail: float = 0.0
 
 
 def feather_mask(size: int) -> np.ndarray:
@@ -82,12 +86,18 @@ def paste(photo: np.ndarray, patches: Sequence[Patch], strength: float = 1.0) ->
 
         face = _warp(patch.image, patch.matrix, region, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
         original = photo[top:bottom, left:right]
+        if patch.before is not None and patch.detail > 0:
+            coarse = _warp(patch.before, patch.matrix, region, cv2.INTER_CUBIC, cv2.BORDER_REPLICATE)
+            face += patch.detail * (original - coarse)
         result[top:bottom, left:right] += share[..., None] * (np.clip(face, -1, 1) - original)
     return np.clip(result, -1, 1, out=result)
 
 
 def _shrink(patch: Patch) -> Patch:
-    """Shrink a face that has more pixels than its place in the photograph, so that no detail turns into moiré."""
+    """Shrink a face that has more pixels than its place in the photograph, so that no detail turns into moiré.
+
+    The photograph is not finer then, so none of its detail is kept.
+    """
     size = patch.image.shape[0]
     wanted = max(1, round(size / np.sqrt(abs(np.linalg.det(patch.matrix[:, :2])))))
     if wanted >= size:

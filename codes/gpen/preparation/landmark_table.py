@@ -15,8 +15,10 @@ from gpen.utils.files import atomic_path
 from gpen.utils.pool import Pool
 from gpen.utils.text import list_names
 
-Row = tuple[str, list[float] | None]
-"""An image's key, and the coordinates in the order of the columns; None where no face was found."""
+Row = tuple[str, list[float] | str]
+"""An image's key, and the coordinates in the order of the columns, or why there are none."""
+
+NO_FACE = 'no face was found'
 
 
 def write_landmark_table(folder: Path, output: Path, detector: DetectorSource, workers: int, say: Say) -> None:
@@ -27,10 +29,10 @@ def write_landmark_table(folder: Path, output: Path, detector: DetectorSource, w
         output: the CSV file.
         detector: what finds faces.
         workers: processes, see :class:`gpen.utils.pool.Pool`.
-        say: gets what the user should read: how many were found, and which images have none.
+        say: gets what the user should read: how many were found, which images have none, and which cannot be used.
 
     Raises:
-        UserError: there are no images, one is damaged, no face is found at all, or the table cannot be written.
+        UserError: there are no images, no face is found at all, or the table cannot be written.
     """
     storage = DiskStorage(folder)
     keys = storage.keys()
@@ -39,23 +41,30 @@ def write_landmark_table(folder: Path, output: Path, detector: DetectorSource, w
         raise UserError(f'There are no images in {folder}. Give the folder of the sharp faces.')
     find = partial(run_single_threaded, partial(_find_landmarks, detector))
     with Pool(workers) as pool, closing(pool.run(find, images, 'images')) as results:
-        rows = sorted(results)
+        rows = sorted(results, key=lambda row: row[0])
 
-    found = [(key, points) for key, points in rows if points is not None]
+    found = [(key, points) for key, points in rows if not isinstance(points, str)]
+    unusable = [points for _, points in rows if isinstance(points, str) and points != NO_FACE]
+    for reason in unusable:
+        say(f'Skipped: {reason}')
     if not found:
-        raise UserError(f'No face was found in the {len(rows)} images of {folder}. Are these faces?')
+        raise UserError(f'No face was found in the {len(rows) - len(unusable)} images of {folder}. Are these faces?')
     with atomic_path(output) as temporary, temporary.open('w', encoding='utf-8', newline='') as stream:
         table = csv.writer(stream, lineterminator='\n')
         table.writerow(['name', *COLUMNS])
         table.writerows([key, *points] for key, points in found)
 
     say(f'{len(found)} of {len(rows)} images have landmarks now: {output}')
-    missing = [key for key, points in rows if points is None]
+    missing = [key for key, points in rows if points == NO_FACE]
     if missing:
         say(f'No face was found in {len(missing)}: {list_names(missing)}. Remove them, or add their rows by hand.')
 
 
 def _find_landmarks(detector: DetectorSource, image: tuple[str, Path]) -> Row:
     key, path = image
-    faces = get_detector(detector).detect(read_image(path))
-    return key, [round(float(value), 2) for value in faces[0].landmarks.flatten()] if faces else None
+    try:
+        picture = read_image(path)
+    except UserError as error:
+        return key, str(error)
+    faces = get_detector(detector).detect(picture)
+    return key, [round(float(value), 2) for value in faces[0].landmarks.flatten()] if faces else NO_FACE

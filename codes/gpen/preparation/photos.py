@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gpen.data.file_check import SUFFIXES, DamagedFileError, read_file, walk_images
+from gpen.data.file_check import SUFFIXES, read_file
+from gpen.data.image_folder import describe_left_out, walk_images
 from gpen.data.image_io import decode_picture
+from gpen.data.pixels import DamagedFileError
 from gpen.errors import UserError
+from gpen.utils.text import printable
 
 
 class UnusablePhotoError(ValueError):
@@ -38,10 +41,14 @@ class Photo:
         return self.key, self.size, self.changed
 
 
-def list_photos(root: Path) -> tuple[list[Photo], dict[str, str]]:
+def list_photos(root: Path, left_out: dict[str, str] | None = None) -> tuple[list[Photo], dict[str, str]]:
     """Return the photographs below ``root`` in the order of their keys, and the reasons for which others are left out.
 
-    Hidden files and folders are no photographs; links are followed, each folder once.
+    Links are followed, each folder once.
+
+    Args:
+        root: the folder.
+        left_out: gets what is no photograph by its name, see :func:`gpen.data.image_folder.walk_images`.
 
     Raises:
         UserError: no such folder, or no file with a suffix of an image.
@@ -53,7 +60,8 @@ def list_photos(root: Path) -> tuple[list[Photo], dict[str, str]]:
     def note_folder(error: OSError) -> None:
         skipped[os.path.relpath(error.filename, root)] = f'the folder cannot be read ({error.strerror})'
 
-    for key in walk_images(root, note_folder):
+    left_out = {} if left_out is None else left_out
+    for key in walk_images(root, note_folder, left_out.__setitem__):
         path = root / key
         try:
             status = path.stat()
@@ -65,31 +73,28 @@ def list_photos(root: Path) -> tuple[list[Photo], dict[str, str]]:
         else:
             skipped[key] = 'it is no file'
     if not photos:
-        raise UserError(f'--input {root} holds no photographs ({", ".join(SUFFIXES)}){explain(skipped)}.')
+        raise UserError(
+            f'--input {root} holds no photographs ({", ".join(SUFFIXES)}){explain(skipped)}.'
+            + ''.join(f' {sentence}' for sentence in describe_left_out(left_out))
+        )
     return sorted(photos), skipped
 
 
 def read_photo(path: Path, max_pixels: int) -> np.ndarray:
-    """Return a photograph as it is displayed: H x W x 3, float32, RGB, [-1, 1].
+    """Return a photograph as it is displayed: H x W x 3, float32, sRGB, [-1, 1].
 
     Raises:
         UnusablePhotoError: it cannot be read, is damaged, or has more than ``max_pixels`` pixels.
     """
     try:
-        return decode_picture(read_file(path), max_pixels).image
+        picture = decode_picture(read_file(path), max_pixels)
+        return picture.space.to_srgb(picture.image)
     except DamagedFileError as error:
         raise UnusablePhotoError(str(error)) from error
     except OSError as error:
         raise UnusablePhotoError(f'it cannot be read ({error.strerror or error})') from error
     except MemoryError as error:
         raise UnusablePhotoError('it does not fit into the memory; see --max_pixels and --workers') from error
-
-
-def printable(name: str) -> str:
-    """Return a file name for the screen: line breaks, and bytes that are no text, are shown as escapes."""
-    return ''.join(
-        character if character.isprintable() else character.encode('unicode_escape').decode() for character in name
-    )
 
 
 def explain(reasons: dict[str, str], limit: int = 5) -> str:

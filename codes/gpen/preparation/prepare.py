@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpen.data.image_folder import describe_left_out
 from gpen.errors import UserError
 from gpen.preparation.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from gpen.preparation.output_folder import OutputFolder
@@ -38,7 +39,10 @@ def prepare(settings: PreparationSettings, say: Say) -> None:
         UserError: no usable photographs, faces of one person alone, a folder that holds something else, a full disk;
             what is done is kept for the next run.
     """
-    photos, skipped = list_photos(settings.input)
+    left_out: dict[str, str] = {}
+    photos, skipped = list_photos(settings.input, left_out)
+    for sentence in describe_left_out(left_out):
+        say(sentence)
     _check_places(settings)
     groups = group_photos((photo.key for photo in photos), settings.split_by)
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from math import floor
 
 from gpen.errors import UserError
-from gpen.preparation.photos import printable
 from gpen.preparation.selection import Entry, stable_number
 from gpen.utils.seeds import derive_seed
+from gpen.utils.text import printable
 
 SPLITS = ('train', 'val')
 Group = tuple[str, ...]

@@ -14,10 +14,10 @@ import numpy as np
 import gpen
 from gpen.data.landmarks import COLUMNS, POINTS
 from gpen.preparation.pairs import degradation_seed
-from gpen.preparation.photos import printable
 from gpen.preparation.selection import REASONS, Entry
 from gpen.preparation.splitting import SPLITS
 from gpen.utils.files import atomic_path, write_text
+from gpen.utils.text import printable
 
 MANIFEST = 'manifest.csv'
 DATASET = 'dataset.json'

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from gpen.data.file_check import DamagedFileError, check_complete
+from gpen.data.file_check import check_complete
 from gpen.data.image_io import resize, write_image
+from gpen.data.pixels import DamagedFileError
 from gpen.faces.alignment import align_face
 from gpen.faces.face import Detector, Face
 from gpen.faces.quality import estimate_pose, fingerprint, sharpness
@@ -27,7 +28,7 @@ Result = TypeVar('Result')
 
 TOO_SMALL = 'too small'
 NOT_LARGEST = 'not the largest'
-_RECORD_VERSION = 1
+_RECORD_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,30 @@
 """Restoring folders: where each result goes, and a record of what became of each image."""
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
-from gpen.data.file_check import MAX_PIXELS, SUFFIXES, walk_images
+from gpen.data.file_check import MAX_PIXELS, SUFFIXES
+from gpen.data.image_folder import UNREADABLE, describe_left_out, walk_images
 from gpen.data.image_io import Picture, read_picture, resize, to_array, to_tensor, write_image
 from gpen.errors import UserError
 from gpen.restoration.base import Restorer
-from gpen.restoration.photograph import PhotographRestorer, Restoration
+from gpen.restoration.photograph import LARGE, PhotographRestorer, Restoration
 from gpen.utils.files import atomic_path
 
 _CHUNK_PIXELS = 40_000_000  # of the photographs in memory at a time: half a GB as float32 RGB
 _SUFFIXES_OF_16_BITS = ('.png', '.tif')
-_SAME_FORMAT = {'.jpeg': '.jpg', '.tiff': '.tif'}
+_SAME_FORMAT = {'.jpeg': '.jpg', '.jpe': '.jpg', '.jfif': '.jpg', '.tiff': '.tif'}
+_OF_ONE = (UserError, cv2.error, MemoryError)  # what one photograph may be the cause of
+_STOPPING = (errno.ENOSPC, getattr(errno, 'EDQUOT', errno.ENOSPC), errno.EROFS)
 
 Targets = dict[Path, Path]
 Progress = Callable[[int], object]
@@ -31,17 +37,23 @@ class Outcome:
     Attributes:
         restored: images with restored faces.
         faces: restored faces in them.
-        faceless: photographs without a face, which were copied.
-        failures: a sentence for each image that could not be used.
+        faceless: photographs without a face, and what was done with each, such as ``copied as it is``.
+        failures: a sentence for each image that could not be used or written.
+        losses: what results do not hold, a noun, with the images that had it.
+        large: images with faces that are far larger than the network, with the longest side of these in pixels.
+        stopped: why the others were not even tried.
     """
 
     restored: int = 0
     faces: int = 0
-    faceless: list[Path] = field(default_factory=list)
+    faceless: dict[Path, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    losses: dict[str, list[Path]] = field(default_factory=dict)
+    large: dict[Path, float] = field(default_factory=dict)
+    stopped: str | None = None
 
 
-def plan_targets(source: Path, output: Path, suffix: str = '.png') -> Targets:
+def plan_targets(source: Path, output: Path, suffix: str = '.png', left_out: dict[str, str] | None = None) -> Targets:
     """Return the path of each image's result: sub-folders and names are kept, the suffix is replaced.
 
     Where two results would get the same name, the old suffix stays in front of the new one.
@@ -50,11 +62,12 @@ def plan_targets(source: Path, output: Path, suffix: str = '.png') -> Targets:
         source: an image, or a folder of images.
         output: the folder for results.
         suffix: of the results.
+        left_out: gets what is no photograph by its name, see :func:`gpen.data.image_folder.walk_images`.
 
     Raises:
         UserError: there is no image, or an original would be overwritten.
     """
-    images = _list_images(source, output)
+    images = _list_images(source, output, {} if left_out is None else left_out)
     root = source if source.is_dir() else source.parent
     count = Counter(image.with_suffix('') for image in images)
 
@@ -67,7 +80,7 @@ def plan_targets(source: Path, output: Path, suffix: str = '.png') -> Targets:
     return targets
 
 
-def _list_images(source: Path, output: Path) -> list[Path]:
+def _list_images(source: Path, output: Path, left_out: dict[str, str]) -> list[Path]:
     if not source.is_dir():
         if not source.exists():
             raise UserError(f'There is no file or folder {source}. Give images with --input.')
@@ -76,11 +89,20 @@ def _list_images(source: Path, output: Path) -> list[Path]:
         raise UserError(
             f'--input and --output are both {source}; the originals would be lost. Choose another --output.'
         )
-    paths = sorted(source / name for name in walk_images(source))
     made = Path(os.path.realpath(output))
+
+    def note(name: str, reason: str) -> None:
+        if not Path(os.path.realpath(source / name)).is_relative_to(made):
+            left_out[name] = reason
+
+    def note_folder(error: OSError) -> None:
+        left_out[os.path.relpath(error.filename, source)] = UNREADABLE
+
+    paths = sorted(source / name for name in walk_images(source, note_folder, note))
     images = [path for path in paths if made not in Path(os.path.realpath(path)).parents]
     if not images:
-        raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).')
+        more = ''.join(f' {sentence}' for sentence in describe_left_out(left_out))
+        raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).{more}')
     return images
 
 
@@ -104,14 +126,22 @@ def restore_faces(
     """
     outcome = Outcome()
     for chunk in _read(targets, batch_size, max_pixels, outcome, progress):
-        lq = torch.stack([to_tensor(resize(picture.image, restorer.in_size)) for _, picture in chunk])
+        seen = [picture.space.to_srgb(picture.image) for _, picture in chunk]
+        lq = torch.stack([to_tensor(resize(image, restorer.in_size)) for image in seen])
         for (path, picture), image in zip(chunk, restorer(lq), strict=True):
             before = resize(picture.image, restorer.size)
-            _write(targets[path], before + strength * (to_array(image) - before), picture.bits)
+            after = picture.space.from_srgb(to_array(image))
+            with _guard(path, outcome):
+                _write(targets[path], before + strength * (after - before), picture, path, outcome)
+                outcome.restored += 1
+                outcome.faces += 1
+                side = max(picture.image.shape[:2])
+                if side >= LARGE * restorer.size:
+                    outcome.large[path] = side
 
-        outcome.restored += len(chunk)
-        outcome.faces += len(chunk)
         progress(len(chunk))
+        if outcome.stopped:
+            break
     return outcome
 
 
@@ -125,6 +155,8 @@ def restore_photographs(
 ) -> Outcome:
     """Restore whole photographs; those without a face are copied (enlarged, if that was asked for).
 
+    A photograph that cannot be used or written is a failure of its own; only a full disk ends the work.
+
     Args:
         restorer: what restores them.
         targets: see :func:`plan_targets`.
@@ -136,22 +168,55 @@ def restore_photographs(
     outcome = Outcome()
     limit = max_pixels // restorer.enlarger.scale**2
     for chunk in _read(targets, restorer.batch_size, limit, outcome, progress):
-        results = restorer.restore([picture.image for _, picture in chunk])
-        for (path, picture), result in zip(chunk, results, strict=True):
-            target = targets[path]
-
-            if result.faces:
-                _write(target, result.compose(strength), picture.bits)
-                outcome.restored += 1
-                outcome.faces += len(result.faces)
-            else:
-                outcome.faceless.append(path)
-                _copy(path, target, result.background, picture)
-
-            if save_faces:
-                _write_faces(target, result)
+        for (path, picture), result in _restore(restorer, chunk, outcome):
+            with _guard(path, outcome):
+                _finish(path, targets[path], picture, result, strength, outcome)
+                if save_faces:
+                    _write_faces(targets[path], result)
         progress(len(chunk))
+        if outcome.stopped:
+            break
     return outcome
+
+
+def _restore(
+    restorer: PhotographRestorer, chunk: list[tuple[Path, Picture]], outcome: Outcome
+) -> Iterator[tuple[tuple[Path, Picture], Restoration]]:
+    """Yield each photograph that can be restored with its result; note the others."""
+    try:
+        pictures = [picture for _, picture in chunk]
+        results = restorer.restore([picture.image for picture in pictures], [picture.space for picture in pictures])
+        yield from zip(chunk, results, strict=True)
+    except _OF_ONE as error:
+        if len(chunk) == 1:
+            outcome.failures.append(f'{chunk[0][0]} cannot be restored: {error}')
+            return
+        for single in chunk:  # which of them is it?
+            yield from _restore(restorer, [single], outcome)
+
+
+def _finish(path: Path, target: Path, picture: Picture, result: Restoration, strength: float, outcome: Outcome) -> None:
+    """Write a photograph, with its faces or without any."""
+    if not result.faces:
+        outcome.faceless[path] = _copy(path, target, result, picture, outcome)
+        return
+    _write(target, result.compose(strength), picture, path, outcome)
+    outcome.restored += 1
+    outcome.faces += len(result.faces)
+    if result.large:
+        outcome.large[path] = max(face.ratio * len(face.after) for face in result.large)
+
+
+@contextmanager
+def _guard(path: Path, outcome: Outcome) -> Iterator[None]:
+    """Note what goes wrong with one image; a full disk stops all of them."""
+    try:
+        yield
+    except _OF_ONE as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _STOPPING:
+            outcome.stopped = str(error)
+        else:
+            outcome.failures.append(f'{path}: {error}')
 
 
 def _read(
@@ -177,18 +242,24 @@ def _read(
         yield chunk
 
 
-def _write(target: Path, image: np.ndarray, bits: int) -> None:
-    write_image(target, image, bits if target.suffix.lower() in _SUFFIXES_OF_16_BITS else 8)
+def _write(target: Path, image: np.ndarray, picture: Picture, path: Path, outcome: Outcome) -> None:
+    """Write a result with all that its format holds of the picture and its metadata; note what it does not hold."""
+    suffix = target.suffix.lower()
+    bits = picture.bits if suffix in _SUFFIXES_OF_16_BITS else 8
+    write_image(target, image, bits, picture.fit_alpha(*image.shape[:2]), picture.metadata)
+    for noun in picture.find_losses(suffix):
+        outcome.losses.setdefault(noun, []).append(path)
 
 
-def _copy(path: Path, target: Path, image: np.ndarray, picture: Picture) -> None:
-    """Copy the file itself where its format stays and it was not enlarged."""
+def _copy(path: Path, target: Path, result: Restoration, picture: Picture, outcome: Outcome) -> str:
+    """Write a photograph without a face, as the file itself where that serves; return in words what was done."""
     suffix = path.suffix.lower()
-    if image is not picture.image or _SAME_FORMAT.get(suffix, suffix) != target.suffix:
-        _write(target, image, picture.bits)
-        return
+    if result.scale > 1 or _SAME_FORMAT.get(suffix, suffix) != target.suffix:
+        _write(target, result.background, picture, path, outcome)
+        return f'only enlarged {result.scale} times' if result.scale > 1 else f'only written as {target.suffix}'
     with atomic_path(target) as temporary:
         temporary.write_bytes(path.read_bytes())
+    return 'copied as it is'
 
 
 def _write_faces(target: Path, result: Restoration) -> None:

@@ -7,12 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpen.data.image_io import resize, to_array, to_tensor
+from gpen.data.colour import ColourSpace
+from gpen.data.image_io import to_array, to_tensor
 from gpen.faces.alignment import AlignedFace, align_face
 from gpen.faces.face import Detector, Face
 from gpen.faces.pasting import Patch, feather_mask, paste, scale_matrix
 from gpen.restoration.background import Enlarger
 from gpen.restoration.base import Restorer
+
+LARGE = 2.0
+"""A face is far larger than the network from so many pixels of the photograph for one of the network's on."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # BT.601
 
@@ -34,6 +38,7 @@ class RestoredFace:
         after: S x S x 3: as the network restored it.
         mask: S x S, float32, [0, 1]: how much of it is put back.
         matrix: 2 x 3: takes (x, y, 1) of the photograph to (x, y) of ``after``.
+        ratio: pixels of the photograph for one of ``after``, along a side; above 1 the photograph is finer.
     """
 
     face: Face
@@ -41,6 +46,7 @@ class RestoredFace:
     after: np.ndarray
     mask: np.ndarray
     matrix: np.ndarray
+    ratio: float
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,20 @@ class Restoration:
         background: H x W x 3, float32, RGB, [-1, 1]: the photograph, enlarged by ``scale``.
         scale: a whole number.
         faces: the largest first; none where no face was found.
+        space: the colours of the background; those of faces are sRGB.
+        keep_detail: what the photograph has finer than the network is kept.
     """
 
     background: np.ndarray
     scale: int
     faces: list[RestoredFace]
+    space: ColourSpace = ColourSpace()  # noqa: RUF009  (it is frozen)
+    keep_detail: bool = True
+
+    @property
+    def large(self) -> list[RestoredFace]:
+        """The faces that are far larger than the network, see :data:`LARGE`."""
+        return [face for face in self.faces if face.ratio >= LARGE]
 
     def compose(self, strength: float = 1.0) -> np.ndarray:
         """Return the photograph with its faces put back: H x W x 3, float32, RGB, [-1, 1].
@@ -63,8 +78,13 @@ class Restoration:
         Args:
             strength: 0 (as it was) to 1 (as restored).
         """
-        patches = [Patch(face.after, face.mask, scale_matrix(face.matrix, source=self.scale)) for face in self.faces]
-        return paste(self.background, patches, strength)
+        return paste(self.background, [self._to_patch(face) for face in self.faces], strength)
+
+    def _to_patch(self, face: RestoredFace) -> Patch:
+        # From no detail at the network's own size to all of it at twice that size.
+        detail = min(max(face.ratio - 1, 0.0), 1.0) if self.keep_detail else 0.0
+        before, after = (self.space.from_srgb(image) for image in (face.before, face.after))
+        return Patch(after, face.mask, scale_matrix(face.matrix, source=self.scale), before, detail)
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,7 @@ class PhotographRestorer:
         keep_grey: faces of grey photographs stay grey.
         masks: takes restored faces, N x 3 x S x S, and gives a mask for each.
         enlarger: what enlarges the background.
+        keep_detail: of faces that are larger than the network, keep what the photograph has finer.
     """
 
     restorer: Restorer
@@ -88,29 +109,40 @@ class PhotographRestorer:
     keep_grey: bool = True
     masks: Masks = feather_masks
     enlarger: Enlarger = field(default_factory=Enlarger)
+    keep_detail: bool = True
 
-    def restore(self, photos: Sequence[np.ndarray]) -> list[Restoration]:
+    def restore(self, photos: Sequence[np.ndarray], spaces: Sequence[ColourSpace] | None = None) -> list[Restoration]:
         """Restore photographs (H x W x 3, float32, RGB, [-1, 1]), their faces batched together.
+
+        Args:
+            photos: the photographs.
+            spaces: of their colours; default: sRGB.
 
         Raises:
             UserError: the network gave values that are not finite.
         """
+        spaces = [ColourSpace()] * len(photos) if spaces is None else spaces
+
         # The faces of all photographs, aligned and restored in batches.
-        found = [self._find(photo) for photo in photos]
+        shown = [space.to_srgb(photo) for photo, space in zip(photos, spaces, strict=True)]
+        found = [self._find(photo) for photo in shown]
         size = self.restorer.in_size
         aligned = [
             align_face(photo, face.landmarks, size, soften=False)
-            for photo, faces in zip(photos, found, strict=True)
+            for photo, faces in zip(shown, found, strict=True)
             for face in faces
         ]
         restored = iter(self._restore_faces(aligned))
 
         # Back to their photographs, in the same order.
         results = []
-        for photo, faces in zip(photos, found, strict=True):
+        for photo, seen, space, faces in zip(photos, shown, spaces, found, strict=True):
             grey = self.keep_grey and is_grey(photo)
-            done = [self._join(face, *next(restored), grey) for face in faces]
-            results.append(Restoration(self.enlarger(photo), self.enlarger.scale, done))
+            done = [self._join(seen, face, *next(restored), grey) for face in faces]
+            # A network that enlarges knows sRGB alone, too.
+            enlarge = self.enlarger
+            large = enlarge(photo) if enlarge.network is None else space.from_srgb(enlarge(seen))
+            results.append(Restoration(large, enlarge.scale, done, space, self.keep_detail))
         return results
 
     def _find(self, photo: np.ndarray) -> list[Face]:
@@ -131,13 +163,16 @@ class PhotographRestorer:
                 results.append((face, to_array(image), mask))
         return results
 
-    def _join(self, face: Face, aligned: AlignedFace, after: np.ndarray, mask: np.ndarray, grey: bool) -> RestoredFace:
+    def _join(
+        self, photo: np.ndarray, face: Face, aligned: AlignedFace, after: np.ndarray, mask: np.ndarray, grey: bool
+    ) -> RestoredFace:
         """Return a face with its image before and after, both at the network's output size."""
-        factor = self.restorer.size / self.restorer.in_size
-        before = resize(aligned.image, self.restorer.size)
+        size, in_size = self.restorer.size, self.restorer.in_size
+        before = aligned.image if size == in_size else align_face(photo, face.landmarks, size, soften=False).image
         if grey:
             after = np.repeat((after @ _LUMA)[..., None], 3, axis=2)
-        return RestoredFace(face, before, after, mask, scale_matrix(aligned.matrix, target=factor))
+        matrix = scale_matrix(aligned.matrix, target=size / in_size)
+        return RestoredFace(face, before, after, mask, matrix, in_size / (size * aligned.scale))
 
 
 def is_grey(photo: np.ndarray) -> bool:

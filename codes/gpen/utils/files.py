@@ -72,6 +72,9 @@ def explain_writing(target: Path, outcome: str = 'nothing was changed') -> Itera
         raise UserError(f'Cannot write {target}: {reason}. {advice}; {outcome}.') from error
 
 
+_NAME_BYTES = 200  # of the target's name in that of its temporary file, which has some more
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it to ``target`` when the block ends without an exception.
@@ -83,9 +86,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         UserError: the disk is full or the folder is not writable.
     """
     with explain_writing(target):
-        # An empty file of a new name, in the same folder so that it can be renamed.
+        # An empty file of a new name, in the same folder so that it can be renamed; names have at most 255 bytes.
+        start = os.fsdecode(os.fsencode(target.name)[:_NAME_BYTES])
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f'.{target.name}.', suffix='.tmp', dir=target.parent)
+        handle, name = tempfile.mkstemp(prefix=f'.{start}.', suffix='.tmp', dir=target.parent)
         os.close(handle)
         temporary = Path(name)
 

@@ -65,3 +65,10 @@ def shorten(text: str, length: int = _LONGEST) -> str:
     if len(text) > length:
         text = f'{text[: length * 2 // 3]} [... {len(text):,} characters ...] {text[len(text) - length // 3 :]}'
     return ''.join(character if character.isprintable() else '?' for character in re.sub(r'\s+', ' ', text))
+
+
+def printable(name: str) -> str:
+    """Return a file name for the screen: line breaks, and bytes that are no text, are shown as escapes."""
+    return ''.join(
+        character if character.isprintable() else character.encode('unicode_escape').decode() for character in name
+    )

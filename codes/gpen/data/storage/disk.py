@@ -1,16 +1,20 @@
 """Image files in a folder."""
 
+import logging
 import os
 from pathlib import Path
 from typing import BinaryIO
 
-from gpen.data.file_check import open_file, read_file, walk_images
+from gpen.data.file_check import open_file, read_file
+from gpen.data.image_folder import HIDDEN, describe_left_out, walk_images
 from gpen.data.storage.base import Storage, find_duplicates, key_of
 from gpen.errors import UserError
 
+LOGGER = logging.getLogger('gpen')
+
 
 class DiskStorage(Storage):
-    """Image files in a folder and its sub-folders; hidden files are left out.
+    """Image files in a folder and its sub-folders; other files are named in a warning, hidden ones are left out.
 
     Raises:
         UserError: ``root`` is not a folder.
@@ -21,7 +25,10 @@ class DiskStorage(Storage):
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise UserError(f'There is no folder {root}.')
-        names = sorted(walk_images(root))
+        left_out: dict[str, str] = {}
+        names = sorted(walk_images(root, leave_out=left_out.__setitem__))
+        for sentence in describe_left_out({name: why for name, why in left_out.items() if why != HIDDEN}):
+            LOGGER.warning('Warning: %s: %s', root, sentence)
         keys = [key_of(name) for name in names]
         problems = find_duplicates(keys, lambda position: str(root / names[position]))
         # Of two files with the same key the first counts.

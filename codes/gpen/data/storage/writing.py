@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from gpen.data.file_check import SUFFIXES, DamagedFileError, read_size
+from gpen.data.file_check import SUFFIXES, read_size
+from gpen.data.pixels import DamagedFileError
 from gpen.data.storage.base import Storage, explain_unsafe
 from gpen.data.storage.basicsr_lmdb import META_FILE, import_lmdb
 from gpen.data.storage.disk import DiskStorage
