@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import _path  # noqa: F401
-from gpen.commands._arguments import ArgumentParser, within
+from gpen.commands._arguments import ArgumentParser, add_detector, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto')
     parser.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], default='fp32')
     parser.add_argument('--batch_size', type=within(int, 1, 1024), default=4, metavar='N', help='faces at a time (4)')
-    parser.add_argument(
-        '--detector', choices=['auto', 'retinaface', 'mtcnn'], default='auto', help='what finds faces (auto)'
-    )
-    parser.add_argument('--weights', type=Path, metavar='FOLDER', help="where RetinaFace's weights are")
+    add_detector(parser)
+    parser.add_argument('--weights', type=Path, metavar='FOLDER', help="where the detectors' weights are")
     parser.add_argument(
         '--max_size', type=within(float, 0.001, 4000), default=20, metavar='MB', help='largest file (20 MB)'
     )
@@ -95,7 +93,7 @@ def build_service(args: argparse.Namespace, folder: Path) -> tuple[Service, str]
     name, reason = choose_detector(args.detector, args.weights)
     print(reason)
     detector = build_detector(name, args.weights, MIN_FACE, device.type)
-    service = Service(PhotographRestorer(restorer, detector, args.batch_size), folder, args.max_pixels)
+    service = Service(PhotographRestorer(restorer, detector, args.batch_size, MIN_FACE), folder, args.max_pixels)
     return service, f'{Path(args.model).name}: faces of {restorer.size} x {restorer.size} pixels, {restorer.backend}'
 
 

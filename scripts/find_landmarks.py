@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import _path  # noqa: F401
-from gpen.commands._arguments import ArgumentParser, within
+from gpen.commands._arguments import ArgumentParser, add_detector, within
 from gpen.commands._run import run_command
 
 
@@ -21,13 +21,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument('--input', required=True, metavar='FOLDER', help='sharp faces: dataroot_gt of the option file')
     parser.add_argument('--output', required=True, metavar='FILE', help='the table, such as datasets/landmarks.csv')
-    parser.add_argument(
-        '--detector',
-        choices=('auto', 'retinaface', 'mtcnn'),
-        default='auto',
-        help='auto: RetinaFace, or MTCNN where its weights cannot be had (%(default)s)',
-    )
-    parser.add_argument('--weights', metavar='FOLDER', help="where the detector's weights are (downloaded when needed)")
+    add_detector(parser)
+    parser.add_argument('--weights', metavar='FOLDER', help="where the detectors' weights are")
     parser.add_argument(
         '--min_face',
         type=within(int, 1, 4096),

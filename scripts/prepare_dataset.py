@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import _path  # noqa: F401
-from gpen.commands._arguments import ArgumentParser, within
+from gpen.commands._arguments import ArgumentParser, add_detector, within
 from gpen.commands._run import run_command
 from gpen.preparation.settings import PreparationSettings
 
@@ -42,20 +42,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--aligned', action='store_true', help='the images are aligned, square faces: detect nothing')
-    group.add_argument(
-        '--detector',
-        choices=('auto', 'retinaface', 'mtcnn'),
-        default=PreparationSettings.detector,
-        help='auto: RetinaFace, or MTCNN where its weights cannot be had (%(default)s)',
-    )
-    group.add_argument('--weights', metavar='FOLDER', help="where the detector's weights are (downloaded when needed)")
+    add_detector(group)
+    group.add_argument('--weights', metavar='FOLDER', help="where the detectors' weights are")
     group.add_argument('--faces', choices=('all', 'largest'), default='all', help='of each photograph (%(default)s)')
 
 
 def _add_filters(group: argparse._ArgumentGroup) -> None:
     help_text = 'shorter side of its box in the photograph, pixels; with --aligned, its side (a quarter of --size)'
     group.add_argument('--min_face', type=within(int, 1, 4096), metavar='N', help=help_text)
-    _add_number(group, 'min_score', float, 0, 1, "the detector's certainty")
+    help_text = "the detector's certainty (0.8 for YuNet, 0.95 for the others)"
+    group.add_argument('--min_score', type=within(float, 0, 1), metavar='N', help=help_text)
     _add_number(group, 'min_sharpness', float, 0, 1e6, 'of the aligned face, as in manifest.csv')
     _add_number(group, 'max_turn', float, 0, 180, 'to a side, up or down, degrees')
     _add_number(group, 'max_padding', float, 0, 1, 'share of it that lies outside of the photograph')

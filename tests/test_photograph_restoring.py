@@ -198,13 +198,14 @@ def test_strength_blends_aligned_faces_too(tmp_path: Path) -> None:
 @pytest.mark.skipif(not (SHARED / 'data' / 'photos').is_dir(), reason='needs the photographs of ../shared/data')
 def test_real_photographs_keep_their_size_and_their_colours_outside_the_masks(tmp_path: Path) -> None:
     source = SHARED / 'data' / 'photos'
-    restorer = PhotographRestorer(Restorer(lambda lq: -lq, 128, 128, 'a stand-in'), build_detector('mtcnn'))
+    detector = build_detector('yunet', SHARED / 'data' / 'models')
+    restorer = PhotographRestorer(Restorer(lambda lq: -lq, 128, 128, 'a stand-in'), detector)
     report = restore_photographs(restorer, plan_targets(source, tmp_path))
     assert (report.restored, report.faces) == (7, 7)
-    for path in source.glob('*.jpg'):
+    for path in sorted(source.glob('*.jpg'))[::3]:
         before, after = read_picture(path).image, read_picture(tmp_path / f'{path.stem}.png').image
         assert after.shape == before.shape
-        face = build_detector('mtcnn').detect(before)[0]
+        face = detector.detect(before)[0]
         left, top, right, bottom = (round(value) for value in face.box)
         changed = (after != before).any(axis=2)
         assert changed[max(0, top) : bottom, max(0, left) : right].mean() > 0.95  # a negative of the face is there

@@ -20,7 +20,7 @@ GOOD = FoundFace(
     box=(10, 10, 110, 110), score=0.99, sharpness=5.0, pose=(0, 0, 0), padding=0.0, scale=1.0, fingerprint=0
 )
 SETTINGS = PreparationSettings(
-    Path('in'), Path('out'), {'type': 'simple'}, min_face=50, min_sharpness=1.0, duplicates=-1
+    Path('in'), Path('out'), {'type': 'simple'}, min_face=50, min_score=0.95, min_sharpness=1.0, duplicates=-1
 )
 
 

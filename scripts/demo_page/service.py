@@ -163,6 +163,8 @@ class Service:
 
         height, width = composed.shape[:2]
         found = f'{len(faces)} face{"" if len(faces) == 1 else "s"}' if faces else 'No face'
+        if restoration.too_small:
+            found += f' · {restoration.too_small} too small'
         summary = f'{found} · {width} × {height} pixels · {time.perf_counter() - start:.1f} s'
         return Result(folder / 'before.jpg', folder / 'after.jpg', faces, download, summary, _note(restoration))
 

@@ -46,6 +46,16 @@ def add_force_yml(
     )
 
 
+def add_detector(group: argparse._ActionsContainer, default: str | None = 'auto') -> None:
+    """Add ``--detector``; without a default, so that it shows whether it was given."""
+    group.add_argument(
+        '--detector',
+        choices=('auto', 'yunet', 'retinaface', 'mtcnn'),
+        default=default,
+        help='auto: RetinaFace where its weights are on the disk, else YuNet (downloaded, 230 kB), else MTCNN (auto)',
+    )
+
+
 def within(kind: Callable[[str], Any], lowest: float, highest: float) -> Callable[[str], Any]:
     """Return an argparse type for a number (``int`` or ``float``) within limits."""
 

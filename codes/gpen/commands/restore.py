@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpen.commands._arguments import ArgumentParser, within
+from gpen.commands._arguments import ArgumentParser, add_detector, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gpen.restoration.photograph import PhotographRestorer
 
 SHOWN = 5  # names in a message
+_MIN_FACE = 32  # pixels
 # Options for whole photographs, which --aligned excludes.
 _WHOLE = (
     'only_center',
@@ -94,11 +95,7 @@ def _add_whole(group: argparse._ArgumentGroup) -> None:
     )
 
     # How faces are found.
-    group.add_argument(
-        '--detector',
-        choices=('auto', 'retinaface', 'mtcnn'),
-        help='auto: RetinaFace, or MTCNN where its weights cannot be had (auto)',
-    )
+    add_detector(group, default=None)
     group.add_argument('--weights', metavar='FOLDER', help='where the weights of detector and parser are')
     group.add_argument(
         '--min_face', type=within(int, 1, 4096), metavar='N', help='smallest face, pixels of the photograph (32)'
@@ -165,9 +162,10 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
 
     # The face detector.
     weights = Path(args.weights) if args.weights else None
+    min_face = args.min_face or _MIN_FACE
     name, reason = choose_detector(args.detector or 'auto', weights)
     print(reason)
-    detector = build_detector(name, weights, args.min_face or 32, str(device))
+    detector = build_detector(name, weights, min_face, str(device))
 
     # What is put back, and on which background.
     masks = feather_masks
@@ -183,6 +181,7 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
         restorer,
         detector,
         batch_size=args.batch_size,
+        min_face=min_face,
         only_center=bool(args.only_center),
         keep_grey=not args.color,
         masks=masks,
@@ -206,6 +205,10 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
         print(f'Not kept in .{args.format}: {noun} ({_count(len(paths), "image")}: {_name(paths)})')
     if outcome.large:
         print(_explain_large(args, outcome.large, size))
+    if outcome.too_small:
+        limit = args.min_face or _MIN_FACE
+        verb = 'is' if outcome.too_small == 1 else 'are'
+        print(f'{_count(outcome.too_small, "face")} {verb} smaller than --min_face {limit} and not restored.')
     if skipped:
         print(f'{_count(skipped, "image")} left out, since the results are there.')
 

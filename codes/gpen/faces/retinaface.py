@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from gpen.errors import UserError
-from gpen.faces.face import Face, shrink_for_detection, to_faces
+from gpen.faces.face import Found
 from gpen.utils.packages import import_package
 
 FILENAME = 'detection_Resnet50_Final.pth'
 URL = f'https://github.com/xinntao/facexlib/releases/download/v0.1.0/{FILENAME}'
 
-_THRESHOLD = 0.8  # score
 _OVERLAP = 0.4  # share of the union above which the weaker of two boxes goes
 
 
@@ -33,12 +32,25 @@ def find_retinaface(weights: Path | None = None) -> Path:
     return find_weights(URL, local, 'weights of the face detector RetinaFace', '--weights')
 
 
-class RetinaFaceDetector:
+def find_retinaface_on_disk(weights: Path | None = None) -> Path | None:
+    """Return the path of RetinaFace's weights where facexlib is installed and they are on the disk."""
+    from gpen.weights.downloads import find_on_disk
+
+    own = None if weights is None else weights / FILENAME
+    path = own if own is not None and own.is_file() else find_on_disk(URL)
+    try:
+        if path is not None:
+            _import_class()
+    except UserError:
+        return None
+    return path
+
+
+class RetinaFace:
     """facexlib's RetinaFace with a ResNet-50.
 
     Args:
         weights: a folder that holds the weights; None: the usual places, or a download.
-        min_face: smaller faces, in pixels of the photograph, are left out.
         device: such as ``cpu`` or ``cuda``.
 
     Raises:
@@ -46,8 +58,11 @@ class RetinaFaceDetector:
     """
 
     name = 'retinaface'
+    smallest = 16
+    threshold = 0.8
+    certain = 0.0
 
-    def __init__(self, weights: Path | None = None, min_face: int = 40, device: str = 'cpu') -> None:
+    def __init__(self, weights: Path | None = None, device: str = 'cpu') -> None:
         from gpen.weights.files import load_weights
         from gpen.weights.networks import MisfitError, fit_weights
 
@@ -61,17 +76,15 @@ class RetinaFaceDetector:
         except MisfitError as error:
             message = f'{path} does not hold the weights of RetinaFace with a ResNet-50. Replace it by {URL}.'
             raise UserError(message) from error
-        self._min_face = min_face
 
-    def detect(self, image: np.ndarray) -> list[Face]:
-        """Return the faces in an image (H x W x 3, float32, RGB, [-1, 1]), the largest first."""
+    def find(self, image: np.ndarray, min_face: float) -> Found:  # noqa: ARG002 - it finds all sizes at once
+        """Return the faces in an image, see :class:`gpen.faces.face.Finder`."""
         import torch
 
-        small, factor = shrink_for_detection(image)
-        pixels = np.ascontiguousarray((small[..., ::-1] + 1) * 127.5)  # BGR, [0, 255], as it was trained
+        pixels = np.ascontiguousarray((image[..., ::-1] + 1) * 127.5)  # BGR, [0, 255], as it was trained
         with torch.inference_mode():
-            found = np.asarray(self._network.detect_faces(pixels, _THRESHOLD, _OVERLAP), np.float64).reshape(-1, 15)
-        return to_faces(found[:, :4], found[:, 5:].reshape(-1, 5, 2), found[:, 4], factor, self._min_face)
+            found = np.asarray(self._network.detect_faces(pixels, self.threshold, _OVERLAP), np.float64).reshape(-1, 15)
+        return Found(found[:, :4], found[:, 5:].reshape(-1, 5, 2), found[:, 4])
 
 
 def _import_class() -> Any:

@@ -9,6 +9,7 @@ from gpen.data.image_io import read_image
 from gpen.data.landmarks import COLUMNS
 from gpen.data.storage.disk import DiskStorage
 from gpen.errors import UserError
+from gpen.faces.face import split_by_size
 from gpen.preparation.prepare import Say
 from gpen.preparation.work import DetectorSource, get_detector, run_single_threaded
 from gpen.utils.files import atomic_path
@@ -66,5 +67,5 @@ def _find_landmarks(detector: DetectorSource, image: tuple[str, Path]) -> Row:
         picture = read_image(path)
     except UserError as error:
         return key, str(error)
-    faces = get_detector(detector).detect(picture)
+    faces, _ = split_by_size(get_detector(detector).detect(picture), detector.min_face)
     return key, [round(float(value), 2) for value in faces[0].landmarks.flatten()] if faces else NO_FACE

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from gpen.data.image_folder import describe_left_out
 from gpen.errors import UserError
+from gpen.faces.detection import SURE_SCORES
 from gpen.preparation.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from gpen.preparation.output_folder import OutputFolder
 from gpen.preparation.pairs import list_pairs, write_pair
@@ -59,6 +61,8 @@ def prepare(settings: PreparationSettings, say: Say) -> None:
             return
 
         detector = None if settings.aligned else find_detector(settings, say)
+        if settings.min_score is None and detector is not None:
+            settings = replace(settings, min_score=SURE_SCORES.get(detector.name))
         with Pool(settings.workers, settings.ray, advice=ADVICE) as pool:
             tasks = [PhotoTask(photo, output.photos, settings, detector) for photo in photos]
             with closing(pool.run(partial(run_single_threaded, process_photo), tasks, 'photos')) as results:

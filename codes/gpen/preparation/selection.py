@@ -131,7 +131,7 @@ def stable_number(key: str, index: int) -> int:
 def _find_fault(face: FoundFace, settings: PreparationSettings) -> str | None:
     if min(face.box[2] - face.box[0], face.box[3] - face.box[1]) < settings.min_face:
         return TOO_SMALL
-    if face.score is not None and face.score < settings.min_score:
+    if face.score is not None and settings.min_score is not None and face.score < settings.min_score:
         return LOW_SCORE
     if face.pose is not None and max(abs(face.pose[0]), abs(face.pose[1])) > settings.max_turn:
         return TOO_TURNED

@@ -20,11 +20,11 @@ class PreparationSettings:
         output: folder of the data set.
         size: side of the images, pixels.
         aligned: the images are aligned, square faces; nothing is detected.
-        detector: ``auto``, ``retinaface`` or ``mtcnn``.
+        detector: ``auto``, ``yunet``, ``retinaface`` or ``mtcnn``.
         weights: folder of the detector's weights; None: where they are by default.
         largest_only: use the largest face of a photograph alone.
         min_face: the shorter side of a face's box, pixels of the photograph; of aligned images, their side.
-        min_score: the detector's certainty, 0 to 1.
+        min_score: the detector's certainty, 0 to 1; None: what suits the detector.
         min_sharpness: see :func:`gpen.faces.quality.sharpness`.
         max_turn: yaw and pitch, degrees.
         max_padding: share of the aligned face that lies outside of the photograph, 0 to 1.
@@ -44,10 +44,10 @@ class PreparationSettings:
     min_face: int
     size: int = 512
     aligned: bool = False
-    detector: Literal['auto', 'retinaface', 'mtcnn'] = 'auto'
+    detector: Literal['auto', 'yunet', 'retinaface', 'mtcnn'] = 'auto'
     weights: Path | None = None
     largest_only: bool = False
-    min_score: float = 0.95
+    min_score: float | None = None
     min_sharpness: float = 10.0
     max_turn: float = 60.0
     max_padding: float = 0.3

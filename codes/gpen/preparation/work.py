@@ -37,7 +37,7 @@ class DetectorSource:
 
     Attributes:
         build: a function of a module, called with the other attributes.
-        name: ``retinaface`` or ``mtcnn``.
+        name: ``yunet``, ``retinaface`` or ``mtcnn``.
         weights: folder of its weights.
         min_face: the smallest face to look for, pixels.
     """

@@ -37,6 +37,7 @@ class Outcome:
     Attributes:
         restored: images with restored faces.
         faces: restored faces in them.
+        too_small: faces that were found, but are smaller than the smallest one to restore.
         faceless: photographs without a face, and what was done with each, such as ``copied as it is``.
         failures: a sentence for each image that could not be used or written.
         losses: what results do not hold, a noun, with the images that had it.
@@ -46,6 +47,7 @@ class Outcome:
 
     restored: int = 0
     faces: int = 0
+    too_small: int = 0
     faceless: dict[Path, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     losses: dict[str, list[Path]] = field(default_factory=dict)
@@ -169,6 +171,7 @@ def restore_photographs(
     limit = max_pixels // restorer.enlarger.scale**2
     for chunk in _read(targets, restorer.batch_size, limit, outcome, progress):
         for (path, picture), result in _restore(restorer, chunk, outcome):
+            outcome.too_small += result.too_small
             with _guard(path, outcome):
                 _finish(path, targets[path], picture, result, strength, outcome)
                 if save_faces:

@@ -10,7 +10,7 @@ from torch import Tensor
 from gpen.data.colour import ColourSpace
 from gpen.data.image_io import to_array, to_tensor
 from gpen.faces.alignment import AlignedFace, align_face
-from gpen.faces.face import Detector, Face
+from gpen.faces.face import Detector, Face, split_by_size
 from gpen.faces.pasting import Patch, feather_mask, paste, scale_matrix
 from gpen.restoration.background import Enlarger
 from gpen.restoration.base import Restorer
@@ -57,6 +57,7 @@ class Restoration:
         background: H x W x 3, float32, RGB, [-1, 1]: the photograph, enlarged by ``scale``.
         scale: a whole number.
         faces: the largest first; none where no face was found.
+        too_small: how many more were found that are smaller than the smallest one to restore.
         space: the colours of the background; those of faces are sRGB.
         keep_detail: what the photograph has finer than the network is kept.
     """
@@ -64,6 +65,7 @@ class Restoration:
     background: np.ndarray
     scale: int
     faces: list[RestoredFace]
+    too_small: int = 0
     space: ColourSpace = ColourSpace()  # noqa: RUF009  (it is frozen)
     keep_detail: bool = True
 
@@ -95,6 +97,7 @@ class PhotographRestorer:
         restorer: the network.
         detector: finds the faces.
         batch_size: faces at a time.
+        min_face: smaller faces are left as they are, pixels of the photograph.
         only_center: restore only the face nearest to the photograph's middle.
         keep_grey: faces of grey photographs stay grey.
         masks: takes restored faces, N x 3 x S x S, and gives a mask for each.
@@ -105,6 +108,7 @@ class PhotographRestorer:
     restorer: Restorer
     detector: Detector
     batch_size: int = 4
+    min_face: int = 1
     only_center: bool = False
     keep_grey: bool = True
     masks: Masks = feather_masks
@@ -129,29 +133,29 @@ class PhotographRestorer:
         size = self.restorer.in_size
         aligned = [
             align_face(photo, face.landmarks, size, soften=False)
-            for photo, faces in zip(shown, found, strict=True)
+            for photo, (faces, _) in zip(shown, found, strict=True)
             for face in faces
         ]
         restored = iter(self._restore_faces(aligned))
 
         # Back to their photographs, in the same order.
         results = []
-        for photo, seen, space, faces in zip(photos, shown, spaces, found, strict=True):
+        for photo, seen, space, (faces, small) in zip(photos, shown, spaces, found, strict=True):
             grey = self.keep_grey and is_grey(photo)
             done = [self._join(seen, face, *next(restored), grey) for face in faces]
             # A network that enlarges knows sRGB alone, too.
             enlarge = self.enlarger
             large = enlarge(photo) if enlarge.network is None else space.from_srgb(enlarge(seen))
-            results.append(Restoration(large, enlarge.scale, done, space, self.keep_detail))
+            results.append(Restoration(large, enlarge.scale, done, len(small), space, self.keep_detail))
         return results
 
-    def _find(self, photo: np.ndarray) -> list[Face]:
-        """Return the faces of a photograph, or only the one nearest to its middle."""
-        faces = self.detector.detect(photo)
+    def _find(self, photo: np.ndarray) -> tuple[list[Face], list[Face]]:
+        """Return the faces of a photograph, or only the one nearest to its middle, and those that are too small."""
+        faces, small = split_by_size(self.detector.detect(photo), self.min_face)
         if not self.only_center or not faces:
-            return faces
+            return faces, small
         middle = np.array([photo.shape[1] - 1, photo.shape[0] - 1]) / 2
-        return [min(faces, key=lambda face: float(np.hypot(*(face.landmarks.mean(axis=0) - middle))))]
+        return [min(faces, key=lambda face: float(np.hypot(*(face.landmarks.mean(axis=0) - middle))))], []
 
     def _restore_faces(self, aligned: Sequence[AlignedFace]) -> list[tuple[AlignedFace, np.ndarray, np.ndarray]]:
         """Return each face with its restored image and its mask."""

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -27,21 +28,29 @@ class MissingWeightsError(UserError):
     """A published weight file is neither on the disk, nor could it be downloaded."""
 
 
-def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
+class Published(NamedTuple):
+    """What is known of a published file: bytes, and their SHA-256 in hexadecimal digits."""
+
+    size: int
+    sha256: str
+
+
+def find_weights(url: str, local: str | None, what: str, option: str, published: Published | None = None) -> Path:
     """Return the path of a weight file, which is downloaded if it is not on the disk.
 
     The places, in order: ``local``; ``weights/FILENAME`` under the project's root, with the file name of ``url``; torch
     hub's cache; ``url``, which is saved to ``weights/FILENAME``, whole or not at all.
 
     The hash of a file on the disk is not checked, so that users can put their own in its place.  A download is verified
-    by its length and by the start of its SHA-256, where the file name ends in that, as torchvision's do
-    (``vgg19-dcbb9e9d.pth``); otherwise it has to load as a dict of tensors.
+    by its length, and by ``published`` where that is given; otherwise by the start of its SHA-256, where the file name
+    ends in that, as torchvision's do (``vgg19-dcbb9e9d.pth``); otherwise it has to load as a dict of tensors.
 
     Args:
         url: the address of the published file.
         local: the path in the user's option, if any; a relative one starts at the project's root.
         what: the content of the file, for messages.
         option: the name of the option of ``local``, for messages.
+        published: size and hash of the file at ``url``, if they are known.
 
     Raises:
         UserError: the file ``local`` does not exist.
@@ -56,22 +65,28 @@ def find_weights(url: str, local: str | None, what: str, option: str) -> Path:
             )
         return path
 
-    # A file on the disk.
+    found = find_on_disk(url)
+    if found is not None:
+        return found
+
     filename = url.rpartition('/')[2]
     target = project_root() / 'weights' / filename
-    for path in (target, Path(torch.hub.get_dir(), 'checkpoints', filename)):
-        if path.is_file():
-            return path
-
     LOGGER.info('Downloading %s (%s) to %s', what, url, target)
     try:
-        _download(url, target)
+        _download(url, target, published)
     except _DownloadError as error:
         raise MissingWeightsError(
             f'{what}: {filename} is not here and could not be downloaded from {url} ({error}). '
             f'Put the file at {target}, or set {option} to where it lies.'
         ) from error
     return target
+
+
+def find_on_disk(url: str) -> Path | None:
+    """Return where the file of an address is on the disk, if it is in one of the places of :func:`find_weights`."""
+    filename = url.rpartition('/')[2]
+    places = (project_root() / 'weights' / filename, Path(torch.hub.get_dir(), 'checkpoints', filename))
+    return next((path for path in places if path.is_file()), None)
 
 
 def find_url(model: str) -> str:
@@ -85,24 +100,28 @@ class _DownloadError(Exception):
     """The reason why a download failed, in a few words."""
 
 
-def _download(url: str, target: Path) -> None:
+def _download(url: str, target: Path, published: Published | None) -> None:
     """Save ``url`` to ``target``; nothing is left there after a failure."""
     digest = hashlib.sha256()
     with atomic_path(target) as temporary:
+        received = 0
         with temporary.open('wb') as stream:
             for chunk in _fetch(url):
+                received += len(chunk)
                 digest.update(chunk)
                 stream.write(chunk)
+                if published is not None and received > published.size:
+                    break
 
         # Before atomic_path renames the file.
         known = _HASH.search(target.name)
-        if known is None:
+        if published is not None:
+            _check_size(temporary, received, published.size)
+            _check_hash(digest.hexdigest(), published.sha256)
+        elif known is not None:
+            _check_hash(digest.hexdigest(), known[1])
+        else:
             _check_loads(temporary)
-        elif not digest.hexdigest().startswith(known[1]):
-            raise _DownloadError(
-                f'the SHA-256 of what came is {digest.hexdigest()[:12]}..., but should start with {known[1]}; '
-                'it was removed'
-            )
 
 
 def _fetch(url: str) -> Iterator[bytes]:
@@ -123,6 +142,27 @@ def _fetch(url: str) -> Iterator[bytes]:
 
     if expected is not None and received != int(expected):
         raise _DownloadError(f'the connection ended after {received} of {expected} bytes')
+
+
+def _check_size(path: Path, received: int, expected: int) -> None:
+    if received == expected:
+        return
+    length = f'only {received}' if received < expected else f'more than {expected}'
+    kind = ', a pointer of Git LFS,' if is_git_lfs_pointer(path) else ''
+    raise _DownloadError(f'{length} bytes came{kind} and it should have {expected}; it was removed')
+
+
+def _check_hash(found: str, expected: str) -> None:
+    if not found.startswith(expected):
+        raise _DownloadError(
+            f'the SHA-256 of what came is {found[:12]}..., but should start with {expected[:12]}; it was removed'
+        )
+
+
+def is_git_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is what Git leaves in place of a large one where Git LFS is not installed."""
+    with path.open('rb') as stream:
+        return stream.read(24) == b'version https://git-lfs.'
 
 
 def _check_loads(path: Path) -> None:
