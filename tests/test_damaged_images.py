@@ -120,7 +120,7 @@ def make_special(kind: str, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(os.path.relpath(path))  # a path of any length
     elif kind == 'device':
-        path.symlink_to('/dev/zero')
+        path.symlink_to('/dev/null')
     elif kind == 'dangling link':
         path.symlink_to(path.with_name('nowhere'))
     else:

@@ -16,6 +16,7 @@ from comparing import assert_same_run, read_records
 from conftest import ROOT, tiny_options, write_options, write_pairs
 from gpen.data.sampler import InfiniteBatchSampler
 from gpen.errors import UserError
+from gpen.runs.run_file import read_run_file
 
 
 def options_for(data: Path, root: Path, batch_size: int, **changes: Any) -> Path:
@@ -208,6 +209,9 @@ def test_a_file_that_one_process_cannot_read_ends_all_after_the_last_step_is_sav
     assert [status for status, _ in results] == [2, 2]
     assert sum(bad.name in printed for _, printed in results) == 1
     assert states_in(tmp_path / 'experiments' / 'tiny') == [1]
+    run = read_run_file(tmp_path / 'experiments' / 'tiny')
+    assert run is not None
+    assert bad.name in run.reason
     assert not any('Traceback' in printed for _, printed in results)
 
 
