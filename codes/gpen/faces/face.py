@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-DETECTION_SIDE = 1600
+DETECTION_SIDE = 1000
 """Photographs of more pixels than a square of this side are made smaller for detection, as far as small faces allow."""
 _LARGEST_SIDE = 4000  # of such a square, from which on they are made smaller whatever small faces need
 

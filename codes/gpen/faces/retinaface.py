@@ -58,7 +58,7 @@ class RetinaFace:
     """
 
     name = 'retinaface'
-    smallest = 16
+    smallest = 24
     threshold = 0.8
     certain = 0.0
 

@@ -55,11 +55,13 @@ class TurnedDetector:
                 for n in best
             )
             found = found.take(suppress(found.boxes, found.scores, _SAME, of_smaller=True))  # two may be one now
-            found = Found(found.boxes, self._refiner.refine(small, found.landmarks), found.scores)
         else:
             found = found.take(best)
-        found = found.take(found.scores >= self._finder.threshold)
-        return to_faces(found.enlarge(factor), least)
+
+        found = found.take(found.scores >= self._finder.threshold).enlarge(factor)
+        if self._refiner is not None:
+            found = Found(found.boxes, self._refiner.refine(image, found.landmarks), found.scores)
+        return to_faces(found, least)
 
     def _find(self, image: np.ndarray, turns: int, min_face: float) -> Found:
         """Return the faces that are found where the image is turned, as they lie in the image."""
