@@ -52,6 +52,17 @@ def test_images_without_a_face_are_named(tmp_path: Path, capsys: pytest.CaptureF
         )
 
 
+def test_damaged_images_stop_no_other_and_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ('a.png', 'b.png', 'c.png'):
+        save(tmp_path / 'faces' / name, draw_photo(1))
+    (tmp_path / 'faces' / 'b.png').write_bytes(b'GIF89a')
+    (tmp_path / 'faces' / 'd.mp4').write_bytes(b'film')
+    assert run(tmp_path / 'faces', tmp_path / 'landmarks.csv') == 0
+    printed = capsys.readouterr().out
+    assert '2 of 3 images have landmarks now' in printed
+    assert 'b.png cannot be used: it is a GIF' in printed
+
+
 @pytest.mark.parametrize(
     ('faces', 'message'),
     [(None, 'There is no folder'), ([], 'There are no images'), ([0], 'No face was found in the 1 images')],

@@ -30,6 +30,7 @@ def paint(lq: Tensor) -> Tensor:
 
 def build(run: Callable[[Tensor], Tensor] = paint, in_size: int = SIZE, **settings: object) -> PhotographRestorer:
     detector = DotDetector(20, None)
+    settings = {'keep_detail': False, **settings}  # so that all pixels are the network's
     return PhotographRestorer(Restorer(run, SIZE, in_size, 'a stand-in'), detector, **settings)  # type: ignore[arg-type]
 
 

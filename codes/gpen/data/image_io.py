@@ -25,7 +25,7 @@ from gpen.data.file_check import (
     read_file,
     read_size,
 )
-from gpen.data.metadata import NO_METADATA, Header, Metadata, add_metadata, read_header
+from gpen.data.metadata import NO_METADATA, Header, Metadata, add_metadata, is_too_long, read_header
 from gpen.data.pixels import DamagedFileError, parsing, turn
 from gpen.errors import UserError
 from gpen.utils.files import atomic_path
@@ -109,6 +109,8 @@ class Picture:
             losses.append('transparency')
         if self.bits == 16 and suffix not in _WRITE_16_BITS:
             losses.append('bits beyond 8')
+        if is_too_long(self.metadata.exif, suffix):
+            losses.append('EXIF, which is too long')
         return losses
 
 

@@ -25,6 +25,7 @@ _UNITS = {2: 1.0, 3: 2.54}  # inch and centimetre, by EXIF's number
 _TAKING = (270, 271, 272, 305, 306, 315, 33432)  # description, camera, program, date, photographer, rights
 _EXIF_IFD, _GPS_IFD = 0x8769, 0x8825
 _OF_PIXELS = (37500, 40962, 40963, 40965)  # the maker's own notes, and the size of the picture as it was
+_EXIF_MARK = b'Exif\0\0'
 _SEGMENT = 65533  # bytes that a segment of a JPEG holds
 _MAX_DPI = 1e5
 
@@ -91,7 +92,7 @@ def read_header(data: bytes) -> Header:
         if _count_frames(image) > 1:
             lost.append('all pictures but the first')
         exif = _load_exif(info.get('exif') or b'')
-        dpi = info.get('dpi') if info.get('jfif_unit') != 0 or 'exif' in info else None
+        dpi = info.get('dpi') or _find_dpi(exif or {})
         return _build(info.get('icc_profile') or b'', dpi, exif, lost, has_alpha, mode == 'CMYK', bits)
 
 
@@ -99,14 +100,24 @@ _NOT_CARRIED = {'xmp': 'XMP', 'XML:com.adobe.xmp': 'XMP', 'photoshop': 'IPTC', '
 
 
 def _read_tiff(data: bytes, directory: ImageFileDirectory_v2) -> Header:
-    unit = _UNITS.get(directory.get(_UNIT, 2))
-    dpi = tuple(float(directory.get(tag, 0)) * unit for tag in _RESOLUTION) if unit else None
     lost = [noun for tag, noun in ((_XMP_TAG, 'XMP'), (33723, 'IPTC'), (34377, 'IPTC')) if tag in directory]
     if directory.next:
         lost.append('all pictures but the first')
     profile = directory.get(_ICC_TAG, b'')
     alpha, cmyk = tiff.has_alpha(directory), tiff.is_cmyk(directory)
-    return _build(profile, dpi, _load_exif(data), list(dict.fromkeys(lost)), alpha, cmyk, 0)
+    return _build(profile, _find_dpi(directory), _load_exif(data), list(dict.fromkeys(lost)), alpha, cmyk, 0)
+
+
+def _find_dpi(tags: Mapping[int, Any]) -> tuple[float, float] | None:
+    """Return the resolution that the tags of a TIFF or of EXIF tell."""
+    unit = _UNITS.get(tags.get(_UNIT, 2))
+    if unit is None or any(tag not in tags for tag in _RESOLUTION):
+        return None
+    try:
+        across, down = (float(tags[tag]) * unit for tag in _RESOLUTION)
+    except (TypeError, ValueError, ZeroDivisionError):  # a damaged one is none
+        return None
+    return across, down
 
 
 def _build(
@@ -115,17 +126,19 @@ def _build(
     model = colour.find_model(profile) if profile else 'RGB'
     if not model:
         lost.append('the colour profile, which is damaged')
-    if exif is None:
-        lost.append('EXIF, which is damaged')
     good = dpi is not None and all(math.isfinite(value) and 0 < value < _MAX_DPI for value in dpi)
     size = (float(dpi[0]), float(dpi[1])) if good else None
     own = bytes(profile) if model == 'RGB' else b''
-    metadata = Metadata(own, size, _pack_exif(exif, size), tuple(dict.fromkeys(lost)))
+    packed = None if exif is None else _pack_exif(exif, size)
+    if packed is None:
+        lost.append('EXIF, which is damaged')
+        packed = _pack_exif(Image.Exif(), size)
+    metadata = Metadata(own, size, packed or b'', tuple(dict.fromkeys(lost)))
     return Header(metadata, bytes(profile) if model else b'', has_alpha, is_cmyk, bits)
 
 
 def _count_frames(image: Any) -> int:
-    return int(getattr(image, 'n_frames', 1))
+    return int(getattr(image, 'n_frames', 1) if isinstance(image, Image.Image) else len(image))
 
 
 def _load_exif(data: bytes) -> Image.Exif | None:
@@ -139,23 +152,27 @@ def _load_exif(data: bytes) -> Image.Exif | None:
     return exif
 
 
-def _pack_exif(exif: Image.Exif | None, dpi: tuple[float, float] | None) -> bytes:
-    """Return the part of EXIF that is carried over, and the resolution, as a TIFF structure, or nothing."""
+def _pack_exif(exif: Image.Exif, dpi: tuple[float, float] | None) -> bytes | None:
+    """Return what is carried over of EXIF, and the resolution, as a TIFF structure or nothing; None: it is damaged."""
     packed = Image.Exif()
-    if exif is not None:
-        packed.update({tag: exif[tag] for tag in _TAKING if tag in exif})
-        for number in (_EXIF_IFD, _GPS_IFD):
-            inner = {tag: value for tag, value in exif.get_ifd(number).items() if tag not in _OF_PIXELS}
-            if inner:
-                packed[number] = inner
+    packed.update({tag: exif[tag] for tag in _TAKING if tag in exif})
+    for number in (_EXIF_IFD, _GPS_IFD):
+        inner = {tag: value for tag, value in exif.get_ifd(number).items() if tag not in _OF_PIXELS}
+        if inner:
+            packed[number] = inner
     if dpi is not None:
         packed.update({_RESOLUTION[0]: dpi[0], _RESOLUTION[1]: dpi[1], _UNIT: 2})
     if not len(packed):
         return b''
     try:
-        return packed.tobytes().removeprefix(b'Exif\0\0')
+        return packed.tobytes().removeprefix(_EXIF_MARK)
     except Exception:  # noqa: BLE001  (values may have types that they should not have)
-        return b'' if exif is None else _pack_exif(None, dpi)
+        return None
+
+
+def is_too_long(exif: bytes, suffix: str) -> bool:
+    """Whether EXIF does not fit a format."""
+    return suffix in ('.jpg', '.jpeg') and len(_EXIF_MARK + exif) > _SEGMENT
 
 
 def add_metadata(data: bytes, suffix: str, metadata: Metadata) -> bytes:
@@ -193,9 +210,8 @@ def _add_to_jpeg(data: bytes, metadata: Metadata) -> bytes:
         head[13:18] = struct.pack('>BHH', 1, *(min(max(round(value), 1), 65535) for value in metadata.dpi))
 
     segments = []
-    exif = b'Exif\0\0' + metadata.exif
-    if metadata.exif and len(exif) <= _SEGMENT:
-        segments.append((0xE1, exif))
+    if metadata.exif and not is_too_long(metadata.exif, '.jpg'):
+        segments.append((0xE1, _EXIF_MARK + metadata.exif))
     step = _SEGMENT - 14
     parts = [metadata.profile[place : place + step] for place in range(0, len(metadata.profile), step)]
     for number, part in enumerate(parts, start=1):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from gpen.data.pixels import DamagedFileError, divide, turn
+from gpen.data.pixels import DamagedFileError, divide
 
 MARKS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 """How such a file starts: byte order, and plain or BigTIFF."""
@@ -88,13 +88,11 @@ def decode(data: bytes, directory: ImageFileDirectory_v2, stream: BinaryIO) -> t
     if alpha and _first(directory, _BITS, 1) == 8:
         return _decode_transparent(stream)
     deep = _first(directory, _BITS, 1) > 16 or alpha
-    # By itself OpenCV turns no picture that is read unchanged, and reads no deep grey one in another way.
+    # OpenCV reads no deep grey picture in another way; it turns all TIFF.
     flags = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise DamagedFileError('it is damaged, or packed in a way that is not read')
-    if deep:
-        pixels = turn(pixels, int(directory.get(_ORIENTATION, 1)))
 
     if _first(directory, _BITS, 1) > 16:
         pixels = to_unit(pixels)
@@ -148,6 +146,7 @@ def mark_alpha(data: bytes) -> bytes:
 def replace_directory(data: bytes, directory: ImageFileDirectory_v2) -> bytes:
     """Return a file of OpenCV's with another directory, which is put before the pixels."""
     start = 8  # of the pixels, behind the header
+    dict(directory)  # Pillow writes those tags alone that were looked at
     pixels = data[start : find_end(directory)]
     # Pillow takes the offsets of strips for those from the end of the directory, and adds where that is.
     directory[_DATA_TAGS[0][0]] = tuple(offset - start for offset in directory[_DATA_TAGS[0][0]])

@@ -3,14 +3,16 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from gpen.data.file_check import MAX_PIXELS, SUFFIXES
 from gpen.data.image_folder import UNREADABLE, describe_left_out, walk_images
@@ -26,6 +28,7 @@ _SAME_FORMAT = {'.jpeg': '.jpg', '.jpe': '.jpg', '.jfif': '.jpg', '.tiff': '.tif
 _OF_ONE = (UserError, cv2.error, MemoryError)  # what one photograph may be the cause of
 _STOPPING = (errno.ENOSPC, getattr(errno, 'EDQUOT', errno.ENOSPC), errno.EROFS)
 
+Result = TypeVar('Result')
 Targets = dict[Path, Path]
 Progress = Callable[[int], object]
 
@@ -127,10 +130,13 @@ def restore_faces(
         progress: called with the number of images that are done.
     """
     outcome = Outcome()
+
+    def run(pictures: list[Picture]) -> Tensor:
+        seen = [picture.space.to_srgb(picture.image) for picture in pictures]
+        return restorer(torch.stack([to_tensor(resize(image, restorer.in_size)) for image in seen]))
+
     for chunk in _read(targets, batch_size, max_pixels, outcome, progress):
-        seen = [picture.space.to_srgb(picture.image) for _, picture in chunk]
-        lq = torch.stack([to_tensor(resize(image, restorer.in_size)) for image in seen])
-        for (path, picture), image in zip(chunk, restorer(lq), strict=True):
+        for (path, picture), image in _run_each(run, chunk, outcome):
             before = resize(picture.image, restorer.size)
             after = picture.space.from_srgb(to_array(image))
             with _guard(path, outcome):
@@ -168,9 +174,13 @@ def restore_photographs(
         progress: called with the number of photographs that are done.
     """
     outcome = Outcome()
+
+    def run(pictures: list[Picture]) -> list[Restoration]:
+        return restorer.restore([picture.image for picture in pictures], [picture.space for picture in pictures])
+
     limit = max_pixels // restorer.enlarger.scale**2
     for chunk in _read(targets, restorer.batch_size, limit, outcome, progress):
-        for (path, picture), result in _restore(restorer, chunk, outcome):
+        for (path, picture), result in _run_each(run, chunk, outcome):
             outcome.too_small += result.too_small
             with _guard(path, outcome):
                 _finish(path, targets[path], picture, result, strength, outcome)
@@ -182,20 +192,18 @@ def restore_photographs(
     return outcome
 
 
-def _restore(
-    restorer: PhotographRestorer, chunk: list[tuple[Path, Picture]], outcome: Outcome
-) -> Iterator[tuple[tuple[Path, Picture], Restoration]]:
-    """Yield each photograph that can be restored with its result; note the others."""
+def _run_each(
+    run: Callable[[list[Picture]], Iterable[Result]], chunk: list[tuple[Path, Picture]], outcome: Outcome
+) -> Iterator[tuple[tuple[Path, Picture], Result]]:
+    """Yield each image of a chunk that ``run`` can restore with its result; note the others."""
     try:
-        pictures = [picture for _, picture in chunk]
-        results = restorer.restore([picture.image for picture in pictures], [picture.space for picture in pictures])
-        yield from zip(chunk, results, strict=True)
+        yield from zip(chunk, run([picture for _, picture in chunk]), strict=True)
     except _OF_ONE as error:
         if len(chunk) == 1:
             outcome.failures.append(f'{chunk[0][0]} cannot be restored: {error}')
             return
         for single in chunk:  # which of them is it?
-            yield from _restore(restorer, [single], outcome)
+            yield from _run_each(run, [single], outcome)
 
 
 def _finish(path: Path, target: Path, picture: Picture, result: Restoration, strength: float, outcome: Outcome) -> None:
