@@ -111,7 +111,8 @@ class Detector(Protocol):
 
 def split_by_size(faces: Iterable[Face], min_face: float) -> tuple[list[Face], list[Face]]:
     """Return the faces whose shorter side has ``min_face`` pixels at least, and those that are too small."""
-    kept, small = [], []
+    kept: list[Face] = []
+    small: list[Face] = []
     for face in faces:
         (kept if face.shorter_side >= min_face else small).append(face)
     return kept, small

@@ -94,8 +94,7 @@ class TurnedDetector:
 def _matrix_from_middle(turn: float) -> np.ndarray:
     """Return the 2 x 3 matrix that cuts a square, turned by some degrees, out of the middle of the surroundings."""
     matrix = cv2.getRotationMatrix2D(((_SURROUNDINGS - 1) / 2,) * 2, turn, 1)
-    matrix[:, 2] += (_SEEN - _SURROUNDINGS) / 2
-    return matrix
+    return matrix + np.array([0, 0, (_SEEN - _SURROUNDINGS) / 2])
 
 
 def _undo(found: Found, matrix: np.ndarray, turn: float) -> Found:
