@@ -82,7 +82,7 @@ def test_the_generator_learns_through_the_augmentation(monkeypatch: pytest.Monke
     model.train_step(batch, 1)
     assert len(seen) == 3  # fake, real, and fake for the generator
 
-    restored = net_g(batch['lq'])
+    restored = net_g(batch['lq'].contiguous(memory_format=torch.channels_last))  # as on every CPU
     torch.set_rng_state(state[0])
     (changed,) = model.augment(restored)
     assert torch.equal(changed, seen[2][0])

@@ -290,7 +290,7 @@ def test_every_command_has_that_parser() -> None:
     ('override', 'names'),
     [
         ('datasets:train:zzz=1', 'batch_size_per_gpu, dataroot_gt, dataroot_lq'),
-        ('datasets:train:zzz=1', 'size, type, use_hflip'),
+        ('datasets:train:zzz=1', 'size, skip_damaged, type, use_hflip'),
         ('train:optim_g:zzz=1', 'betas, eps, lr, param_groups, type, weight_decay'),
         ('network_g:zzz=1', 'style_dim, type'),
         ('val:metrics:x={type: calculate_psnr, zzz: 1}', 'optional, test_y_channel, type'),

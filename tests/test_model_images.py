@@ -23,7 +23,7 @@ def test_restored_images_are_clamped_to_their_range_and_no_further(method: str) 
     with torch.no_grad():
         for parameter in network.parameters():
             parameter *= 3
-    lq = batch_of(1)['lq']
+    lq = batch_of(1)['lq'].contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         raw = copy.deepcopy(network).eval()(lq)
     restored = getattr(model, method)(lq)

@@ -64,7 +64,7 @@ def test_counts_and_reasons_are_recorded(finished: Path) -> None:
     assert record['without_faces'] == ['cleo/empty.png']
     reasons = {item['source']: item['reason'] for item in record['skipped']}
     assert reasons['cut.jpg'] == 'it is cut off'
-    assert 'not an image' in reasons['page\n1.jpg']
+    assert 'a web page, which is not read' in reasons['page\n1.jpg']
     assert all(10 < record['psnr'][split] < 50 for split in ('train', 'val'))
 
 

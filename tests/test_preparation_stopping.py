@@ -63,7 +63,7 @@ def test_order_in_which_photographs_are_done_changes_no_byte(
     finished: Path, photos: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = preparing.list_photos
-    monkeypatch.setattr(preparing, 'list_photos', lambda root: (real(root)[0][::-1], real(root)[1]))
+    monkeypatch.setattr(preparing, 'list_photos', lambda *given: (real(*given)[0][::-1], real(*given)[1]))
     assert prepare(photos, tmp_path / 'set') == 0
     found, wanted = read_tree(tmp_path / 'set'), read_tree(finished)
     found.pop('dataset.json')  # states the photographs in the order in which they were listed

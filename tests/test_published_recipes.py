@@ -26,8 +26,9 @@ TINY = (
 @pytest.fixture
 def faces(tmp_path: Path) -> list[str]:
     """Overrides that point a recipe to faces."""
-    write_pairs(tmp_path / 'faces', 3)
-    return [f'datasets:{phase}:dataroot_gt={tmp_path / "faces" / "sharp"}' for phase in ('train', 'val')]
+    for phase in ('train', 'val'):
+        write_pairs(tmp_path / phase, 3)
+    return [f'datasets:{phase}:dataroot_gt={tmp_path / phase / "sharp"}' for phase in ('train', 'val')]
 
 
 def tiny(recipe: Path, faces: list[str]) -> Options:
