@@ -10,7 +10,6 @@ import numpy as np
 
 DETECTION_SIDE = 1000
 """Photographs of more pixels than a square of this side are made smaller for detection, as far as small faces allow."""
-_LARGEST_SIDE = 4000  # of such a square, from which on they are made smaller whatever small faces need
 
 
 @dataclass(frozen=True)
@@ -118,16 +117,17 @@ def split_by_size(faces: Iterable[Face], min_face: float) -> tuple[list[Face], l
     return kept, small
 
 
-def shrink_for_detection(image: np.ndarray, limit: float = math.inf) -> tuple[np.ndarray, float]:
+def shrink_for_detection(image: np.ndarray, limit: float, largest: int) -> tuple[np.ndarray, float]:
     """Return ``image``, shrunk to the pixels that detection takes, and by which factor; 1 where nothing was done.
 
     Args:
         image: H x W x 3.
-        limit: the largest factor at which the smallest faces are found yet; huge photographs are shrunk further.
+        limit: the largest factor at which the smallest faces are found yet.
+        largest: side of the square whose pixels are not exceeded, whatever small faces need.
     """
     # The area decides and not the longer side, which would make the faces in a panorama too small to be found.
     side = math.sqrt(image.shape[0] * image.shape[1])
-    factor = max(min(side / DETECTION_SIDE, limit), side / _LARGEST_SIDE)
+    factor = max(min(side / DETECTION_SIDE, limit), side / largest)
     if factor <= 1:
         return image, 1.0
     height, width = (max(1, round(length / factor)) for length in image.shape[:2])

@@ -6,6 +6,7 @@ where a face is tilted, a second look at this face alone follows, in twelve dire
 """
 
 import math
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ _AROUND = 2.0  # side of the square that a second look sees, in sides of the box
 _SEEN, _SURROUNDINGS = 224, 317  # pixels of that square, and of the upright one that it lies in however it is turned
 _DIRECTIONS = 12
 _BLACK = -1.0
+_COARSE, _FINE = 1600, 3000  # sides of the squares whose pixels the looks in four directions and the last one take
 _CLEAR = 2.0  # times the doubt (1 - score) of a look that the looks a quarter turn away have at least, if it is upright
 _TILT = 20.0  # degrees from a quarter turn, from which on a face is tilted
 _CORNERS = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]])
@@ -40,10 +42,7 @@ class TurnedDetector:
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Return the faces in an image, see :meth:`gpen.faces.face.Detector.detect`."""
-        least = _BELOW * self._min_face
-        small, factor = shrink_for_detection(image, self._min_face / self._finder.smallest)
-        looks = [self._find(small, turns, least / factor) for turns in range(4)]
-        found, turns = Found.join(looks), np.repeat(np.arange(4), [len(look.scores) for look in looks])
+        found, turns = self._look_around(image)
 
         # Of all looks at a face the best one.
         best = suppress(found.boxes, found.scores, _SAME, of_smaller=True)
@@ -51,24 +50,39 @@ class TurnedDetector:
             found = Found.join(
                 found.take([n])
                 if found.scores[n] >= self._finder.certain and is_clear(found, n, turns)
-                else self._look_again(small, found.take([n]))
+                else self._look_again(image, found.take([n]))
                 for n in best
             )
-            found = found.take(suppress(found.boxes, found.scores, _SAME, of_smaller=True))  # two may be one now
-        else:
-            found = found.take(best)
+            best = suppress(found.boxes, found.scores, _SAME, of_smaller=True)  # two may be one now
+        found = found.take(best)
 
-        found = found.take(found.scores >= self._finder.threshold).enlarge(factor)
+        found = found.take(found.scores >= self._finder.threshold)
         if self._refiner is not None:
             found = Found(found.boxes, self._refiner.refine(image, found.landmarks), found.scores)
-        return to_faces(found, least)
+        return to_faces(found, _BELOW * self._min_face)
 
-    def _find(self, image: np.ndarray, turns: int, min_face: float) -> Found:
-        """Return the faces that are found where the image is turned, as they lie in the image."""
+    def _look_around(self, image: np.ndarray) -> tuple[Found, np.ndarray]:
+        """Return all that is found in quarter turns, as it lies in the image, and the turns of each one's look."""
+        limit = self._min_face / self._finder.smallest
+        small, factor = shrink_for_detection(image, limit, _COARSE)
+        looks = {turns: self._find(small, turns, factor) for turns in range(4)}
+        found, turns = _join(looks)
+
+        # Small faces of large photographs are looked for where others are, and in the photograph as it lies.
+        small, finer = shrink_for_detection(image, limit, _FINE)
+        if finer < factor:
+            sides = {0, *turns[suppress(found.boxes, found.scores, _SAME, of_smaller=True)].tolist()}
+            looks |= {turn: Found.join([looks[turn], self._find(small, turn, finer)]) for turn in sides}
+            found, turns = _join(looks)
+        return found, turns
+
+    def _find(self, image: np.ndarray, turns: int, factor: float) -> Found:
+        """Return the faces that are found where the image is turned, as they lie in one that is larger by a factor."""
+        min_face = _BELOW * self._min_face / factor
         found = self._finder.find(np.ascontiguousarray(np.rot90(image, turns)), min_face)
         sizes = (found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1)
         found = found.take(are_faces(found.landmarks) & (sizes >= min_face))
-        return turn_back(found, turns, image.shape[0], image.shape[1])
+        return turn_back(found, turns, image.shape[0], image.shape[1]).enlarge(factor)
 
     def _look_again(self, image: np.ndarray, face: Found) -> Found:
         """Return one face as it looks best where its surroundings are turned in all directions."""
@@ -123,6 +137,11 @@ def turn_back(found: Found, turns: int, height: int, width: int) -> Found:
         )
     boxes = np.hstack([corners.min(axis=1), corners.max(axis=1)])
     return Found(boxes, landmarks, found.scores)
+
+
+def _join(looks: Mapping[int, Found]) -> tuple[Found, np.ndarray]:
+    """Return what was found in all looks, and for each face the quarter turns of its look."""
+    return Found.join(looks.values()), np.repeat([*looks], [len(look.scores) for look in looks.values()])
 
 
 def is_clear(found: Found, index: int, turns: np.ndarray) -> bool:

@@ -54,7 +54,7 @@ class YuNet:
     """
 
     name = 'yunet'
-    smallest = 20
+    smallest = 16
     threshold = _THRESHOLD
     certain = 0.9
 
