@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context('forkserver')
-PRELOADED = ['gpen.training.run', 'gpen.evaluation.score', 'torch.utils.tensorboard', 'processes']
+PRELOADED = ['preloaded']
 CONTEXT.set_forkserver_preload(PRELOADED)
 
 

@@ -18,7 +18,7 @@ import benchmark
 from benchmarks import data, restore
 from benchmarks.plain_degradations import Plain, find_plain
 from benchmarks.tables import Cost, Row, format_speeds
-from conftest import run_code, write_pairs
+from conftest import write_pairs
 from gpen.archs.gpen import GPEN
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image
@@ -73,14 +73,15 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(-10 * np.log10(np.mean((a.astype(np.float64) - b) ** 2)))
 
 
-def test_a_quick_run_prints_every_row_and_writes_every_number(tmp_path: Path) -> None:
+@pytest.mark.usefixtures('_threads')
+def test_a_quick_run_prints_every_row_and_writes_every_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_pairs(tmp_path, 3, size=24)
     target = tmp_path / 'numbers.json'
-    result = run_code(
-        'scripts/benchmark.py', 'data', *TINY, '--input', tmp_path / 'sharp', '--images', 2, '--json', target
-    )
-    assert result.returncode == 0, result.stderr
-    lines = {line.split('|')[1].strip() for line in result.stdout.splitlines() if line.startswith('|')}
+    files = ['--input', str(tmp_path / 'sharp'), '--images', '2', '--json', str(target)]
+    assert benchmark.main(['data', *TINY, *files]) == 0
+    lines = {line.split('|')[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith('|')}
     expected = {'decoding', *RECIPES, *(f'{name} + decoding' for name in RECIPES)}
     assert expected <= lines
     numbers = json.loads(target.read_text())

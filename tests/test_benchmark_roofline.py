@@ -29,7 +29,10 @@ def count(file: Path, *arguments: object) -> dict[str, Any]:
 @pytest.fixture(scope='module')
 def options(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('roofline')
-    return write_options(folder / 'tiny.yml', tiny_options(folder / 'nowhere', folder))
+    options = tiny_options(folder / 'nowhere', folder)
+    options['network_g'] |= {'size': 8, 'n_mlp': 1}
+    options['network_d'] |= {'size': 8}
+    return write_options(folder / 'tiny.yml', options)
 
 
 def test_a_step_has_the_operations_of_a_real_one_and_every_weight_is_read_and_written(options: Path) -> None:

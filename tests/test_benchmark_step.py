@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 import benchmark
-from benchmarks import step
+import processes
+from benchmarks import step, step_worker
 from benchmarks.plain_step import PlainStep
 from benchmarks.step import DEPTHWISE, OURS, PLAIN, StepCost, format_costs
 from benchmarks.step_worker import FlopCounter, Shares, Stepper, StepSetting
-from conftest import run_code
 from gpen.errors import UserError
 from gpen.models.gpen_model import GPENModel
 from tiny_model import batch_of, build, logged
@@ -100,12 +101,15 @@ def test_every_sixteenth_step_is_one_with_r1(monkeypatch: pytest.MonkeyPatch) ->
     assert iterations == [16, 17, 32, *range(33, 48), 49]
 
 
-def test_a_run_prints_both_steps_and_writes_every_number(tmp_path: Path) -> None:
+def test_a_run_prints_both_steps_and_writes_every_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(step_worker, 'get_context', lambda _: processes.CONTEXT)  # it has imported everything
+    monkeypatch.setattr(step, 'MatrixProduct', partial(step.MatrixProduct, 64))
     target = tmp_path / 'numbers.json'
-    arguments = ('--size', 16, '--narrow', 0.01, '--rounds', 1, '--r1', '--threads', 1, '--json', target)
-    result = run_code('scripts/benchmark.py', 'step', *arguments)
-    assert result.returncode == 0, result.stderr
-    lines = [line.split('|')[1].strip() for line in result.stdout.splitlines() if line.startswith('|')]
+    arguments = ['--size', '16', '--narrow', '0.01', '--rounds', '1', '--r1', '--json', str(target)]
+    assert benchmark.main(['step', *arguments, '--threads', '1']) == 0
+    lines = [line.split('|')[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith('|')]
     kinds = [f'{TINY}{r1}: {variant}' for r1 in ('', ', with R1') for variant in (PLAIN, OURS)]
     assert lines[2:] == kinds
     numbers = json.loads(target.read_text())

@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
+from command_line import fail, run_here, succeed
 from conftest import ROOT, write_options
+from gpen.commands import restore
 from gpen.errors import UserError
 from gpen.options import parse_options
 from gpen.registry import ARCH_REGISTRY, LOSS_REGISTRY
@@ -56,33 +58,23 @@ def test_the_run_records_the_dotted_names(trained: Path) -> None:
     assert run['metrics']['contours']['higher_is_better'] is False
 
 
-def test_it_continues_and_is_scored(trained: Path) -> None:
+def test_it_continues_and_is_scored(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
     option_file = trained / 'run.yml'
-    longer = ('--auto_resume', '--force_yml', 'train:total_epochs=3')
-    result = run_from(trained, 'codes/train.py', '-opt', option_file, *longer)
-    assert result.returncode == 0, result.stderr
+    succeed(option_file, 'train:total_epochs=3', flags=('--auto_resume',), runner=run_here)
     assert (trained / 'experiments' / 'tiny' / 'training_states' / '12.state').is_file()
-    scored = run_from(trained, 'codes/test.py', '-opt', option_file)
-    assert scored.returncode == 0, scored.stderr
-    assert 'CONTOURS' in scored.stdout.upper()
+    assert 'CONTOURS' in succeed(option_file, command='test', runner=run_here).upper()
 
 
-def test_restoring_with_another_network_than_gpen_is_refused_in_a_sentence(trained: Path, tiny_data: Path) -> None:
+def test_restoring_with_another_network_than_gpen_is_refused_in_a_sentence(
+    trained: Path, tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     weights = trained / 'experiments' / 'tiny' / 'models' / 'net_g_latest.pth'
-    result = run_from(
-        trained,
-        'codes/restore.py',
-        '--model',
-        weights,
-        '--input',
-        tiny_data / 'val' / 'blurry',
-        '--output',
-        'out',
-        '--aligned',
-    )
-    assert result.returncode == 2
-    assert 'not the weights of a GPEN generator' in result.stderr
-    assert 'Traceback' not in result.stderr
+    folders = ['--input', str(tiny_data / 'val' / 'blurry'), '--output', str(tmp_path / 'out')]
+    assert restore.main(['--model', str(weights), *folders, '--aligned']) == 2
+    printed = capsys.readouterr().err
+    assert 'not the weights of a GPEN generator' in printed
+    assert 'Traceback' not in printed
 
 
 def test_a_worker_that_is_started_afresh_finds_the_working_directory(project: Path, tiny_data: Path) -> None:
@@ -267,11 +259,9 @@ def test_a_training_with_a_module_that_cannot_be_imported_ends_with_status_2(pro
     losses = project / 'my_project' / 'losses.py'
     losses.write_text(f'{losses.read_text()}\n\nnumber = int("one")\n')
     options = outside_options(tiny_data, project)
-    result = run_from(project, 'codes/train.py', '-opt', write_options(project / 'run.yml', options))
-    assert result.returncode == 2
+    printed = fail(write_options(project / 'run.yml', options), runner=run_here)
     line = len(losses.read_text().splitlines())
-    assert f"'my_project.losses' cannot be imported: {losses}:{line}: ValueError: invalid literal" in result.stderr
-    assert 'Traceback' not in result.stderr
+    assert f"'my_project.losses' cannot be imported: {losses}:{line}: ValueError: invalid literal" in printed
 
 
 def test_the_discriminator_has_the_size_of_the_data_where_the_generator_has_none(
