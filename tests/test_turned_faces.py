@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from conftest import SHARED
+from demo_process import draw_portraits
 from gpen.data.ffhq_square import ffhq_quad
 from gpen.data.image_io import read_image, resize, write_image
 from gpen.faces.detection import build_detector
@@ -93,7 +94,7 @@ def test_what_is_found_in_a_turned_image_is_turned_back() -> None:
         assert sides == pytest.approx([16, 28] if turns % 2 == 0 else [28, 16])
 
 
-# Real photographs, and the networks themselves.
+# The networks themselves, on rendered portraits and real photographs.
 
 
 def load(name: str, side: int) -> np.ndarray:
@@ -114,6 +115,15 @@ def turn(image: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
 def error_of(face: Face, expected: np.ndarray) -> float:
     """Return how far landmarks lie from where they are expected, in distances between the eyes."""
     return float(np.hypot(*(face.landmarks - expected).T).mean() / np.hypot(*(expected[1] - expected[0])))
+
+
+@pytest.mark.parametrize('angle', [45, 90, 180])
+def test_landmarks_of_a_rendered_portrait_turn_with_it(angle: int) -> None:
+    detector = build_detector('mtcnn')
+    image = draw_portraits(1, 128).astype(np.float32) / 127.5 - 1
+    turned, matrix = turn(image, angle)
+    (plain,), (found,) = detector.detect(image), detector.detect(turned)
+    assert error_of(found, plain.landmarks @ matrix[:, :2].T + matrix[:, 2]) < 0.05
 
 
 @needs_data
