@@ -170,7 +170,7 @@ def test_each_of_many_small_faces_is_found_whatever_the_smallest_one_is() -> Non
 
 
 @needs_data
-@pytest.mark.parametrize('cut', ['left', 'right', 'top', 'bottom'])
+@pytest.mark.parametrize('cut', ['left', 'right', 'top', 'bottom', 'lower half'])
 def test_of_a_face_that_is_cut_off_the_landmarks_are_right(cut: str) -> None:
     detector = build_detector('yunet', DATA / 'models')
     image = load('photos/lisa1.jpg', 500)
@@ -182,6 +182,7 @@ def test_of_a_face_that_is_cut_off_the_landmarks_are_right(cut: str) -> None:
         'right': np.s_[:, : right - x + left],
         'top': np.s_[y:],
         'bottom': np.s_[: bottom - y + top],
+        'lower half': np.s_[: (top + bottom) // 2],  # mirrored at the border it would look like a face upside down
     }
     (found,) = detector.detect(np.ascontiguousarray(image[parts[cut]]))
     moved = np.array([x if cut == 'left' else 0, y if cut == 'top' else 0])
