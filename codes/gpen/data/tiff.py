@@ -79,11 +79,12 @@ def check_kind(directory: ImageFileDirectory_v2) -> None:
 def decode(data: bytes, directory: ImageFileDirectory_v2, stream: BinaryIO) -> tuple[np.ndarray, np.ndarray | None]:
     """Return colours (H x W x 3, RGB: uint8, uint16, or float32 in [0, 1]) and alpha (H x W of that type, or None).
 
+    The pixels are of a kind that :func:`check_kind` lets pass.
+
     Raises:
-        DamagedFileError: the pixels are of a kind that is not read.
+        DamagedFileError: they are packed in a way that is not read, or floats beyond black and white.
         Exception: whatever Pillow or OpenCV raises for damaged files.
     """
-    check_kind(directory)
     alpha = has_alpha(directory)
     if alpha and _first(directory, _BITS, 1) == 8:
         return _decode_transparent(stream)
