@@ -113,7 +113,10 @@ def test_every_number_has_a_smallest_and_a_largest_value() -> None:
     ],
 )
 def test_huge_numbers_are_refused_in_a_sentence(option_file: Path, option: str, value: str) -> None:
-    assert f'--force_yml {option}' in refuse(option_file, f'{option}={value}')
+    message = refuse(option_file, f'{option}={value}')
+    assert f'--force_yml {option}' in message
+    if value.lstrip('-') in ('1e400', '.inf', '.nan'):
+        assert 'is not finite, and no option takes that' in message
 
 
 @pytest.mark.parametrize('text', ['1' + '0' * 400, '-5', '1e400', 'inf', 'nan', '9' * 5000, 'x' * 5000, ''])
@@ -178,6 +181,11 @@ def test_files_may_inherit_often_enough(tmp_path: Path, option_file: Path) -> No
 def test_a_long_value_is_not_shown_whole(option_file: Path, option: str, value: str) -> None:
     refuse(option_file, f'{option}={value}')
     refuse(option_file, f'{option}:{value}=1')
+
+
+def test_a_text_longer_than_any_path_is_refused(option_file: Path) -> None:
+    message = refuse(option_file, f'path:experiments_root={"x" * 5_000}')
+    assert 'a text of 5,000 characters is no option; the longest has 4,096' in message
 
 
 @pytest.mark.parametrize('name', ['', ' ', '.', '..', 'a.', '.a', '_basicsr', 'a b', '../x', 'a/b.c', 'calculate_fid'])

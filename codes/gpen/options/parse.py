@@ -186,13 +186,15 @@ def _validate(document: Document, model: type[Parsed], check_whole: Callable[[Pa
     if find_problems(model, right):
         raise to_user_error(document, problems)
     rest: Parsed = model.model_validate(right)
-    more = [*_check_blocks(rest, document), *(one for one in check_whole(rest) if one.key in document.places)]
-    raise to_user_error(document, problems + [problem for problem in more if not _is_caused_by(wrong, problem)])
+    whole = [one for one in check_whole(rest) if one.key in document.places and not _is_caused_by(wrong, one)]
+    more = [*_check_blocks(rest, document), *whole]
+    raise to_user_error(document, problems + [problem for problem in more if problem.key not in wrong])
 
 
 def _is_caused_by(wrong: set[Key], problem: Problem) -> bool:
     """Tell whether a problem was found because options that are wrong were left out: it lies above, or names one."""
-    return any(key[: len(problem.key)] == problem.key or str(key[-1]) in problem.message for key in wrong)
+    words = set(re.findall(r'\w+', problem.message))
+    return any(key[: len(problem.key)] == problem.key or key[-1] in words for key in wrong)
 
 
 def _without(data: dict[str, object], keys: set[Key], prefix: Key) -> dict[str, object]:
