@@ -341,6 +341,8 @@ def test_a_wrong_type_is_the_only_error(option_file: Path, override: str) -> Non
         ),
         ('val:metrics:int={type: calculate_psnr, crop_border: -1}', 'val.metrics.int.crop_border: should be greater'),
         ("network_g:'[key]'=1", 'there is no such option'),
+        ('datasets:train:accumulate=x', 'datasets.train.accumulate: should be a whole number'),
+        ('val:metrics:a b={type: calculate_psnr}', 'val.metrics.a b: should be letters'),
     ],
 )
 def test_names_have_their_place_and_the_nearest_one(option_file: Path, override: str, message: str) -> None:

@@ -76,18 +76,17 @@ def find_problems(model: type[BaseModel], data: Any, prefix: Key = (), others: C
 def _translate(
     detail: ErrorDetails, model: type[BaseModel], data: Any, prefix: Key, others: Collection[str]
 ) -> Problem:
-    location = tuple(_keep_options(detail['loc'], data))
+    location = tuple(_keep_options(detail, data))
     return Problem((*prefix, *location), _say(detail, location, model, others))
 
 
-def _keep_options(location: tuple[str | int, ...], data: Any) -> Iterator[str | int]:
+def _keep_options(detail: ErrorDetails, data: Any) -> Iterator[str | int]:
     """Yield the parts of a location that are options: pydantic adds the tried member of a union, and ``[key]``."""
-    for part in location:
+    for number, part in enumerate(detail['loc'], start=1):
         is_there = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
-        if not is_there and isinstance(part, str) and (part in {'int', 'float', 'str', 'bool'} or '[' in part):
-            continue
-        yield part
-        data = data[part] if is_there else None
+        if is_there or (detail['type'] == 'missing' and number == len(detail['loc'])):
+            yield part
+            data = data[part] if is_there else None
 
 
 def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[BaseModel], others: Collection[str]) -> str:
