@@ -28,8 +28,10 @@ PERCEPTUAL = {'type': 'PerceptualLoss', 'layer_weights': {'conv1_2': 1.0}}
 
 
 def write(folder: Path, **changes: Any) -> Recipe:
-    """Write the tiny options, whose data are not there; ``changes`` are blocks to add to, None takes one out."""
+    """Write the tiny options at 8 x 8, whose data are not there; ``changes`` are blocks to add to, None takes it."""
     options = tiny_options(folder / 'nowhere', folder)
+    options['network_g'] |= {'size': 8, 'n_mlp': 1}
+    options['network_d'] |= {'size': 8}
     for block, values in changes.items():
         options[block] = None if values is None else {**options[block], **values}
     file = folder / 'tiny.yml'
@@ -109,9 +111,9 @@ def test_rehearsal_holds_no_real_tensor_and_needs_neither_data_nor_weights(
 
 def test_identity_loss_counts_without_its_weights(tmp_path: Path) -> None:
     pytest.importorskip('facexlib')
-    without = memory_plan.forecast(write(tmp_path))
-    with_loss = memory_plan.forecast(write(tmp_path, train={'identity_opt': {'type': 'IdentityLoss'}}))
-    assert with_loss.with_r1.weights - without.with_r1.weights > 100 * 2**20  # IR-SE50 has 44 million weights
+    without = memory_plan.forecast(write(tmp_path, train=NO_GAN))
+    with_loss = memory_plan.forecast(write(tmp_path, train={**NO_GAN, 'identity_opt': {'type': 'IdentityLoss'}}))
+    assert with_loss.without_r1.weights - without.without_r1.weights > 100 * 2**20  # IR-SE50 has 44 million weights
 
 
 def test_switches_lower_the_forecast(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_iterations_are_such_that_the_generator_learns(
 def test_proposals_fit_are_largest_and_their_settings_give_what_was_promised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = write(tmp_path, network_g={'narrow': 0.1}, train=NO_GAN)
+    recipe = write(tmp_path, network_g={'size': 16, 'narrow': 0.1}, network_d={'size': 16}, train=NO_GAN)
     recipe = Recipe(recipe.file, ('datasets:train:batch_size_per_gpu=6',))
     needed = {batch: peak_of(recipe, f'datasets:train:batch_size_per_gpu={batch}') for batch in (2, 4)}
     limit = (needed[2] + needed[4]) / 2

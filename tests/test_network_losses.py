@@ -266,6 +266,9 @@ def test_identity_loss_is_one_minus_the_cosine_of_embeddings(identity):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_under_autocast_arcface_runs_in_half_precision_and_the_cosine_in_float32(identity, dtype, monkeypatch):
+    body = identity.network.body
+    first_of_each_stage = torch.nn.Sequential(*(body[index] for index in (0, 3, 7, 21)))  # float16 is slow on a CPU
+    monkeypatch.setitem(identity.network._modules, 'body', first_of_each_stage)
     restored, gt = noise(2, 3, 64, 64).requires_grad_(), noise(2, 3, 64, 64, seed=1)
     expected = identity(restored, gt)
     seen = set()
