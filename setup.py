@@ -30,7 +30,7 @@ setup(
     python_requires='>=3.10',
     package_dir={'': 'codes'},
     packages=find_packages('codes'),
-    package_data={'gpen.reporting': ['*.css']},
+    package_data={'gpen.demo': ['*.css'], 'gpen.reporting': ['*.css']},
     install_requires=[requirement for requirement in REQUIREMENTS if not is_optional(requirement)],
     extras_require={
         'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)],

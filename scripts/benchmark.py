@@ -19,9 +19,7 @@ from gpen.commands._run import run_command
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; ``run`` among them is the function that does the work."""
-    parser = ArgumentParser(
-        prog='benchmark.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title='what to measure', dest='command', required=True)
     _add_data(commands.add_parser('data', help='decoding and degradations, images per second per core'))
     _add_restore(commands.add_parser('restore', help='restoring a face, PyTorch and ONNX Runtime'))

@@ -16,9 +16,7 @@ from gpen.commands._run import run_command
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = ArgumentParser(
-        prog='find_landmarks.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--input', required=True, metavar='FOLDER', help='sharp faces: dataroot_gt of the option file')
     parser.add_argument('--output', required=True, metavar='FILE', help='the table, such as datasets/landmarks.csv')
     add_detector(parser)

@@ -16,7 +16,7 @@ from gpen.commands._run import run_command
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = ArgumentParser(prog='fuzz.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('kind', choices=fuzzing.KINDS, help='of file')
     parser.add_argument('--copies', type=within(int, 1, 10**9), default=500, metavar='N', help='how many (500)')
     parser.add_argument('--seed', type=within(int, 0, 2**62), default=0, metavar='S', help='of the changes (0)')

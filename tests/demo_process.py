@@ -19,8 +19,8 @@ import torch
 from conftest import ROOT
 from gpen.archs.gpen import GPEN
 from gpen.data.image_io import to_uint8
+from gpen.portraits.render import render_portrait
 from gpen.utils.seeds import derive_generator
-from portraits.render import render_portrait
 
 
 @cache
@@ -48,10 +48,10 @@ EMPTY = 'appears here'
 # Runs the script with files that are deleted after the given seconds, and half of the patience.
 _SHORT_LIVED = """
 import sys
-import demo
-from demo_page import server
+from gpen.commands import demo
+from gpen.demo import server
 server.prepare()
-from demo_page import connection, gate, room
+from gpen.demo import connection, gate, room
 room.LIFETIME = float(sys.argv[1])
 gate.PATIENCE = connection.PATIENCE = room.LIFETIME / 2
 gate._FAIR, connection.MAX_CONNECTIONS = 0.2, 40

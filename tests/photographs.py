@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-import prepare_dataset
 import processes
+from gpen.commands import prepare_dataset
 from gpen.faces.face import Face
 from gpen.preparation import prepare as preparing
 from gpen.preparation.settings import PreparationSettings

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import photographs
-import prepare_dataset
+from gpen.commands import prepare_dataset
 from gpen.preparation import prepare as preparing
 from photographs import Prepare, draw_photo, save, words
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-import export
 import processes
 from comparing import assert_same_run, read_records
 from conftest import tiny_options, write_options
+from gpen.commands import export
 from gpen.errors import UserError
 from gpen.memory.plan import Recipe, forecast
 from gpen.options import parse_options

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-import convert_dataset
 from conftest import ROOT, run_code, tiny_options, write_options, write_pairs
+from gpen.commands import convert_dataset
 from gpen.data.storage import find_backend, open_storage, writing
 from gpen.data.storage.basicsr_lmdb import LmdbStorage
 from gpen.data.storage.writing import write_tables
@@ -168,7 +168,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(kind: str, faces: Path, tmp_pat
         with path.open('ab') as stream:
             stream.write(os.urandom(30_000))
     limit = 'import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n'
-    code = f'{limit}import convert_dataset; sys.exit(convert_dataset.main(sys.argv[1:]))'
+    code = f'{limit}from gpen.commands import convert_dataset; sys.exit(convert_dataset.main(sys.argv[1:]))'
     target = tmp_path / 'out' / f'x.{kind}'
     arguments = [sys.executable, '-c', code, '--input', str(faces), '--output', str(target), '--to', kind]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)

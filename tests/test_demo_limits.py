@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from demo_page import room
 from demo_process import EMPTY, Demo, addresses, ask, call, describe, draw_portraits, encode, form, restore
+from gpen.demo import room
 
 LIFETIME = 4.0
 PATIENCE = LIFETIME / 2

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import demo
 from conftest import run_code
-from demo_page import server as demo_server
 from demo_process import EMPTY, Demo, addresses, ask, call, describe, draw_portraits, encode, form, restore
+from gpen.commands import demo
+from gpen.demo import server as demo_server
 from gpen.errors import UserError
 
 

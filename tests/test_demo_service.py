@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from demo_page.service import Choice, Result, Service, clean_stem
 from demo_process import draw_portraits, encode
 from gpen.data.image_io import decode_picture, read_image
 from gpen.data.pixels import DamagedFileError
+from gpen.demo.service import Choice, Result, Service, clean_stem
 from gpen.errors import UserError
 from gpen.faces.face import Face
 from gpen.restoration.base import Restorer

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import export
 from conftest import ROOT, write_pairs
 from gpen.archs.gpen import GPEN
+from gpen.commands import export
 from gpen.errors import UserError
 from gpen.restoration import export_onnx
 from gpen.restoration.export import Format, export_generator, plan_output

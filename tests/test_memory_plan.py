@@ -10,8 +10,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-import plan_memory
 from conftest import tiny_options, write_options
+from gpen.commands import plan_memory
 from gpen.memory import forecast as memory_forecast
 from gpen.memory import plan as memory_plan
 from gpen.memory.cures import advise

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import make_portraits
-from conftest import ROOT
+from gpen.commands import make_portraits
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image, write_image
+from gpen.portraits.canvas import Canvas, Pose, spline_basis
+from gpen.portraits.pair import render_pair
+from gpen.portraits.render import render_portrait
 from gpen.preparation.pairs import measure_psnr
 from gpen.utils.seeds import derive_generator
-from portraits.canvas import Canvas, Pose, spline_basis
-from portraits.render import render_portrait
 
 TASKS = [('train', 0), ('train', 1), ('val', 0)]
 
@@ -76,7 +76,7 @@ def test_number_of_workers_changes_nothing() -> None:
 
 
 def test_train_and_val_show_different_people() -> None:
-    images = [make_portraits.render_pair(5, 32, task)[0] for task in TASKS]
+    images = [render_pair(5, 32, task)[0] for task in TASKS]
     assert max(measure_psnr(images[0], images[2]), measure_psnr(images[1], images[2])) < 20
 
 
@@ -86,7 +86,7 @@ def test_portraits_are_written_in_pairs_by_name(tmp_path: Path) -> None:
         for kind in ('sharp', 'blurry'):
             assert sorted(path.name for path in (tmp_path / 'set' / split / kind).iterdir()) == names
     sharp = read_image(tmp_path / 'set' / 'train' / 'sharp' / '0001.png')
-    assert np.abs(sharp - make_portraits.render_pair(10, 32, ('train', 1))[0]).max() < 1 / 127
+    assert np.abs(sharp - render_pair(10, 32, ('train', 1))[0]).max() < 1 / 127
 
 
 def test_finished_set_is_not_rendered_again(
@@ -130,7 +130,7 @@ def test_wrong_arguments_end_with_status_2(wrong: list[str]) -> None:
 
 def test_help_needs_no_heavy_import() -> None:
     code = (
-        f'import sys; sys.path.insert(0, {str(ROOT / "scripts")!r}); import make_portraits\n'
+        'import sys\nfrom gpen.commands import make_portraits\n'
         'try: make_portraits.main(["--help"])\n'
         'except SystemExit: print("torch" in sys.modules)'
     )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-import prepare_dataset
+from gpen.commands import prepare_dataset
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image, resize, to_uint8, write_image
 from photographs import FACES, Prepare, draw_photo, read_manifest, save, words

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import prepare_dataset
-from conftest import ROOT
+from gpen.commands import prepare_dataset
 from gpen.data.degradations import build_degradation
 from photographs import Prepare
 
@@ -41,7 +40,7 @@ def test_wrong_arguments_end_with_status_2(wrong: list[str], capsys: pytest.Capt
 
 def test_help_comes_at_once_and_tells_each_default() -> None:
     code = (
-        f'import sys; sys.path.insert(0, {str(ROOT / "scripts")!r}); import prepare_dataset\n'
+        'import sys\nfrom gpen.commands import prepare_dataset\n'
         'try: prepare_dataset.main(["--help"])\n'
         'except SystemExit: print([name for name in ("torch", "cv2", "joblib", "pydantic") if name in sys.modules])'
     )

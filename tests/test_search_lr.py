@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 import processes
-import search_lr
 from conftest import ROOT, run_code, tiny_options, write_options
 from figures import read_figures, without_plotly
+from gpen.commands import search_lr
 from gpen.errors import UserError
 from gpen.options import parse_options
 from gpen.runs.recorder import read_metrics

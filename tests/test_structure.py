@@ -21,6 +21,7 @@ FLOORS = [
     'archs',
     'weights',
     'data',
+    'portraits',
     'losses',
     'metrics',
     'models',
@@ -34,6 +35,7 @@ FLOORS = [
     'reporting',
     'preparation',
     'tuning',
+    'demo',
     'commands',
 ]
 """Each room may import those above it in this list (``from gpen import __version__`` is free to all)."""

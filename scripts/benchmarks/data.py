@@ -221,7 +221,7 @@ def _read(folder: str, count: int) -> list[np.ndarray]:
 
 
 def _render_portraits(count: int, size: int, seed: int) -> list[np.ndarray]:
-    from portraits.render import render_portrait
+    from gpen.portraits.render import render_portrait
 
     numbers = tqdm(range(count), 'portraits', disable=None)
     return [render_portrait(derive_generator(seed, 'portrait', n), min(size, _PORTRAIT_SIZE)) for n in numbers]

@@ -38,7 +38,6 @@ _WHOLE = (
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; those of :data:`_WHOLE` are None where they were not given."""
     parser = ArgumentParser(
-        prog='restore.py',
         description='Restore every face in photographs and put it back. '
         "The network's size and width are read off its file.",
     )

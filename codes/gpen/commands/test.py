@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = ArgumentParser(
-        prog='test.py',
         description='Score trained generators on pairs of sharp and blurry images, with the blurry input beside them.',
     )
     add_option_file(

@@ -9,7 +9,7 @@ from gpen.commands._run import handle_errors
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
-    parser = ArgumentParser(prog='train.py', description='Train a face restoration network from an option file.')
+    parser = ArgumentParser(description='Train a face restoration network from an option file.')
     add_option_file(parser)
     parser.add_argument(
         '--auto_resume',

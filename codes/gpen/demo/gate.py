@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from demo_page.room import make_room
+from gpen.demo.room import make_room
 
 MAX_UPLOADS = 8
 """How many may come at once; one more waits, or takes the place of one that is slow."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, beside, linear, mix, shade, spline
-from portraits.person import Person, Shape
+from gpen.portraits.canvas import Array, Canvas, Light, beside, linear, mix, shade, spline
+from gpen.portraits.person import Person, Shape
 
 # Light goes through skin and comes out red: the terminator is warm and soft.
 SKIN_WRAP = (0.42, 0.24, 0.18)

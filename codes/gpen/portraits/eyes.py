@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, beside, linear, mix, ribbon, spline
-from portraits.person import Person
+from gpen.portraits.canvas import Array, Canvas, Light, beside, linear, mix, ribbon, spline
+from gpen.portraits.person import Person
 
 EYE_X, EYE_Y = 0.125, 0.475
 IRIS_RADIUS = 0.0255

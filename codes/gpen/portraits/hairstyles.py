@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from portraits.canvas import Array, beside, spline
-from portraits.hair import Curls, HairStyle, Sheet, between
-from portraits.person import Person, Shape
+from gpen.portraits.canvas import Array, beside, spline
+from gpen.portraits.hair import Curls, HairStyle, Sheet, between
+from gpen.portraits.person import Person, Shape
 
 Style = Callable[[np.random.Generator, Shape, Person], HairStyle]
 

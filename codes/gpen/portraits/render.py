@@ -3,15 +3,15 @@
 import cv2
 import numpy as np
 
-from portraits import eyes as eyes_module
-from portraits import head
-from portraits import mouth as mouth_module
-from portraits.canvas import Array, Canvas, Light, Pose, shade, to_srgb
-from portraits.extras import Beard, Glasses
-from portraits.hair import HairLayer, HairStyle, draw_hair, draw_stubble
-from portraits.hairstyles import sample_style
-from portraits.person import Person, Shape
-from portraits.scene import draw_background, draw_clothes
+from gpen.portraits import eyes as eyes_module
+from gpen.portraits import head
+from gpen.portraits import mouth as mouth_module
+from gpen.portraits.canvas import Array, Canvas, Light, Pose, shade, to_srgb
+from gpen.portraits.extras import Beard, Glasses
+from gpen.portraits.hair import HairLayer, HairStyle, draw_hair, draw_stubble
+from gpen.portraits.hairstyles import sample_style
+from gpen.portraits.person import Person, Shape
+from gpen.portraits.scene import draw_background, draw_clothes
 
 # Small portraits are drawn four times larger; large ones need less, and time grows with the square.
 _SMALL = 128

@@ -23,8 +23,8 @@ from gpen.errors import UserError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from demo_page.page import About
-    from demo_page.service import Service
+    from gpen.demo.page import About
+    from gpen.demo.service import Service
 
 _GRADIO = '6.30'  # older pages fetch from other hosts
 _TRIED_PORTS = 100
@@ -127,9 +127,9 @@ def name_hosts(host: str, more: Sequence[str]) -> list[str]:
 
 def render_examples(folder: Path) -> list[Path]:
     """Render degraded portraits of people who do not exist, to click on; return their files."""
-    from demo_page.room import EXAMPLES
     from gpen.data.image_io import write_image
-    from make_portraits import render_pair
+    from gpen.demo.room import EXAMPLES
+    from gpen.portraits.pair import render_pair
 
     paths = [folder / EXAMPLES / f'portrait_{number}.png' for number in range(1, _EXAMPLES + 1)]
     for index, path in enumerate(paths):
@@ -142,8 +142,8 @@ def build_app(service: Service, about: About, folder: Path, hosts: Sequence[str]
     import gradio as gr
     from fastapi import FastAPI
 
-    from demo_page.gate import add_gate
-    from demo_page.page import build_page, page_settings
+    from gpen.demo.gate import add_gate
+    from gpen.demo.page import build_page, page_settings
 
     page = build_page(service, about, render_examples(folder))
     app = FastAPI(openapi_url=None)
@@ -163,8 +163,8 @@ def serve(app: ASGIApp, listener: socket.socket, folder: Path, on_start: Callabl
     """
     import uvicorn
 
-    from demo_page.connection import Connection
-    from demo_page.room import make_room
+    from gpen.demo.connection import Connection
+    from gpen.demo.room import make_room
 
     # Warnings would be of what visitors do: anyone could fill the log with them.
     config = uvicorn.Config(app, http=Connection, ws='none', log_level='error', timeout_graceful_shutdown=1)

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import torch
 
-from demo_page.room import make_room
 from gpen.data.file_check import MAX_PIXELS
 from gpen.data.image_io import Picture, decode_picture, write_image
 from gpen.data.pixels import DamagedFileError
+from gpen.demo.room import make_room
 from gpen.errors import UserError
 from gpen.restoration.background import Enlarger
 from gpen.restoration.photograph import PhotographRestorer, Restoration

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon
-from portraits.person import Person
+from gpen.portraits.canvas import Array, Canvas, Light, linear, mix, ribbon
+from gpen.portraits.person import Person
 
 _LIPSTICKS = ((176, 40, 52), (150, 34, 60), (200, 84, 92), (128, 40, 48), (206, 96, 110))
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, shade, spline, split_off, symmetric
-from portraits.person import Person, Shape
+from gpen.portraits.canvas import Array, Canvas, Light, linear, mix, shade, spline, split_off, symmetric
+from gpen.portraits.person import Person, Shape
 
 _FRAMES = ((24, 22, 24), (70, 44, 30), (120, 80, 50), (150, 150, 156), (180, 146, 84), (110, 34, 44), (40, 60, 100))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, linear, spline, symmetric
+from gpen.portraits.canvas import Array, linear, spline, symmetric
 
 # sRGB, from the fairest to the darkest.
 _SKIN = np.array(

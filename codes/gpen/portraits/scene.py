@@ -5,8 +5,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, linear, mix, ribbon, shade, spline, symmetric
-from portraits.person import Person
+from gpen.portraits.canvas import Array, Canvas, Light, linear, mix, ribbon, shade, spline, symmetric
+from gpen.portraits.person import Person
 
 _MUTED = (
     (196, 200, 204), (150, 162, 172), (104, 118, 130), (190, 176, 160), (120, 110, 104), (226, 222, 214), (70, 78, 88),

@@ -8,9 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from demo_page.room import LIFETIME
-from demo_page.service import SCALES, Choice, Service, format_pixels
 from gpen.data.heif import list_available
+from gpen.demo.room import LIFETIME
+from gpen.demo.service import SCALES, Choice, Service, format_pixels
 from gpen.errors import UserError
 
 _MAX_QUEUE = 32

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portraits.canvas import Array, Canvas, Light, mix, shade, spline_basis, split_off
-from portraits.person import Person
+from gpen.portraits.canvas import Array, Canvas, Light, mix, shade, spline_basis, split_off
+from gpen.portraits.person import Person
 
 _TONE_LEVELS = 14
 _STRAND_POINTS = 16

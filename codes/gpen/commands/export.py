@@ -1,0 +1,58 @@
+"""Write a trained generator in one file for other programs.
+
+onnx: for ONNX Runtime and others; any batch size; compared with PyTorch before it is kept.  safetensors: the weights,
+with the network's options as metadata.  gpen: the layout of the published files, such as GPEN-BFR-512.pth.
+codes/restore.py reads all three.  EMA weights are taken where the checkpoint has some.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpen.commands._arguments import ArgumentParser
+from gpen.commands._run import run_command
+from gpen.errors import UserError
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--model', required=True, metavar='FILE', help='our checkpoint, a published one, BasicSR-style or safetensors'
+    )
+    parser.add_argument('--format', required=True, choices=('onnx', 'safetensors', 'gpen'))
+    parser.add_argument(
+        '--output', metavar='FILE', help='where to (beside the checkpoint: NAME.onnx, .safetensors or NAME_gpen.pth)'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace a file that is there')
+    parser.add_argument(
+        '--check', metavar='FACES', help='compare ONNX Runtime with PyTorch on these too: an image, or a folder'
+    )
+    return parser.parse_args(arguments)
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write the file; return the exit status."""
+    from gpen.restoration.export import export_generator
+    from gpen.restoration.export_onnx import external_path
+    from gpen.utils.device import is_out_of_memory
+
+    output, faces = (None if path is None else Path(path).expanduser() for path in (args.output, args.check))
+    model = Path(args.model).expanduser()
+    try:
+        target = export_generator(
+            model, args.format, output, args.overwrite, faces, lambda step: print(step, flush=True)
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError('Out of memory. Close other programs, or export on a machine that has more.') from error
+    files = [path for path in (target, external_path(target)) if path.is_file()]
+    print('Written: ' + ', '.join(f'{path} ({path.stat().st_size / 1e6:.1f} MB)' for path in files))
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    args = parse_arguments(arguments)
+    return run_command(lambda: export(args))

@@ -1,0 +1,92 @@
+"""Draw a sheet of what training will see: sharp faces by rows, draws of their degradation by columns.
+
+The draws are those of epochs 1, 2, 3, ... of a training run with this option file, seed included.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
+from gpen.commands._run import run_command
+from gpen.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_GAP = 4  # pixels between pictures
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line's arguments."""
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_option_file(parser, 'option file with a DegradedFaceDataset')
+    parser.add_argument('--phase', choices=('train', 'val'), default='train', help='which data set (train)')
+    parser.add_argument('--images', type=within(int, 1, 64), default=4, help='rows: sharp faces (4)')
+    parser.add_argument('--draws', type=within(int, 1, 32), default=6, help='columns: draws of each (6)')
+    parser.add_argument('--output', metavar='PNG', help='where the sheet goes (experiments/NAME_PHASE_preview.png)')
+    add_force_yml(parser, '"datasets:train:degradation={type: realesrgan}"')
+    return parser.parse_args(arguments)
+
+
+def preview(args: argparse.Namespace) -> int:
+    """Write the sheet; return the exit status."""
+    from gpen.options import parse_options
+
+    options = parse_options(args.opt, args.force_yml, training=False, phases=(args.phase,)).options
+    block = getattr(options.datasets, args.phase)
+    if block is None:
+        raise UserError(f'{args.opt} has no datasets.{args.phase}. Choose another --phase.')
+    from gpen.data.image_io import write_image
+    from gpen.training.setup import build_data
+    from gpen.utils.files import resolve_path
+
+    dataset = build_data(args.phase, block)
+    if not getattr(dataset, 'takes_epoch', False) or block.type == 'PairedImageDataset':
+        raise UserError(
+            f'datasets.{args.phase} is a {block.type}, which draws nothing: its images are as they lie in the folders. '
+            'Give an option file with a DegradedFaceDataset.'
+        )
+    default = resolve_path(options.path.experiments_root) / f'{options.name}_{args.phase}_preview.png'
+    target = Path(args.output).expanduser() if args.output else default
+    write_image(target, draw_sheet(dataset, args.images, args.draws))
+    print(f'{min(args.images, len(dataset))} faces, sharp | {args.draws} draws each: {target}')
+    return 0
+
+
+def draw_sheet(dataset: Any, images: int, draws: int) -> np.ndarray:
+    """Return the sheet, H x W x 3 in [-1, 1]: faces spread over the data set, GT first, then one draw per epoch.
+
+    Where the GT itself changes from draw to draw (mirrored, other colours), the first draw's is shown.
+    """
+    import numpy as np
+
+    from gpen.data.image_io import to_array
+
+    count = min(images, len(dataset))
+    rows = []
+    for row in range(count):
+        index = row * len(dataset) // count
+        samples = [dataset[epoch, index] for epoch in range(draws)]
+        size = samples[0]['gt'].shape[-1]
+        pictures = [to_array(samples[0]['gt']), *(to_array(sample['lq']) for sample in samples)]
+        rows.append(np.concatenate([_frame(picture, size) for picture in pictures], axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def _frame(picture: np.ndarray, size: int) -> np.ndarray:
+    """Return a picture at ``size`` (a smaller one enlarged without smoothing) with a white gap."""
+    import cv2
+    import numpy as np
+
+    enlarged = cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST)
+    return np.pad(enlarged, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    args = parse_arguments(arguments)
+    return run_command(lambda: preview(args))
