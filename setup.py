@@ -1,5 +1,6 @@
 """Installs the package ``gpen`` and its commands: ``pip install .``"""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -18,19 +19,25 @@ def is_optional(requirement: str) -> bool:
     return requirement.startswith(('basicsr', 'facexlib', 'onnx>', 'onnxscript', 'torch-fidelity', 'torchmetrics'))
 
 
+def read_version() -> str:
+    """Return the version that the package names."""
+    return runpy.run_path(str(HERE / 'codes' / 'gpen' / '__init__.py'))['__version__']
+
+
 REQUIREMENTS = read_requirements()
+RECIPES = 'gpen.recipes'  # the folder options, inside the package
 
 setup(
     name='gpen-trainer',
-    version='0.1.0',
+    version=read_version(),
     description='Training and use of GAN Prior Embedded Networks for blind face restoration',
     long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='MIT',
     python_requires='>=3.10',
-    package_dir={'': 'codes'},
-    packages=find_packages('codes'),
-    package_data={'gpen.demo': ['*.css'], 'gpen.reporting': ['*.css']},
+    package_dir={'': 'codes', RECIPES: 'options'},
+    packages=[*find_packages('codes'), RECIPES, f'{RECIPES}.train', f'{RECIPES}.test'],
+    package_data={'gpen.demo': ['*.css'], 'gpen.reporting': ['*.css'], RECIPES: ['*.json'], '': ['*.yml']},
     install_requires=[requirement for requirement in REQUIREMENTS if not is_optional(requirement)],
     extras_require={
         'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)],
@@ -43,6 +50,7 @@ setup(
     },
     entry_points={
         'console_scripts': [
+            'gpen = gpen.commands.main:main',
             'gpen-train = gpen.commands.train:main',
             'gpen-test = gpen.commands.test:main',
             'gpen-restore = gpen.commands.restore:main',

@@ -37,6 +37,7 @@ FLOORS = [
     'tuning',
     'demo',
     'commands',
+    '__main__',
 ]
 """Each room may import those above it in this list (``from gpen import __version__`` is free to all)."""
 

@@ -186,7 +186,9 @@ def _validate(document: Document, model: type[Parsed], check_whole: Callable[[Pa
     if find_problems(model, right):
         raise to_user_error(document, problems)
     rest: Parsed = model.model_validate(right)
-    whole = [one for one in check_whole(rest) if one.key in document.places and not _is_caused_by(wrong, one)]
+    whole: list[Problem] = [
+        one for one in check_whole(rest) if one.key in document.places and not _is_caused_by(wrong, one)
+    ]
     more = [*_check_blocks(rest, document), *whole]
     raise to_user_error(document, problems + [problem for problem in more if problem.key not in wrong])
 

@@ -9,9 +9,10 @@ from addict import Dict
 
 from gpen.errors import UserError
 from gpen.options.blocks import Dataset, Metric, Optimizer, Scheduler
+from gpen.options.recipes import find_recipe, list_recipes, name_recipe
 from gpen.options.yaml_values import Key, Place, parse_yaml
 from gpen.utils.files import expand_user, is_file, project_root
-from gpen.utils.text import shorten
+from gpen.utils.text import shorten, suggest
 
 MAX_BYTES = 250_000  # of an option file and all its bases
 MAX_FILES = 50
@@ -36,7 +37,7 @@ class Document:
 
 
 def find_option_file(path: str | Path) -> Path:
-    """Return the option file's path: as given from the working directory, else from the project's root.
+    """Return the option file's path: as given from the working directory or the project's root, else a recipe.
 
     Raises:
         UserError: there is no such file.
@@ -45,8 +46,12 @@ def find_option_file(path: str | Path) -> Path:
     for candidate in (given, project_root() / given):
         if is_file(candidate):
             return candidate
+    recipe = find_recipe(given)
+    if recipe is not None:
+        return recipe
+    near = suggest(given.stem, map(name_recipe, list_recipes()), form='-opt {}')
     raise UserError(
-        f'There is no option file {shorten(str(given))}. Recipes lie in options/train and options/test; '
+        f'There is no option file {shorten(str(given))}.{near} Recipes lie in options/train and options/test; '
         'give one with -opt FILE.'
     )
 

@@ -119,8 +119,9 @@ def build_command(option_file: Path, overrides: list[str], folder: Path) -> tupl
         folder: the run's experiment folder; its name is the run's.
     """
     place = [f'name={folder.name}', f'path:experiments_root={json.dumps(str(folder.parent), ensure_ascii=False)}']
-    script = str(project_root() / 'codes' / 'train.py')
-    return (sys.executable, script, '-opt', str(option_file), '--auto_resume', '--force_yml', *overrides, *place)
+    script = project_root() / 'codes' / 'train.py'
+    start = (str(script),) if script.is_file() else ('-m', 'gpen', 'train')
+    return (sys.executable, *start, '-opt', str(option_file), '--auto_resume', '--force_yml', *overrides, *place)
 
 
 def run_trial(
