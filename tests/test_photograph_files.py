@@ -53,7 +53,7 @@ def test_thumbnails_that_systems_keep_are_no_photographs_and_are_named(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b'')
     left_out: dict[str, str] = {}
-    assert sorted(walk_images(tmp_path, leave_out=left_out.__setitem__)) == ['a.jpg', 'holiday/e.jpg']
+    assert sorted(walk_images(tmp_path, pytest.fail, left_out.__setitem__)) == ['a.jpg', 'holiday/e.jpg']
     assert left_out == {f'{folder}/': reason}
     [sentence] = describe_left_out(left_out)
     assert f'{folder}/' in sentence
@@ -70,7 +70,7 @@ def test_every_file_of_a_folder_is_read_or_named(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b'')
         names.add(name)
     left_out: dict[str, str] = {}
-    found = set(walk_images(tmp_path, leave_out=left_out.__setitem__))
+    found = set(walk_images(tmp_path, pytest.fail, left_out.__setitem__))
     assert not found & set(left_out)
     for name in names - found:
         assert name in left_out or any(name.startswith(folder) for folder in left_out if folder.endswith('/'))

@@ -33,9 +33,7 @@ LeaveOut = Callable[[str, str], object]
 """Called with the path of a file or folder that is left out, and why: one of the reasons above."""
 
 
-def walk_images(
-    root: Path, on_error: Callable[[OSError], None] | None = None, leave_out: LeaveOut | None = None
-) -> list[str]:
+def walk_images(root: Path, on_error: Callable[[OSError], object], leave_out: LeaveOut | None = None) -> list[str]:
     """Return the paths below ``root``, with ``/``, of the files with a suffix of an image, in any order.
 
     Hidden files and folders are left out, and folders that NAS systems and desktops keep for themselves; links to

@@ -9,6 +9,7 @@ from gpen.data.file_check import open_file, read_file
 from gpen.data.image_folder import HIDDEN, describe_left_out, walk_images
 from gpen.data.storage.base import Storage, find_duplicates, key_of
 from gpen.errors import UserError
+from gpen.utils.text import list_names, printable
 
 LOGGER = logging.getLogger('gpen')
 
@@ -17,7 +18,7 @@ class DiskStorage(Storage):
     """Image files in a folder and its sub-folders; other files are named in a warning, hidden ones are left out.
 
     Raises:
-        UserError: ``root`` is not a folder.
+        UserError: ``root`` is not a folder, or it or a folder in it cannot be read.
     """
 
     root: Path
@@ -26,7 +27,16 @@ class DiskStorage(Storage):
         if not root.is_dir():
             raise UserError(f'There is no folder {root}.')
         left_out: dict[str, str] = {}
-        names = sorted(walk_images(root, leave_out=left_out.__setitem__))
+        unreadable: list[OSError] = []
+        names = sorted(walk_images(root, unreadable.append, left_out.__setitem__))
+        if unreadable:  # a part of the data, which nobody would miss otherwise
+            listed = list_names(
+                printable(f'{os.path.relpath(error.filename, root)} ({error.strerror})') for error in unreadable
+            )
+            raise UserError(
+                f'{root} has {len(unreadable)} folder{"s" * (len(unreadable) > 1)} that cannot be read: {listed}. '
+                'Make them readable, or move them elsewhere.'
+            )
         for sentence in describe_left_out({name: why for name, why in left_out.items() if why != HIDDEN}):
             LOGGER.warning('Warning: %s: %s', root, sentence)
         keys = [key_of(name) for name in names]

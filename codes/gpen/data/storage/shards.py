@@ -6,6 +6,7 @@ its streams can only be read from the start (by ``reshard`` and ``shard``, a row
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -147,12 +148,18 @@ def _find_local(root: Path) -> list[str]:
     """Return the Parquet files of a folder, or the Arrow files where there are none; or a file itself."""
     if root.is_file():
         return [str(root)] if root.suffix in _SUFFIXES else []
-    for suffix in _SUFFIXES:
-        names = [path.relative_to(root) for path in root.rglob(f'*{suffix}') if path.is_file()]
-        paths = sorted(str(root / name) for name in names if not any(part.startswith('.') for part in name.parts))
-        if paths:
-            return paths
-    return []
+    found = []
+    for folder, folders, names in os.walk(root, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        paths = [Path(folder, name) for name in names if not name.startswith('.')]
+        found += [str(path) for path in paths if path.suffix in _SUFFIXES and path.is_file()]
+    return next(filter(None, (sorted(path for path in found if path.endswith(suffix)) for suffix in _SUFFIXES)), [])
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise UserError(
+        f'{error.filename} cannot be read: {error.strerror}. Make this folder readable, or move it elsewhere.'
+    ) from error
 
 
 def _find_remote(url: str) -> list[str]:
