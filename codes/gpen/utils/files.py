@@ -95,14 +95,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
         try:
             yield temporary
-            # Flush, give it the permissions of an ordinary new file (mkstemp's are stricter), and rename it.
-            with temporary.open('rb+') as stream:
-                os.fsync(stream.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(target)
-            _flush_folder(target.parent)
+            temporary.chmod(0o666 & ~_umask())  # of an ordinary new file; mkstemp's are stricter
+            flush_and_rename(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def flush_and_rename(path: Path, target: Path) -> None:
+    """Rename a file, to a name in the same folder, when its content is on the disk."""
+    with path.open('rb+') as stream:
+        os.fsync(stream.fileno())
+    path.replace(target)
+    _flush_folder(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -1,27 +1,26 @@
 """Weight files of published networks: found on the disk, or downloaded and verified."""
 
 import hashlib
-import http.client
-import logging
+import os
 import re
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from gpen.errors import UserError
-from gpen.utils.files import atomic_path, project_root, resolve_path
+from gpen.utils.files import explain_writing, flush_and_rename, project_root, resolve_path, write_text
+from gpen.utils.locks import hold_lock
 from gpen.weights.files import load_weights
 from gpen.weights.recognition import name_stranger, read_head
+from gpen.weights.transfer import CHUNK, DownloadError, fetch, remove_parts, say
 
-TIMEOUT = 10.0  # seconds without a byte from the server
-CHUNK = 1 << 20  # bytes
+MIRROR = 'GPEN_MIRROR'
+"""The environment variable with the address of a folder that holds the files, which is tried first."""
+
 _HASH = re.compile(r'-([0-9a-f]{8,})\.')
-
-LOGGER = logging.getLogger('gpen')
+_FOREVER = -1
 
 
 class MissingWeightsError(UserError):
@@ -36,14 +35,7 @@ class Published(NamedTuple):
 
 
 def find_weights(url: str, local: str | None, what: str, option: str, published: Published | None = None) -> Path:
-    """Return the path of a weight file, which is downloaded if it is not on the disk.
-
-    The places, in order: ``local``; ``weights/FILENAME`` under the project's root, with the file name of ``url``; torch
-    hub's cache; ``url``, which is saved to ``weights/FILENAME``, whole or not at all.
-
-    The hash of a file on the disk is not checked, so that users can put their own in its place.  A download is verified
-    by its length, and by ``published`` where that is given; otherwise by the start of its SHA-256, where the file name
-    ends in that, as torchvision's do (``vgg19-dcbb9e9d.pth``); otherwise it has to load as a dict of tensors.
+    """Return the path of a weight file: the user's own, or what :func:`obtain` returns for ``url``.
 
     Args:
         url: the address of the published file.
@@ -53,37 +45,86 @@ def find_weights(url: str, local: str | None, what: str, option: str, published:
         published: size and hash of the file at ``url``, if they are known.
 
     Raises:
-        UserError: the file ``local`` does not exist.
-        MissingWeightsError: the download fails.
+        UserError: the file ``local`` does not exist, or as :func:`obtain`.
     """
-    # The user's own file.
-    if local is not None:
-        path = resolve_path(local)
-        if not path.is_file():
-            raise UserError(
-                f'{option} names {path}, but there is no such file ({what}). Correct it or put the file there.'
-            )
-        return path
+    if local is None:
+        filename = url.rpartition('/')[2]
+        return obtain([url], filename, what, f'set {option} to where it lies', published=published)
+    path = resolve_path(local)
+    if not path.is_file():
+        raise UserError(f'{option} names {path}, but there is no such file ({what}). Correct it or put the file there.')
+    return path
 
-    found = find_on_disk(url)
+
+def obtain(
+    urls: Sequence[str],
+    filename: str,
+    what: str,
+    advice: str,
+    published: Published | None = None,
+    terms: str | None = None,
+) -> Path:
+    """Return the path of a published file, which is downloaded if it is not on the disk.
+
+    The places, in order: ``weights/FILENAME`` under the project's root; torch hub's cache; the server that the
+    environment variable GPEN_MIRROR names; ``urls``.  What is downloaded goes to ``weights/FILENAME``, whole or not at
+    all, and by one process at a time.
+
+    A download is verified by its length, and by ``published`` where that is given; otherwise by the start of its
+    SHA-256, where the file name ends in that, as torchvision's do (``vgg19-dcbb9e9d.pth``); otherwise it has to load as
+    a dict of tensors, and its SHA-256 is kept beside it in ``FILENAME.sha256``, with which the file, and whatever is
+    downloaded in its place, has to agree from then on.  Files that users put there are not checked.
+
+    Args:
+        urls: the addresses of the file; each is tried when those before it fail.
+        filename: its name on the disk.
+        what: its content, for messages.
+        advice: what else the user can do where it cannot be had, after ``or``.
+        published: size and hash of the file, if they are known.
+        terms: of its licence, which the user reads before the download.
+
+    Raises:
+        MissingWeightsError: the download fails.
+        UserError: the file has changed since its download, GPEN_MIRROR is no address, or the disk cannot be written.
+    """
+    found = find_on_disk(filename)
     if found is not None:
+        _check_unchanged(found)
         return found
 
-    filename = url.rpartition('/')[2]
+    addresses = [*_at_mirror(filename), *urls]
     target = project_root() / 'weights' / filename
-    LOGGER.info('Downloading %s (%s) to %s', what, url, target)
-    try:
-        _download(url, target, published)
-    except _DownloadError as error:
-        raise MissingWeightsError(
-            f'{what}: {filename} is not here and could not be downloaded from {url} ({error}). '
-            f'Put the file at {target}, or set {option} to where it lies.'
-        ) from error
-    return target
+    with hold_lock(
+        target.parent / '.locks' / f'{filename}.lock',
+        in_use=f'Another process is downloading {target}.',
+        unusable=lambda error: f'Cannot write in {target.parent}: {error}. Put {filename} there, or {advice}.',
+        patience=_FOREVER,
+        say_waiting=lambda: say(f'Another process is downloading {target}; waiting for it.'),
+    ):
+        if target.is_file():
+            return target
+        if terms is not None:
+            say(terms)
+        failures = []
+        for url in addresses:
+            say(f'Downloading {what} from {url} to {target}')
+            try:
+                _download(url, target, published)
+            except DownloadError as error:
+                failures.append(f'{url} ({error})')
+                if url != addresses[-1]:
+                    say(f'That failed: {error}. The next address is tried.')
+            else:
+                return target
+
+    raise MissingWeightsError(
+        f'{what}: {filename} is not here and could not be downloaded from {", nor from ".join(failures)}. '
+        f'Put the file at {target}, or {advice}. {MIRROR}=URL names another server that has it.'
+    )
 
 
 def find_on_disk(url: str) -> Path | None:
-    """Return where the file of an address is on the disk, if it is in one of the places of :func:`find_weights`."""
+    """Return where the file of an address or name is on the disk, if it is in one of the places of :func:`obtain`."""
     filename = url.rpartition('/')[2]
     places = (project_root() / 'weights' / filename, Path(torch.hub.get_dir(), 'checkpoints', filename))
     return next((path for path in places if path.is_file()), None)
@@ -96,73 +137,72 @@ def find_url(model: str) -> str:
     return get_model_weights(model)['IMAGENET1K_V1'].url
 
 
-class _DownloadError(Exception):
-    """The reason why a download failed, in a few words."""
-
-
-def _download(url: str, target: Path, published: Published | None) -> None:
-    """Save ``url`` to ``target``; nothing is left there after a failure."""
-    digest = hashlib.sha256()
-    with atomic_path(target) as temporary:
-        received = 0
-        with temporary.open('wb') as stream:
-            for chunk in _fetch(url):
-                received += len(chunk)
-                digest.update(chunk)
-                stream.write(chunk)
-                if published is not None and received > published.size:
-                    break
-
-        # Before atomic_path renames the file.
-        known = _HASH.search(target.name)
-        if published is not None:
-            _check_size(temporary, received, published.size)
-            _check_hash(digest.hexdigest(), published.sha256)
-        elif known is not None:
-            _check_hash(digest.hexdigest(), known[1])
-        else:
-            _check_loads(temporary)
-
-
-def _fetch(url: str) -> Iterator[bytes]:
-    """Yield the content of ``url``; network errors become a :class:`_DownloadError`, unlike errors of the disk."""
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-            expected = response.headers.get('Content-Length')
-            received = 0
-            while chunk := response.read(CHUNK):
-                received += len(chunk)
-                yield chunk
-    except urllib.error.HTTPError as error:
-        raise _DownloadError(f'the server answered {error.code} {error.reason}') from error
-    except urllib.error.URLError as error:
-        raise _DownloadError(str(error.reason)) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise _DownloadError(str(error) or type(error).__name__) from error
-
-    if expected is not None and received != int(expected):
-        raise _DownloadError(f'the connection ended after {received} of {expected} bytes')
-
-
-def _check_size(path: Path, received: int, expected: int) -> None:
-    if received == expected:
-        return
-    length = f'only {received}' if received < expected else f'more than {expected}'
-    kind = ', a pointer of Git LFS,' if is_git_lfs_pointer(path) else ''
-    raise _DownloadError(f'{length} bytes came{kind} and it should have {expected}; it was removed')
-
-
-def _check_hash(found: str, expected: str) -> None:
-    if not found.startswith(expected):
-        raise _DownloadError(
-            f'the SHA-256 of what came is {found[:12]}..., but should start with {expected[:12]}; it was removed'
-        )
-
-
 def is_git_lfs_pointer(path: Path) -> bool:
     """Return whether a file is what Git leaves in place of a large one where Git LFS is not installed."""
     with path.open('rb') as stream:
         return stream.read(24) == b'version https://git-lfs.'
+
+
+def _at_mirror(filename: str) -> list[str]:
+    """Return the address of a file at the user's mirror, if there is one."""
+    mirror = os.environ.get(MIRROR, '').strip()
+    if mirror and not re.match(r'(https?|file)://.', mirror):
+        raise UserError(
+            f'The mirror ({MIRROR} or --mirror) is {mirror}, which is no address. Give that of a folder, such as '
+            'https://HOST/FOLDER or file:///FOLDER.'
+        )
+    return [f'{mirror.rstrip("/")}/{filename}'] if mirror else []
+
+
+def _download(url: str, target: Path, published: Published | None) -> None:
+    """Save ``url`` to ``target``; what is wrong is removed, and only what broke off stays, beside ``target``."""
+    with explain_writing(target):
+        part = fetch(url, target, None if published is None else published.size)
+        try:
+            _verify(part, target, published)
+        except DownloadError:
+            part.unlink()
+            raise
+        flush_and_rename(part, target)
+        remove_parts(target)
+
+
+# ---- checks
+
+
+def _verify(part: Path, target: Path, published: Published | None) -> None:
+    """Raise DownloadError where a file is not what it should be; keep its hash where none was known."""
+    known = _HASH.search(target.name)
+    record = _record_of(target)
+    if published is not None:
+        _check_size(part, published.size)
+        _check_hash(part, published.sha256)
+    elif known is not None:
+        _check_hash(part, known[1])
+    else:
+        _check_loads(part)
+        if record.is_file():
+            _check_hash(part, _read_record(record), f' by {record}, which has that of the first download')
+        else:
+            write_text(record, f'{_hash(part)}  {target.name}\n')
+
+
+def _check_size(path: Path, expected: int) -> None:
+    received = path.stat().st_size
+    if received == expected:
+        return
+    length = f'only {received}' if received < expected else f'more than {expected}'
+    kind = ', a pointer of Git LFS,' if is_git_lfs_pointer(path) else ''
+    raise DownloadError(f'{length} bytes came{kind} and it should have {expected}; it was removed')
+
+
+def _check_hash(path: Path, expected: str, source: str = '') -> None:
+    found = _hash(path)
+    if not found.startswith(expected):
+        raise DownloadError(
+            f'the SHA-256 of what came is {found[:12]}..., but should start with {expected[:12]}{source}; it was '
+            'removed'
+        )
 
 
 def _check_loads(path: Path) -> None:
@@ -171,4 +211,36 @@ def _check_loads(path: Path) -> None:
     except UserError as error:
         what = name_stranger(path, read_head(path))
         clause = '' if what is None else f' but {what.partition(". ")[0].removeprefix("is ").rstrip(".")}'
-        raise _DownloadError(f'what came is not a file of PyTorch weights{clause}; it was removed') from error
+        raise DownloadError(f'what came is not a file of PyTorch weights{clause}; it was removed') from error
+
+
+def _check_unchanged(path: Path) -> None:
+    """Raise UserError where a file is not the one that was downloaded first."""
+    record = _record_of(path)
+    if not record.is_file():
+        return
+    found, expected = _hash(path), _read_record(record)
+    if found != expected:
+        raise UserError(
+            f'{path} has changed since it was downloaded: its SHA-256 is {found[:12]}..., but {record.name} beside it '
+            f'says {expected[:12]}.... Delete {path.name}, so that it is downloaded again, or {record.name}, if you '
+            'put the file there yourself.'
+        )
+
+
+def _record_of(path: Path) -> Path:
+    """Return the file with the SHA-256 of a downloaded one, as the command sha256sum writes and checks it."""
+    return path.with_name(f'{path.name}.sha256')
+
+
+def _read_record(record: Path) -> str:
+    words = record.read_text(encoding='utf-8', errors='replace').split()
+    return words[0].lower() if words else '(nothing)'
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as stream:
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
