@@ -65,20 +65,20 @@ def test_a_training_file_is_scored_with_input_restored_and_difference(trained: P
     folder = trained.parent / 'experiments' / 'tiny' / 'results'
     summary = json.loads((folder / 'results.json').read_text(encoding='utf-8'))
     means = summary['sets']['val']['means']
-    model = summary['models']['restored']
+    model = summary['models']['net_g_best']
     assert model['path'] == f'{trained.parent}/experiments/tiny/models/net_g_best.pth'
     assert (model['size'], model['in_size'], summary['manual_seed']) == (16, 16, 3)
     table = read_table(printed, '3 images')
     assert table['3 images'] == ['PSNR', 'SSIM']
-    for row, key in (('blurry input', 'input'), ('restored', 'restored')):
+    for row, key in (('blurry input', 'input'), ('net_g_best', 'net_g_best')):
         assert table[row] == [f'{means[key][name]:.4f}' for name in ('psnr', 'ssim')]
-    differences = [means['restored'][name] - means['input'][name] for name in ('psnr', 'ssim')]
+    differences = [means['net_g_best'][name] - means['input'][name] for name in ('psnr', 'ssim')]
     assert table['difference'] == [f'{value:+.4f}' for value in differences]
     rows = read_csv(folder)
     assert [(row['set'], row['image'], row['model']) for row in rows] == [
-        ('val', name, model) for model in ('input', 'restored') for name in ('000', '001', '002')
+        ('val', name, model) for model in ('input', 'net_g_best') for name in ('000', '001', '002')
     ]
-    for kind in ('input', 'restored'):
+    for kind in ('input', 'net_g_best'):
         mean = sum(float(row['psnr']) for row in rows if row['model'] == kind) / 3
         assert mean == pytest.approx(means[kind]['psnr'])
     assert f'Picture (input | restored | sharp): {folder / "input_restored_sharp.png"}' in printed
@@ -92,7 +92,7 @@ def test_the_score_is_that_of_the_validation_in_training(trained: Path) -> None:
     summary = json.loads((output / 'results.json').read_text(encoding='utf-8'))
     last = read_records(trained.parent / 'experiments' / 'tiny', 'val')[8]
     expected = {'psnr': last['val/psnr'], 'ssim': last['val/ssim']}
-    assert summary['sets']['val']['means']['restored'] == pytest.approx(expected, rel=1e-6)
+    assert summary['sets']['val']['means']['net_g_latest'] == pytest.approx(expected, rel=1e-6)
 
 
 def test_two_models_on_two_sets(trained: Path, tiny_data: Path, tmp_path: Path) -> None:
@@ -232,15 +232,19 @@ def test_another_registered_network_is_scored_as_network_g_says(tmp_path: Path) 
         assert torch.allclose(model(lq), built(lq).clamp(-1, 1))
 
 
-def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_models_are_named_by_their_files_and_where_these_are_equal_by_suffix_and_folder(tmp_path: Path) -> None:
     for run in ('a', 'b'):
         (tmp_path / run / 'models').mkdir(parents=True)
         (tmp_path / run / 'models' / 'net_g_best.pth').touch()
+        (tmp_path / run / 'models' / 'net_g_best.onnx').touch()
         (tmp_path / run / 'models' / 'input.pth').touch()
     best = [tmp_path / run / 'models' / 'net_g_best.pth' for run in ('a', 'b')]
-    assert list(name_models(best)) == ['a_models_net_g_best', 'b_models_net_g_best']
-    assert name_models([best[0], best[0]]) == {'restored': best[0]}
-    assert list(name_models([best[0], best[0].with_name('input.pth')])) == ['models_net_g_best', 'models_input']
+    both = [best[0], best[0].with_suffix('.onnx')]
+    assert list(name_models(best)) == ['a_net_g_best', 'b_net_g_best']
+    assert list(name_models(both)) == ['net_g_best.pth', 'net_g_best.onnx']
+    assert list(name_models([*both, best[1]])) == ['a_net_g_best.pth', 'a_net_g_best.onnx', 'b_net_g_best.pth']
+    assert name_models([best[0], best[0]]) == {'net_g_best': best[0]}
+    assert list(name_models([best[0], best[0].with_name('input.pth')])) == ['net_g_best.pth', 'input.pth']
 
 
 def test_a_training_run_is_scored_by_its_best_weights_or_else_its_latest(trained: Path, tmp_path: Path) -> None:

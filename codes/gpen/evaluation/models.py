@@ -16,10 +16,9 @@ from gpen.options.checks import INPUT_NAME
 from gpen.options.schema import Options
 from gpen.restoration.base import Restorer
 from gpen.restoration.loading import load_restorer
+from gpen.utils.files import expand_user
 from gpen.weights.files import load_weights
 from gpen.weights.networks import fit_weights
-
-RESTORED = 'restored'  # what tables call a model that is the only one
 
 
 @dataclass(frozen=True)
@@ -129,29 +128,32 @@ def find_run_weights(options: Options) -> Path:
 
 
 def name_models(files: Sequence[str | Path]) -> dict[str, Path]:
-    """Return names for files that were given without names: their stems, with folders where these are equal.
+    """Return names for files that were given without names: their stems.
+
+    Where two are equal, the suffixes are added, and then as many folders in front as it takes.
 
     Raises:
         UserError: a file is not there.
     """
-    paths = list(dict.fromkeys(Path(file).expanduser() for file in files))
-    for path in paths:
+    paths = {expand_user(file).resolve(): expand_user(file) for file in files}
+    for path in paths.values():
         if not path.is_file():
             raise UserError(f'There is no file {path}. Give the weights to score with --model FILE.')
-    if len(paths) == 1:
-        return {RESTORED: paths[0]}
 
-    # As many folders in front of the stems as it takes to tell all files apart.
-    absolute = [path.resolve() for path in paths]
-    for depth in range(max(len(path.parts) for path in absolute)):
-        names = [_name(path, depth) for path in absolute]
-        if len(set(names)) == len(names) and INPUT_NAME not in names:
-            return dict(zip(names, paths, strict=True))
+    for depth in range(max(len(path.parts) for path in paths)):
+        for has_suffix in (False, True):
+            names = [_name(path, depth, has_suffix) for path in paths]
+            if len(set(names)) == len(names) and INPUT_NAME not in names:
+                return dict(zip(names, paths.values(), strict=True))
 
-    return {f'model_{n}': path for n, path in enumerate(paths, start=1)}
+    return {f'{n}_{_name(path, 0, True)}': given for n, (path, given) in enumerate(paths.items(), start=1)}
 
 
-def _name(path: Path, depth: int) -> str:
-    """Return the last ``depth`` folders and the stem of a path, with only such characters as file names may have."""
-    parts = [*path.parts[-1 - depth : -1], path.stem]
+def _name(path: Path, depth: int, has_suffix: bool) -> str:
+    """Return the last ``depth`` folders and the name of a file, with only such characters as file names may have.
+
+    The folder ``models`` of a run tells nothing, so that of the run takes its place.
+    """
+    folders = [part for part in path.parts[1:-1] if part != 'models']
+    parts = [*folders[len(folders) - min(depth, len(folders)) :], path.name if has_suffix else path.stem]
     return re.sub(r'[^A-Za-z0-9._-]+', '-', '_'.join(parts)).lstrip('._-')[-120:] or 'model'
