@@ -122,6 +122,7 @@ def test_option_lines_of_one_folder_are_relative_to_the_project(
     faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr('gpen.utils.files.project_root', lambda: tmp_path)
+    (tmp_path / 'codes' / 'gpen').mkdir(parents=True)  # a checkout
     assert convert('--input', faces, '--output', tmp_path / 'new' / 'x.parquet') == 0
     lines = options_of(capsys.readouterr().out)
     assert lines == {'dataroot_gt': 'new/x.parquet', 'io_backend': {'type': 'datasets'}}

@@ -112,7 +112,7 @@ def test_set_that_lacks_a_file_or_its_mark_is_rendered_again(tmp_path: Path) -> 
 def test_portraits_do_not_mix_with_other_settings_or_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert make(tmp_path / 'set') == 0
     assert make(tmp_path / 'set', '--seed', '11') == 2
-    assert 'other settings' in capsys.readouterr().err
+    assert f'other settings. Choose another --output, such as {tmp_path / "set_2"}.' in capsys.readouterr().err
     other = tmp_path / 'other' / 'train' / 'sharp' / 'mine.png'
     write_image(other, portrait(0))
     assert make(tmp_path / 'other') == 2

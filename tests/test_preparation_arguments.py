@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpen.commands import prepare_dataset
+from gpen.commands import make_portraits, prepare_dataset
 from gpen.data.degradations import build_degradation
 from photographs import Prepare
 
@@ -36,6 +36,14 @@ def test_wrong_arguments_end_with_status_2(wrong: list[str], capsys: pytest.Capt
         prepare_dataset.main(['--input', 'in', '--output', 'out', *wrong])
     assert stopped.value.code == 2
     assert wrong[0] in capsys.readouterr().err
+
+
+def test_a_size_that_no_network_has_is_refused_with_those_that_they_have(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (prepare_dataset, make_portraits):
+        with pytest.raises(SystemExit) as stopped:
+            command.main(['--input', 'in', '--output', 'out', '--size', '60'])
+        assert stopped.value.code == 2
+        assert '--size: 60 is no size of a network: give 16, 32, 64, 128, 256, 512, 1024' in capsys.readouterr().err
 
 
 def test_help_comes_at_once_and_tells_each_default() -> None:

@@ -226,7 +226,9 @@ def test_finished_data_set_is_left_as_it_is(
         assert prepare(photos, output, '--workers', 2) == 0
     assert 'already there' in capsys.readouterr().out
     assert prepare(photos, output, '--seed', 11) == 2
-    assert 'other settings (seed: 10 there, 11 here)' in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert 'other settings (seed: 10 there, 11 here)' in printed
+    assert f'--output {output}_2' in printed
     assert read_tree(output) == before
     next(output.rglob('blurry/*.png')).unlink()
     assert prepare(photos, output) == 2
@@ -265,7 +267,9 @@ def test_files_of_others_are_neither_mixed_with_nor_overwritten(
     write_image(mine, np.zeros((4, 4, 3), np.float32))
     before = read_tree(tmp_path)
     assert prepare(photos, tmp_path / 'set') == 2
-    assert 'such as train' in capsys.readouterr().err
+    assert f'such as train. Give a folder that is empty or new: --output {tmp_path / "set" / "faces"}' in (
+        capsys.readouterr().err
+    )
     assert read_tree(tmp_path) == before
     (tmp_path / 'file').write_text('x')
     assert prepare(photos, tmp_path / 'file') == 2

@@ -56,6 +56,19 @@ def add_detector(group: argparse._ActionsContainer, default: str | None = 'auto'
     )
 
 
+def network_size(lowest: int, highest: int) -> Callable[[str], int]:
+    """Return an argparse type for the side of images, pixels: the powers of two within limits, as networks have."""
+    sizes = [1 << level for level in range(highest.bit_length()) if lowest <= 1 << level <= highest]
+
+    def parse(text: str) -> int:
+        size: int = within(int, lowest, highest)(text)
+        if size not in sizes:
+            raise argparse.ArgumentTypeError(f'{size} is no size of a network: give {", ".join(map(str, sizes))}')
+        return size
+
+    return parse
+
+
 def within(kind: Callable[[str], Any], lowest: float, highest: float) -> Callable[[str], Any]:
     """Return an argparse type for a number (``int`` or ``float``) within limits."""
 

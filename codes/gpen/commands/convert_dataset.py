@@ -142,20 +142,16 @@ def print_options(written: dict[str, dict[str, Path]], kind: str) -> None:
     """Print the lines of an option file that use the result: those of each split, or of one folder."""
     import yaml
 
+    from gpen.utils.files import to_option_path
+
     backend = {'type': kind if kind in ('disk', 'lmdb') else 'datasets'}
     blocks: dict[str, Any] = {}
     for split, sides in written.items():
-        blocks[split] = {SIDES[side]: _relative(path) for side, path in sides.items()} | {'io_backend': dict(backend)}
+        roots = {SIDES[side]: to_option_path(path) for side, path in sides.items()}
+        blocks[split] = roots | {'io_backend': dict(backend)}
     lines = blocks.get('', {'datasets': blocks})
     print('In the option file:\n')
     print(yaml.safe_dump(lines, default_flow_style=None, sort_keys=False, allow_unicode=True, width=10_000), end='')
-
-
-def _relative(path: Path) -> str:
-    """Return a path as option files write it: relative to the project's root where it lies below that."""
-    from gpen.utils.files import project_root
-
-    return (path.relative_to(project_root()) if path.is_relative_to(project_root()) else path).as_posix()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

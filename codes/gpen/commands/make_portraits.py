@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from gpen.commands._arguments import ArgumentParser, within
+from gpen.commands._arguments import ArgumentParser, network_size, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 from gpen.utils.cpu import count_cpus
+from gpen.utils.files import suggest_folder, to_option_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--output', required=True, metavar='FOLDER', help='where the data set goes')
     parser.add_argument('--train', type=within(int, 1, 9999), default=400, metavar='N', help='pairs to train on (400)')
     parser.add_argument('--val', type=within(int, 1, 9999), default=32, metavar='N', help='pairs to validate on (32)')
-    parser.add_argument('--size', type=within(int, 16, 1024), default=64, help='side of the pictures in pixels (64)')
+    parser.add_argument(
+        '--size', type=network_size(16, 1024), default=64, metavar='N', help='side of the pictures, pixels (64)'
+    )
     parser.add_argument('--seed', type=within(int, 0, 2**62), default=10, help='another seed, other people (10)')
     parser.add_argument(
         '--workers', type=within(int, 0, 256), default=count_cpus(), metavar='N',
@@ -60,7 +63,7 @@ def is_complete(folder: Path, tasks: Sequence[Task], settings: dict[str, Any]) -
         UserError: the folder holds something else that must not be mixed with it.
     """
     manifest = folder / MANIFEST
-    advice = 'Choose another --output, or delete that folder.'
+    advice = f'Choose another --output, such as {to_option_path(suggest_folder(folder))}.'
     if manifest.is_file() and _read_manifest(manifest) != settings:
         raise UserError(f'{folder} holds a data set that was made with other settings. {advice}')
 

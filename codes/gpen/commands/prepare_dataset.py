@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpen.commands._arguments import ArgumentParser, add_detector, within
+from gpen.commands._arguments import ArgumentParser, add_detector, network_size, within
 from gpen.commands._run import run_command
 from gpen.preparation.settings import PreparationSettings
 
@@ -27,7 +27,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         '--input', type=_folder, required=True, metavar='FOLDER', help='photographs, in sub-folders too'
     )
     parser.add_argument('--output', type=_folder, required=True, metavar='FOLDER', help='where the data set goes')
-    _add_number(parser, 'size', int, 16, 4096, 'side of the images, pixels')
+    parser.add_argument(
+        '--size',
+        type=network_size(16, 4096),
+        default=PreparationSettings.size,
+        metavar='N',
+        help='side of the images, pixels, a power of two (%(default)s)',
+    )
     _add_number(parser, 'max_pixels', int, 1, 10**9, 'photographs of more pixels are left out')
     _add_detection(parser.add_argument_group('finding faces'))
     _add_filters(parser.add_argument_group('which faces are kept'))

@@ -6,6 +6,7 @@ depends on all that decides it.  When it is finished its parts are moved up, the
 """
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,12 +19,12 @@ from gpen.preparation.pairs import KINDS
 from gpen.preparation.settings import digest
 from gpen.preparation.splitting import SPLITS
 from gpen.preparation.summary import DATASET, MANIFEST
+from gpen.utils.files import suggest_folder, to_option_path
 from gpen.utils.locks import hold_lock
 
 _PARTS = (*SPLITS, MANIFEST, CONTACT_SHEET, DATASET)
 _WORK = '.work'
 _LOCK = '.lock'
-_ADVICE = 'Choose another --output, or delete that folder.'
 
 
 class OutputFolder:
@@ -73,15 +74,17 @@ class OutputFolder:
         if record.exists():
             difference = self._find_difference(record)
             if difference:
-                raise UserError(f'{self.folder} holds a data set that was made {difference}. {_ADVICE}')
+                raise UserError(f'{self.folder} holds a data set that was made {difference}. {self._advise()}')
             self._check_images(record)
             shutil.rmtree(self.folder / _WORK, ignore_errors=True)
             return True
 
         strangers = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith('.'))
         if strangers:
+            own = self.folder / 'faces'
             raise UserError(
-                f'{self.folder} holds files that do not belong to this data set, such as {strangers[0]}. {_ADVICE}'
+                f'{self.folder} holds files that do not belong to this data set, such as {strangers[0]}. '
+                + self._advise(suggest_folder(own) if own.exists() else own)
             )
         return False
 
@@ -132,6 +135,11 @@ class OutputFolder:
                 there = sum(1 for _ in (self.folder / split / kind).glob('*.png'))
                 if there < pairs[split]:
                     raise UserError(
-                        f'{self.folder / split / kind} holds {there} images of {pairs[split]}. Delete {self.folder} '
-                        'and run the command again.'
+                        f'{self.folder / split / kind} holds {there} images of {pairs[split]}. To make them again: '
+                        + self._advise()
                     )
+
+    def _advise(self, other: Path | None = None) -> str:
+        """Return the sentence that names another folder, by default one beside this that is not there yet."""
+        path = to_option_path(other or suggest_folder(self.folder))
+        return f'Give a folder that is empty or new: --output {shlex.quote(path)}'

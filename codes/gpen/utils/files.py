@@ -1,5 +1,6 @@
 """Files that are written whole or not at all; relative paths that start at the project's root."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,19 @@ def project_root() -> Path:
 def resolve_path(path: str | Path) -> Path:
     """Return an absolute path: ``~`` expanded, a relative path taken from :func:`project_root`."""
     return project_root() / expand_user(path)
+
+
+def to_option_path(path: Path) -> str:
+    """Return how an option file names an absolute path: from the root of a checkout of this project, if it is below."""
+    root = project_root()
+    is_checkout = (root / 'codes' / 'gpen').is_dir()
+    return (path.relative_to(root) if is_checkout and path.is_relative_to(root) else path).as_posix()
+
+
+def suggest_folder(taken: Path) -> Path:
+    """Return a folder that is not there yet and has almost the same name: ``faces_2`` where ``faces`` is taken."""
+    numbers = itertools.count(2)
+    return next(path for number in numbers if not os.path.lexists(path := taken.with_name(f'{taken.name}_{number}')))
 
 
 def expand_user(path: str | Path) -> Path:
