@@ -112,8 +112,10 @@ def are_gone(processes: set[int]) -> bool:
 
 
 def read_tree(folder: Path) -> dict[str, bytes]:
-    """Return all files below a folder, hidden ones too."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+    """Return all files below a folder, hidden ones too, without the folder's own path, which the recipe holds."""
+    files = (path for path in folder.rglob('*') if path.is_file())
+    own = os.fsencode(folder)
+    return {path.relative_to(folder).as_posix(): path.read_bytes().replace(own, b'FOLDER') for path in files}
 
 
 def start(log: Path, *arguments: object, stop: tuple[str, int, signal.Signals] | None = None) -> processes.Command:

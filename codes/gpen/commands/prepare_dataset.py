@@ -1,8 +1,8 @@
 """Make a paired data set from photographs: find and align the faces, choose, degrade a copy, split by person.
 
 Writes OUTPUT/{train,val}/{sharp,blurry}/NAME.png, and beside them manifest.csv (every face that was found),
-contact_sheet.png (look at it) and dataset.json (settings and counts).  Stopped and started again, it goes on where it
-was.
+contact_sheet.png (look at it), dataset.json (settings and counts) and recipe.yml (what to train with).  Stopped and
+started again, it goes on where it was.
 
 No photograph has faces in both splits.  Nor has any person, where --split_by names people: a regular expression that
 is searched in a photograph's path below --input; its groups are the person.  '^(canada|london)(?:smile)?_(\\d+)' takes

@@ -15,13 +15,17 @@ from gpen.faces.detection import SURE_SCORES
 from gpen.preparation.contact_sheet import CONTACT_SHEET, write_contact_sheet
 from gpen.preparation.output_folder import OutputFolder
 from gpen.preparation.pairs import list_pairs, write_pair
+from gpen.preparation.people import compare_splits, describe_people, find_recognizer
 from gpen.preparation.photos import explain, list_photos
+from gpen.preparation.recipe import write_recipe
 from gpen.preparation.selection import REASONS, Entry, list_entries, reject
 from gpen.preparation.settings import PreparationSettings, digest
 from gpen.preparation.splitting import SPLITS, Group, group_photos, split_groups
 from gpen.preparation.summary import DATASET, MANIFEST, Summary, describe, write_dataset_file, write_manifest
 from gpen.preparation.work import DetectorSource, PhotoRecord, PhotoTask, process_photo, run_single_threaded
+from gpen.utils.files import to_option_path
 from gpen.utils.pool import Pool
+from gpen.utils.typed import spell_command
 
 ADVICE = 'Run the command again with fewer --workers or a smaller --max_pixels; what is done is kept.'
 
@@ -58,19 +62,32 @@ def prepare(settings: PreparationSettings, say: Say) -> None:
     with output.lock():
         if output.is_finished():
             say(f'The data set is already there: {settings.output}')
+            _end(settings, say)
             return
 
         detector = None if settings.aligned else find_detector(settings, say)
         if settings.min_score is None and detector is not None:
             settings = replace(settings, min_score=SURE_SCORES.get(detector.name))
+        recognizer = find_recognizer(settings, say)
         with Pool(settings.workers, settings.ray, advice=ADVICE) as pool:
             tasks = [PhotoTask(photo, output.photos, settings, detector) for photo in photos]
             with closing(pool.run(partial(run_single_threaded, process_photo), tasks, 'photos')) as results:
                 records = sorted(results, key=lambda record: record.key)
 
             summary = _choose(records, skipped, groups, settings, detector)
+            alike = None if recognizer is None else compare_splits(summary.entries, recognizer, pool)
             psnr = _make(output, summary, settings, identity, pool)
-        say(describe(summary, psnr, settings.output, grouped=settings.split_by is not None))
+        say(describe(summary, psnr, grouped=settings.split_by is not None))
+        if settings.split_by is None:
+            say(describe_people(alike, summary.pairs['val']))
+        _end(settings, say)
+
+
+def _end(settings: PreparationSettings, say: Say) -> None:
+    """Write the recipe, and say what to do next."""
+    recipe = to_option_path(write_recipe(settings))
+    say(f'\nLook at {settings.output / CONTACT_SHEET}, then train by the recipe that lies beside it:')
+    say(f'\n  {spell_command("train", "-opt", recipe)}')
 
 
 def _choose(

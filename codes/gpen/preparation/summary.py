@@ -127,8 +127,8 @@ def write_dataset_file(path: Path, summary: Summary, psnr: Mapping[str, float], 
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
 
 
-def describe(summary: Summary, psnr: Mapping[str, float], folder: Path, grouped: bool) -> str:
-    """Return the summary for the screen: what was read, found, left out and written, and how to train on it."""
+def describe(summary: Summary, psnr: Mapping[str, float], grouped: bool) -> str:
+    """Return the summary for the screen: what was read, found, left out and written."""
     lines = [f'Photographs: {summary.read} read, {len(summary.skipped)} skipped']
     lines += _list('  skipped', [f'{printable(key)}: {reason}' for key, reason in sorted(summary.skipped.items())])
     lines += _list('  without a face', [printable(key) for key in sorted(summary.faceless)])
@@ -146,13 +146,6 @@ def describe(summary: Summary, psnr: Mapping[str, float], folder: Path, grouped:
             f'mean PSNR of the blurry ones {psnr[split]:.2f} dB'
         )
 
-    lines += ['', f'Written to {folder}. For the option file:']
-    for split in SPLITS:
-        lines += [
-            f'  datasets.{split}:',
-            f'    dataroot_gt: {folder / split / "sharp"}',
-            f'    dataroot_lq: {folder / split / "blurry"}',
-        ]
     return '\n'.join(lines)
 
 
