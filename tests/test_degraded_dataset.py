@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from conftest import degraded_options, run_code, write_options, write_pairs
+from gpen.data.cells import GAP, LINE
 from gpen.data.degraded_dataset import DegradedFaceDataset
+from gpen.data.image_io import read_image, resize, to_array
 from gpen.data.loader import build_dataset, build_train_loader
 from gpen.errors import UserError
 from gpen.options import parse_options
@@ -185,22 +187,30 @@ def test_all_mistakes_in_nested_steps_come_together(tmp_path: Path, tiny_data: P
     assert 'train.degradation.1.steps.0.quality: should be a list' in text
 
 
-def test_preview_shows_the_sharp_faces_and_the_draws_of_training(tiny_data: Path, tmp_path: Path) -> None:
-    path = write_options(tmp_path / 'degraded.yml', degraded_options(tiny_data, tmp_path, STEPS))
+def test_preview_shows_the_sharp_faces_as_they_are_and_the_draws_of_training_under_headings(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    options = degraded_options(tiny_data, tmp_path, STEPS)
+    options['datasets']['train'] |= {'use_hflip': True, 'augment': {'type': 'color_jitter', 'brightness': [2, 2]}}
+    path = write_options(tmp_path / 'degraded.yml', options)
     sheet = tmp_path / 'sheet.png'
     result = run_code('scripts/preview_degradation.py', '-opt', path, '--images', 3, '--draws', 2, '--output', sheet)
     assert result.returncode == 0, result.stderr
     assert str(sheet) in result.stdout
     picture = cv2.imread(str(sheet))[:, :, ::-1]
-    assert picture.shape == (3 * 20, 3 * 20, 3)
+    cell, top = 128 + GAP, LINE + GAP  # images of 16 pixels are shown eight times as large
+    assert picture.shape == (top + 3 * cell, GAP + 3 * cell, 3)
+    assert all((picture[:top, GAP + n * cell : GAP + (n + 1) * cell] < 128).any() for n in range(3))
     block = parse_options(path).options.datasets.train
     assert block is not None
     dataset = build_dataset(block.to_dict())
     for row, index in enumerate([0, 2, 4]):
-        shown = [picture[row * 20 : row * 20 + 16, column * 20 : column * 20 + 16] for column in range(3)]
-        expected = [dataset[0, index]['gt'], dataset[0, index]['lq'], dataset[1, index]['lq']]
-        for one, other in zip(shown, expected, strict=True):
-            assert np.abs(one / 127.5 - 1 - other.numpy().transpose(1, 2, 0)).max() < 1 / 127
+        corners = [(top + row * cell + 4, GAP + column * cell + 4) for column in range(3)]
+        shown = [picture[y : y + 128 : 8, x : x + 128 : 8] for y, x in corners]
+        stored = read_image(sorted((tiny_data / 'train' / 'sharp').iterdir())[index])
+        draws = [to_array(dataset[epoch, index]['lq']) for epoch in range(2)]
+        for one, other in zip(shown, [resize(stored, 16), *draws], strict=True):
+            assert np.abs(one / 127.5 - 1 - other).max() < 1 / 127
 
 
 def test_preview_of_pairs_says_that_nothing_is_drawn(option_file: Path) -> None:

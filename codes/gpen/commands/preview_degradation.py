@@ -1,6 +1,7 @@
 """Draw a sheet of what training will see: sharp faces by rows, draws of their degradation by columns.
 
-The draws are those of epochs 1, 2, 3, ... of a training run with this option file, seed included.
+The draws are those of epochs 1, 2, 3, ... of a training run with this option file, seed, mirroring and augment
+included.  The first column is the face as it lies in the data set.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from gpen.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-_GAP = 4  # pixels between pictures
+
+_CELL = 128  # pixels; smaller images are shown larger, with their pixels as squares
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -43,9 +45,10 @@ def preview(args: argparse.Namespace) -> int:
     from gpen.data.image_io import write_image
     from gpen.training.setup import build_data
     from gpen.utils.files import resolve_path
+    from gpen.utils.typed import spell_command
 
     dataset = build_data(args.phase, block)
-    if not getattr(dataset, 'takes_epoch', False) or block.type == 'PairedImageDataset':
+    if not getattr(dataset, 'takes_epoch', False) or 'lq' not in dataset[0, 0] or block.type == 'PairedImageDataset':
         raise UserError(
             f'datasets.{args.phase} is a {block.type}, which draws nothing: its images are as they lie in the folders. '
             'Give an option file with a DegradedFaceDataset.'
@@ -54,36 +57,40 @@ def preview(args: argparse.Namespace) -> int:
     target = Path(args.output).expanduser() if args.output else default
     write_image(target, draw_sheet(dataset, args.images, args.draws))
     print(f'{min(args.images, len(dataset))} faces, sharp | {args.draws} draws each: {target}')
+    print(f'To train on them:\n\n  {spell_command("train", "-opt", args.opt, *_repeat(args.force_yml))}')
     return 0
 
 
-def draw_sheet(dataset: Any, images: int, draws: int) -> np.ndarray:
-    """Return the sheet, H x W x 3 in [-1, 1]: faces spread over the data set, GT first, then one draw per epoch.
+def _repeat(settings: Sequence[str]) -> list[str]:
+    return ['--force_yml', *settings] if settings else []
 
-    Where the GT itself changes from draw to draw (mirrored, other colours), the first draw's is shown.
+
+def draw_sheet(dataset: Any, images: int, draws: int) -> np.ndarray:
+    """Return the sheet, H x W x 3 in [-1, 1]: faces spread over the data set, sharp, then one draw per epoch.
+
+    The sharp face of a data set of one's own, which has no ``read_sharp``, is that of the first draw.
     """
     import numpy as np
 
+    from gpen.data.cells import GAP, draw_heading, to_cell
     from gpen.data.image_io import to_array
 
+    # A heading for each column.
+    size = dataset[0, 0]['gt'].shape[-1]
+    width = max(size, _CELL // size * size)
+    titles = ['sharp', *(f'draw {number}' for number in range(1, draws + 1))]
+    strips = [np.concatenate([draw_heading(title, width + GAP) for title in titles], axis=1)]
+
     count = min(images, len(dataset))
-    rows = []
     for row in range(count):
         index = row * len(dataset) // count
         samples = [dataset[epoch, index] for epoch in range(draws)]
-        size = samples[0]['gt'].shape[-1]
-        pictures = [to_array(samples[0]['gt']), *(to_array(sample['lq']) for sample in samples)]
-        rows.append(np.concatenate([_frame(picture, size) for picture in pictures], axis=1))
-    return np.concatenate(rows, axis=0)
-
-
-def _frame(picture: np.ndarray, size: int) -> np.ndarray:
-    """Return a picture at ``size`` (a smaller one enlarged without smoothing) with a white gap."""
-    import cv2
-    import numpy as np
-
-    enlarged = cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST)
-    return np.pad(enlarged, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=1.0)
+        sharp = dataset.read_sharp(index)[0] if hasattr(dataset, 'read_sharp') else to_array(samples[0]['gt'])
+        pictures = [sharp, *(to_array(sample['lq']) for sample in samples)]
+        cells = [np.pad(to_cell(one, width), ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for one in pictures]
+        strips.append(np.concatenate(cells, axis=1))
+    sheet = np.pad(np.concatenate(strips), ((0, 0), (GAP, 0), (0, 0)), constant_values=255)  # H x W x 3, uint8
+    return sheet.astype(np.float32) / 127.5 - 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -76,16 +76,19 @@ class FaceImageDataset(Dataset[dict[str, Any]]):
 
     def read_gt(self, epoch: int, index: int) -> tuple[np.ndarray, View]:
         """Return a GT image, mirrored and augmented for its epoch: size x size x 3, float32, RGB, [-1, 1]; and how."""
-        key = self.keys[index]
-        stored = read_image(self.gt.read(key), self.gt.describe(key))
-        gt = resize(stored, self.size)
-
+        gt, stored = self.read_sharp(index)
         augment = derive_generator(self.manual_seed, 'augment', epoch, index)
         is_mirrored = self.use_hflip and augment.random() < 0.5
         if is_mirrored:
             gt = gt[:, ::-1].copy()
-        view = View((stored.shape[1], stored.shape[0]), self.size, is_mirrored)
+        view = View(stored, self.size, is_mirrored)
         return (gt if self._augment is None else self._augment(gt, augment)), view
+
+    def read_sharp(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Return a GT image as it is: size x size x 3, float32, RGB, [-1, 1]; and its stored width and height."""
+        key = self.keys[index]
+        stored = read_image(self.gt.read(key), self.gt.describe(key))
+        return resize(stored, self.size), (stored.shape[1], stored.shape[0])
 
     def describe(self, index: int) -> dict[str, str]:
         """Return ``gt_path`` and ``name`` of an image."""
