@@ -43,6 +43,7 @@ setup(
         'all': [requirement for requirement in REQUIREMENTS if is_optional(requirement)],
         'datasets': ['datasets>=3'],  # Hugging Face data sets: io_backend {type: datasets}
         'background': ['spandrel>=0.4'],  # restore.py --background_model
+        'films': ['av>=16'],  # restore.py on films and animated GIFs
         'demo': ['gradio>=6.30'],  # scripts/demo.py
         'export': ['onnx>=1.17', 'onnxscript>=0.7'],  # export.py --format onnx
         'photographs': ['pillow>=11.3', 'pillow-heif>=0.16'],  # photographs of phones: AVIF and HEIC

@@ -1,4 +1,4 @@
-"""``gpen-restore`` / ``python codes/restore.py``: restore the faces in photographs."""
+"""``gpen-restore`` / ``python codes/restore.py``: restore the faces in photographs and films."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpen.commands._arguments import ArgumentParser, add_detector, within
 from gpen.commands._run import run_command
@@ -38,19 +38,21 @@ _WHOLE = (
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments; those of :data:`_WHOLE` are None where they were not given."""
     parser = ArgumentParser(
-        description='Restore every face in photographs and put it back. '
+        description='Restore every face in photographs and films and put it back. '
         "The network's size and width are read off its file.",
     )
     # What is restored, where it goes, and how strongly.
     parser.add_argument('--model', required=True, metavar='FILE', help='weights of a GPEN generator, or an ONNX file')
-    parser.add_argument('--input', required=True, metavar='PATH', help='a photograph, or a folder of them')
-    parser.add_argument('--output', required=True, metavar='DIR', help='where restored photographs go')
+    parser.add_argument('--input', required=True, metavar='PATH', help='a photograph or film, or a folder of them')
+    parser.add_argument('--output', required=True, metavar='DIR', help='where restored photographs and films go')
     parser.add_argument('--aligned', action='store_true', help='the images are aligned, square faces: detect nothing')
     parser.add_argument(
         '--strength', type=within(float, 0, 1), default=1.0, metavar='S', help='0: as it was, 1: as restored (1)'
     )
-    parser.add_argument('--format', choices=('png', 'jpg', 'webp', 'tif'), default='png', help='of results (png)')
-    parser.add_argument('--skip_existing', action='store_true', help='leave out images whose result is there')
+    parser.add_argument(
+        '--format', choices=('png', 'jpg', 'webp', 'tif'), default='png', help='of results (png); not of films'
+    )
+    parser.add_argument('--skip_existing', action='store_true', help='leave out what has its result already')
     parser.add_argument(
         '--max_pixels', type=within(int, 1, 10**10), metavar='N', help='larger images are refused (178,956,970)'
     )
@@ -115,14 +117,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.aligned and given:
             raise UserError(f'--{given[0]} is for whole photographs and --aligned for cropped faces. Leave one out.')
 
-        from gpen.data.image_folder import describe_left_out
-        from gpen.restoration.folder import plan_targets
+        from gpen.data.film_io import has_av, import_av, is_film
+        from gpen.restoration.folder import explain_left_out, plan_targets
         from gpen.restoration.loading import load_restorer
         from gpen.utils.device import choose_device, explain_out_of_memory
 
-        left_out: dict[str, str] = {}
-        targets = plan_targets(Path(args.input), Path(args.output), f'.{args.format}', left_out)
-        for sentence in describe_left_out(left_out):
+        source, left_out = Path(args.input), dict[str, str]()
+        if is_film(source) and source.is_file() and not args.aligned:
+            import_av()  # or say what is missing
+        films = has_av() and not args.aligned
+        targets = plan_targets(source, Path(args.output), f'.{args.format}', left_out, films)
+        for sentence in explain_left_out(left_out):
             print(sentence)
         wanted = {path: to for path, to in targets.items() if not (args.skip_existing and to.exists())}
         if not wanted:
@@ -143,15 +148,40 @@ def _restore(args: argparse.Namespace, restorer: Restorer, targets: Targets, dev
     from tqdm import tqdm
 
     from gpen.data.file_check import MAX_PIXELS
-    from gpen.restoration.folder import restore_faces, restore_photographs
+    from gpen.data.film_io import is_film
+    from gpen.restoration.folder import Outcome, restore_faces, restore_films, restore_photographs
 
     max_pixels = args.max_pixels or MAX_PIXELS
     whole = None if args.aligned else _build(args, restorer, device)
-    with tqdm(total=len(targets), unit='image', disable=None) as bar:
-        progress: Progress = bar.update
-        if whole is None:
-            return restore_faces(restorer, targets, args.batch_size, args.strength, max_pixels, progress)
-        return restore_photographs(whole, targets, args.strength, bool(args.save_faces), max_pixels, progress)
+    films = {} if whole is None else {path: target for path, target in targets.items() if is_film(path)}
+    photos = {path: target for path, target in targets.items() if path not in films}
+
+    outcome = Outcome()
+    if photos:
+        with tqdm(total=len(photos), unit='image', disable=None) as bar:
+            progress: Progress = bar.update
+            if whole is None:
+                return restore_faces(restorer, photos, args.batch_size, args.strength, max_pixels, progress)
+            outcome = restore_photographs(whole, photos, args.strength, bool(args.save_faces), max_pixels, progress)
+    if films and whole is not None and not outcome.stopped:
+        if args.save_faces:
+            print(f'--save_faces is for photographs; the faces of {_count(len(films), "film")} are not written.')
+        restore_films(whole, films, _settings(args), outcome, args.strength, max_pixels, _open_bar)
+    return outcome
+
+
+def _open_bar(title: str, frames: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=frames or None, desc=title, unit='frame', disable=None)
+
+
+def _settings(args: argparse.Namespace) -> dict[str, object]:
+    """Return what a restored film depends on."""
+    status = Path(args.model).stat()
+    others = ('input', 'output', 'skip_existing', 'format', 'save_faces', 'max_pixels')
+    given = {name: value for name, value in vars(args).items() if name not in others}
+    return {**given, 'model': [args.model, status.st_size, status.st_mtime_ns]}
 
 
 def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -> PhotographRestorer:
@@ -194,14 +224,17 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
     for failure in outcome.failures:
         print(f'Skipped: {failure}', file=sys.stderr)
 
-    # Photographs without a face, by what was done with them.
-    for what in dict.fromkeys(outcome.faceless.values()):
-        paths = [path for path, done in outcome.faceless.items() if done == what]
-        print(f'No face was found in {_count(len(paths), "photograph")}, {what}: {_name(paths)}')
+    # Photographs and films without a face, by what was done with them.
+    kinds = {path: ('film' if path in outcome.films else 'photograph', done) for path, done in outcome.faceless.items()}
+    for noun, what in dict.fromkeys(kinds.values()):
+        paths = [path for path, kind in kinds.items() if kind == (noun, what)]
+        print(f'No face was found in {_count(len(paths), noun)}, {what}: {_name(paths)}')
 
     # What results do not have, or have otherwise than one may expect.
     for noun, paths in outcome.losses.items():
-        print(f'Not kept in .{args.format}: {noun} ({_count(len(paths), "image")}: {_name(paths)})')
+        kind = 'image' if outcome.films.keys().isdisjoint(paths) else 'file'
+        formats = ' and '.join(dict.fromkeys(p.suffix if p in outcome.films else f'.{args.format}' for p in paths))
+        print(f'Not kept in {formats}: {noun} ({_count(len(paths), kind)}: {_name(paths)})')
     if outcome.large:
         print(_explain_large(args, outcome.large, size))
     if outcome.too_small:
@@ -211,17 +244,24 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
     if skipped:
         print(f'{_count(skipped, "image")} left out, since the results are there.')
 
-    noun = 'aligned face' if args.aligned else 'face'
-    where = '' if args.aligned else f' in {_count(outcome.restored, "photograph")}'
-    print(f'{_count(outcome.faces, noun)} restored{where}: {args.output}')
+    for path, film in outcome.films.items():
+        fleeting = f'; {_count(film.fleeting, "thing")} seen once alone, taken for no face' if film.fleeting else ''
+        followed = f'{_count(film.faces, "face")} followed and restored in {film.restored:,} of {film.frames:,} frames'
+        print(f'{_name([path])}: {followed}{fleeting}.')
+    if outcome.restored or not outcome.films:
+        noun = 'aligned face' if args.aligned else 'face'
+        where = '' if args.aligned else f' in {_count(outcome.restored, "photograph")}'
+        print(f'{_count(outcome.faces, noun)} restored{where}: {args.output}')
+    else:
+        print(f'{_count(len(outcome.films), "film")} written: {args.output}')
     if outcome.stopped:
-        done = outcome.restored + len(outcome.faceless) + len(outcome.failures)
+        done = outcome.restored + len(outcome.faceless.keys() | outcome.films) + len(outcome.failures)
         print(
             f'Error: {outcome.stopped} {_count(tried - done, "image")} not done; run the command again with '
             '--skip_existing.',
             file=sys.stderr,
         )
-    return 2 if outcome.stopped or not (outcome.restored or outcome.faceless) else 0
+    return 2 if outcome.stopped or not (outcome.restored or outcome.faceless or outcome.films) else 0
 
 
 def _explain_large(args: argparse.Namespace, large: Mapping[Path, float], size: int) -> str:

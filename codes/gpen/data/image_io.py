@@ -147,7 +147,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
         pixels, alpha = _decode(data, header.has_alpha)
     else:
         alpha = None
-    image = _to_float(pixels)
+    image = to_float(pixels)
     if model == 'GRAY':
         image = colour.convert_grey(image, header.profile)
     if header.is_cmyk:
@@ -171,10 +171,11 @@ def _decode_srgb(data: bytes) -> np.ndarray:
     if data.startswith(tiff.MARKS) or any(mark in head for mark in _PROFILES):
         picture = decode_picture(data)
         return picture.space.to_srgb(picture.image)
-    return _to_float(_decode(data)[0])
+    return to_float(_decode(data)[0])
 
 
-def _to_float(pixels: np.ndarray) -> np.ndarray:
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """Return uint8 or uint16 pixels of any shape as float32 in [-1, 1]."""
     image = pixels.astype(np.float32)
     image /= np.float32(_FULL_SCALE[pixels.dtype])  # in place: a photograph of 100 million pixels takes 1.2 GB
     image *= 2

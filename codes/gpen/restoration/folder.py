@@ -3,7 +3,7 @@
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from gpen.data.file_check import MAX_PIXELS, SUFFIXES
-from gpen.data.image_folder import UNREADABLE, describe_left_out, walk_images
+from gpen.data.film_io import ADVICE, has_av, is_film
+from gpen.data.image_folder import FOREIGN, UNREADABLE, describe_left_out, walk_images
 from gpen.data.image_io import Picture, read_picture, resize, to_array, to_tensor, write_image
 from gpen.errors import UserError
 from gpen.restoration.base import Restorer
+from gpen.restoration.film import Bar, FilmResult, restore_film
 from gpen.restoration.photograph import LARGE, PhotographRestorer, Restoration
 from gpen.utils.files import atomic_path
 
@@ -45,6 +47,7 @@ class Outcome:
         failures: a sentence for each image that could not be used or written.
         losses: what results do not hold, a noun, with the images that had it.
         large: images with faces that are far larger than the network, with the longest side of these in pixels.
+        films: what became of each film that could be used.
         stopped: why the others were not even tried.
     """
 
@@ -55,11 +58,18 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     losses: dict[str, list[Path]] = field(default_factory=dict)
     large: dict[Path, float] = field(default_factory=dict)
+    films: dict[Path, FilmResult] = field(default_factory=dict)
     stopped: str | None = None
 
 
-def plan_targets(source: Path, output: Path, suffix: str = '.png', left_out: dict[str, str] | None = None) -> Targets:
-    """Return the path of each image's result: sub-folders and names are kept, the suffix is replaced.
+def plan_targets(
+    source: Path,
+    output: Path,
+    suffix: str = '.png',
+    left_out: dict[str, str] | None = None,
+    films: bool = False,
+) -> Targets:
+    """Return the path of each image's result: sub-folders and names are kept, the suffix is replaced, but for films.
 
     Where two results would get the same name, the old suffix stays in front of the new one.
 
@@ -68,24 +78,26 @@ def plan_targets(source: Path, output: Path, suffix: str = '.png', left_out: dic
         output: the folder for results.
         suffix: of the results.
         left_out: gets what is no photograph by its name, see :func:`gpen.data.image_folder.walk_images`.
+        films: films are taken, too, and keep their suffix.
 
     Raises:
         UserError: there is no image, or an original would be overwritten.
     """
-    images = _list_images(source, output, {} if left_out is None else left_out)
+    images = _list_images(source, output, {} if left_out is None else left_out, films)
     root = source if source.is_dir() else source.parent
-    count = Counter(image.with_suffix('') for image in images)
+    count = Counter(image.with_suffix('') for image in images if not is_film(image))
 
     targets = {}
     for image in images:
         name = image.stem if count[image.with_suffix('')] == 1 else image.name
-        targets[image] = output / image.relative_to(root).with_name(name + suffix)
+        name = image.name if is_film(image) else name + suffix
+        targets[image] = output / image.relative_to(root).with_name(name)
         if os.path.realpath(targets[image]) == os.path.realpath(image):  # resolve() fails at a link to itself
             raise UserError(f'{image} would be overwritten. Choose another --output.')
     return targets
 
 
-def _list_images(source: Path, output: Path, left_out: dict[str, str]) -> list[Path]:
+def _list_images(source: Path, output: Path, left_out: dict[str, str], films: bool) -> list[Path]:
     if not source.is_dir():
         if not source.exists():
             raise UserError(f'There is no file or folder {source}. Give images with --input.')
@@ -95,20 +107,29 @@ def _list_images(source: Path, output: Path, left_out: dict[str, str]) -> list[P
             f'--input and --output are both {source}; the originals would be lost. Choose another --output.'
         )
     made = Path(os.path.realpath(output))
+    found: list[str] = []
 
     def note(name: str, reason: str) -> None:
-        if not Path(os.path.realpath(source / name)).is_relative_to(made):
+        if films and reason == FOREIGN and is_film(name):
+            found.append(name)
+        elif not Path(os.path.realpath(source / name)).is_relative_to(made):
             left_out[name] = reason
 
     def note_folder(error: OSError) -> None:
         left_out[os.path.relpath(error.filename, source)] = UNREADABLE
 
-    paths = sorted(source / name for name in walk_images(source, note_folder, note))
+    paths = sorted(source / name for name in (*walk_images(source, note_folder, note), *found))
     images = [path for path in paths if made not in Path(os.path.realpath(path)).parents]
     if not images:
-        more = ''.join(f' {sentence}' for sentence in describe_left_out(left_out))
+        more = ''.join(f' {sentence}' for sentence in explain_left_out(left_out))
         raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).{more}')
     return images
+
+
+def explain_left_out(left_out: Mapping[str, str]) -> list[str]:
+    """Return sentences on what was left out of a folder, and on what films need if that is missing."""
+    missing = not has_av() and any(map(is_film, left_out))
+    return [*describe_left_out(left_out), *([ADVICE] if missing else [])]
 
 
 def restore_faces(
@@ -192,6 +213,36 @@ def restore_photographs(
     return outcome
 
 
+def restore_films(
+    restorer: PhotographRestorer,
+    targets: Targets,
+    settings: Mapping[str, object],
+    outcome: Outcome,
+    strength: float,
+    max_pixels: int,
+    bar: Bar,
+) -> None:
+    """Restore films, see :func:`gpen.restoration.film.restore_film`, and note what became of each.
+
+    A film that cannot be used is a failure of its own, as a photograph is.
+    """
+    limit = max_pixels // restorer.enlarger.scale**2
+    for path, target in targets.items():
+        with _guard(path, outcome):
+            result = restore_film(restorer, path, target, settings, strength, limit, bar)
+            outcome.films[path] = result
+            outcome.too_small += result.too_small
+            for noun in result.losses:
+                outcome.losses.setdefault(noun, []).append(path)
+            if result.large:
+                outcome.large[path] = result.large
+            if not result.faces:
+                scale = restorer.enlarger.scale
+                outcome.faceless[path] = 'copied as it is' if scale == 1 else f'only enlarged {scale} times'
+        if outcome.stopped:
+            return
+
+
 def _run_each(
     run: Callable[[list[Picture]], Iterable[Result]], chunk: list[tuple[Path, Picture]], outcome: Outcome
 ) -> Iterator[tuple[tuple[Path, Picture], Result]]:
@@ -227,7 +278,8 @@ def _guard(path: Path, outcome: Outcome) -> Iterator[None]:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in _STOPPING:
             outcome.stopped = str(error)
         else:
-            outcome.failures.append(f'{path}: {error}')
+            named = str(path) in str(error)
+            outcome.failures.append(str(error) if named else f'{path}: {error}')
 
 
 def _read(

@@ -115,12 +115,18 @@ class PhotographRestorer:
     enlarger: Enlarger = field(default_factory=Enlarger)
     keep_detail: bool = True
 
-    def restore(self, photos: Sequence[np.ndarray], spaces: Sequence[ColourSpace] | None = None) -> list[Restoration]:
+    def restore(
+        self,
+        photos: Sequence[np.ndarray],
+        spaces: Sequence[ColourSpace] | None = None,
+        faces: Sequence[Sequence[Face]] | None = None,
+    ) -> list[Restoration]:
         """Restore photographs (H x W x 3, float32, RGB, [-1, 1]), their faces batched together.
 
         Args:
             photos: the photographs.
             spaces: of their colours; default: sRGB.
+            faces: of each photograph, where they are known; default: the detector looks for them.
 
         Raises:
             UserError: the network gave values that are not finite.
@@ -129,20 +135,20 @@ class PhotographRestorer:
 
         # The faces of all photographs, aligned and restored in batches.
         shown = [space.to_srgb(photo) for photo, space in zip(photos, spaces, strict=True)]
-        found = [self._find(photo) for photo in shown]
+        found = [self._find(photo) for photo in shown] if faces is None else [(list(known), []) for known in faces]
         size = self.restorer.in_size
         aligned = [
             align_face(photo, face.landmarks, size, soften=False)
-            for photo, (faces, _) in zip(shown, found, strict=True)
-            for face in faces
+            for photo, (chosen, _) in zip(shown, found, strict=True)
+            for face in chosen
         ]
         restored = iter(self._restore_faces(aligned))
 
         # Back to their photographs, in the same order.
         results = []
-        for photo, seen, space, (faces, small) in zip(photos, shown, spaces, found, strict=True):
+        for photo, seen, space, (chosen, small) in zip(photos, shown, spaces, found, strict=True):
             grey = self.keep_grey and is_grey(photo)
-            done = [self._join(seen, face, *next(restored), grey) for face in faces]
+            done = [self._join(seen, face, *next(restored), grey) for face in chosen]
             # A network that enlarges knows sRGB alone, too.
             enlarge = self.enlarger
             large = enlarge(photo) if enlarge.network is None else space.from_srgb(enlarge(seen))
