@@ -165,7 +165,7 @@ def test_commands_are_spelled_as_they_run_here(tmp_path: Path, monkeypatch: pyte
     assert Path(shutil.which(words[0]) or '').absolute() == Path(sys.executable)
     assert shlex.split(spell_command('report'))[1] == 'scripts/report.py'
     monkeypatch.chdir(tmp_path)
-    assert shlex.split(spell_command('train'))[1] == str(ROOT / 'codes' / 'train.py')
+    assert shlex.split(spell_command('train', tmp_path / 'x'))[1:] == [str(ROOT / 'codes' / 'train.py'), 'x']
 
     monkeypatch.setattr(typed, 'project_root', lambda: tmp_path)
     assert spell_command('train', '-opt', 'x.yml') == 'gpen-train -opt x.yml'
@@ -199,5 +199,5 @@ def test_likely_same_people_in_both_splits_are_counted_where_sface_is_here(
     (tmp_path / sface.FILENAME).write_text('no network')
     assert f'People are not compared: {where[0]} does not hold' in run('broken')
     where[0] = None
-    assert f"With SFace's file, weights/{sface.FILENAME}, those who look like it are counted" in run('none')
+    assert f"With SFace's file, weights/{sface.FILENAME}, likely ones are counted" in run('none')
     assert 'both splits' not in run('named', '--split_by', '(.*)')

@@ -88,6 +88,26 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
     print(f'Numbers: {folder / "results.json"}, {folder / "results.csv"}')
     for picture in pictures:
         print(f'Picture (input | restored | sharp): {picture}')
+    for command in _list_next(options, next(iter(models.values()))):
+        print(f'\n  {command}')
+
+
+def _list_next(options: ScoringOptions, model: Path) -> list[str]:
+    """Return commands to paste: a report, if the run was trained here, and restoring of the faces that were scored."""
+    from gpen.utils.files import resolve_path
+    from gpen.utils.typed import spell_command
+
+    commands = []
+    folder = options.experiment_folder
+    if (folder / 'run.json').is_file():
+        commands.append(spell_command('report', folder))
+
+    roots = next(iter(options.datasets.values())).arguments
+    faces = resolve_path(str(roots.get('dataroot_lq') or roots.get('dataroot_gt')))
+    if faces.is_dir():
+        where = ('--input', faces, '--output', folder / 'restored', '--aligned')
+        commands.append(spell_command('restore', '--model', model, *where))
+    return commands
 
 
 def _choose_models(given: Options | ScoringOptions, files: list[str]) -> tuple[ScoringOptions, dict[str, Path]]:

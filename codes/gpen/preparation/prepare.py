@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from gpen.data.image_folder import describe_left_out
 from gpen.errors import UserError
@@ -23,9 +24,10 @@ from gpen.preparation.settings import PreparationSettings, digest
 from gpen.preparation.splitting import SPLITS, Group, group_photos, split_groups
 from gpen.preparation.summary import DATASET, MANIFEST, Summary, describe, write_dataset_file, write_manifest
 from gpen.preparation.work import DetectorSource, PhotoRecord, PhotoTask, process_photo, run_single_threaded
-from gpen.utils.files import to_option_path
 from gpen.utils.pool import Pool
 from gpen.utils.typed import spell_command
+
+_QUICK = 128  # pixels, up to which a CPU trains in minutes
 
 ADVICE = 'Run the command again with fewer --workers or a smaller --max_pixels; what is done is kept.'
 
@@ -85,9 +87,11 @@ def prepare(settings: PreparationSettings, say: Say) -> None:
 
 def _end(settings: PreparationSettings, say: Say) -> None:
     """Write the recipe, and say what to do next."""
-    recipe = to_option_path(write_recipe(settings))
+    recipe = write_recipe(settings)
     say(f'\nLook at {settings.output / CONTACT_SHEET}, then train by the recipe that lies beside it:')
     say(f'\n  {spell_command("train", "-opt", recipe)}')
+    if settings.size > _QUICK and not torch.cuda.is_available():
+        say(f'\nThere is no GPU here: a step at {settings.size} pixels may take a CPU a minute. Try --size 64 first.')
 
 
 def _choose(

@@ -1,6 +1,5 @@
 """Commands of this project as one types them, for messages that are pasted into a terminal."""
 
-import os
 import shlex
 import shutil
 import sys
@@ -16,9 +15,10 @@ def spell_command(name: str, *arguments: str | Path) -> str:
 
     Args:
         name: of the command, such as ``train``.
-        arguments: quoted where a shell needs it.
+        arguments: quoted where a shell needs it; paths are written from the working directory if they lie below.
     """
-    words = [*_spell_program(name), *(str(argument) for argument in arguments)]
+    own = (_shorten(argument) if isinstance(argument, Path) else argument for argument in arguments)
+    words = [*_spell_program(name), *own]
     return ' '.join(shlex.quote(word) for word in words)
 
 
@@ -43,7 +43,6 @@ def _spell_python() -> str:
 
 
 def _shorten(path: Path) -> str:
-    """Return a path from the working directory where that is short, and all of it otherwise."""
+    """Return a path from the working directory if it lies below, and as it is otherwise."""
     here = Path.cwd()
-    near = path.is_relative_to(here) or path.is_relative_to(here.parent)
-    return os.path.relpath(path, here) if near else str(path)
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
