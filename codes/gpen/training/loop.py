@@ -20,9 +20,9 @@ from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import RunFile, Status
 from gpen.runs.sheets import keep_sheet
 from gpen.runs.training_state import pack_networks, pack_state
+from gpen.training.lines import ValidationTable, describe_record
 from gpen.training.setup import Setup
 from gpen.training.signals import StopRequest
-from gpen.utils.text import format_duration
 from gpen.utils.timing import StepTimer
 
 
@@ -42,6 +42,7 @@ class TrainingRun:
         is_within_step: the iteration is not complete; networks and optimizers are of no iteration.
         timer: seconds per step.
         health: the rules that watch it; None without records or where they are switched off.
+        table: of its validations, on the screen.
     """
 
     setup: Setup
@@ -55,6 +56,11 @@ class TrainingRun:
     is_within_step: bool = False
     timer: StepTimer = field(default_factory=StepTimer)
     health: Health | None = None
+    table: ValidationTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        total = self.setup.total_iterations
+        self.table = ValidationTable(self.setup.metrics, self.setup.epoch_of(total), total)
 
     @property
     def epoch(self) -> int:
@@ -252,10 +258,10 @@ def _record_training(run: TrainingRun, bar: tqdm) -> None:
     # Screen
     losses = {name: value for name, value in values.items() if name.startswith(('G_', 'D_'))}
     bar.set_postfix({name.replace('_loss', ''): f'{value:.3g}' for name, value in losses.items()}, refresh=False)
-    numbers = '  '.join(f'{name} {value:.4g}' for name, value in values.items())
-    left = format_duration(seconds * (setup.total_iterations - run.iteration))
-    place = f'epoch {run.epoch}  iter {run.iteration}/{setup.total_iterations}'
-    LOGGER.info('%s  %s  %.3f s/it  %s left', place, numbers, seconds, left)
+    total = setup.total_iterations
+    place = run.epoch, setup.epoch_of(total), run.iteration, total
+    shown = {name: rate for name, rate in rates.items() if name == 'g' or (name == 'd' and has_discriminator)}
+    LOGGER.info(describe_record(place, values, shown, seconds))
 
     _check_health(run, run.recorder, record)
 
@@ -304,9 +310,8 @@ def _validate(run: TrainingRun) -> bool | None:
     if run.recorder is not None:
         _record_validation(run, run.recorder, result)
         write_run_file(run)
-    numbers = '  '.join(f'{name} {value:.4f}' for name, value in result.means.items())
-    remark = f'  (best {", ".join(best)})' if best else ''
-    LOGGER.info('epoch %d  iter %d  validation  %s%s', run.epoch, run.iteration, numbers, remark)
+    for line in run.table.add(run.epoch, run.iteration, result.means, best):
+        LOGGER.info(line)
     return improved or bool(best)
 
 

@@ -18,6 +18,7 @@ from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
 from gpen.training.device import prepare_device, settle_micro_batches
+from gpen.training.lines import list_next_commands
 from gpen.training.loop import Ending, TrainingRun, save, train, write_run_file
 from gpen.training.setup import Setup, build_data_sets, build_setup
 from gpen.training.signals import StopRequest
@@ -293,6 +294,11 @@ def _report_ending(run: TrainingRun, ending: Ending) -> int:
         LOGGER.info('Latest weights: %s', latest)
 
     if ending.status != 'stopped':
+        weights = next((file for file in (best, latest) if file.exists()), None)
+        if weights is not None:
+            folder, setup = run.store.models.parent, run.setup
+            commands = list_next_commands(setup.options, folder, weights, setup.model.restores)
+            LOGGER.info('Next:\n%s', '\n'.join(f'  {command}' for command in commands))
         return 0
     LOGGER.info('Continue with the same command and --auto_resume.')
     return run.stop.exit_status
