@@ -13,8 +13,10 @@ from conftest import tiny_options
 from gpen.errors import UserError
 from gpen.losses import identity as identity_loss
 from gpen.metrics import ImageMetric, MetricNotAvailableError, build_metric, build_metrics
+from gpen.metrics import degrees as degrees_module
 from gpen.metrics import fid as fid_module
 from gpen.metrics import identity as identity_metric
+from gpen.metrics import landmarks as landmarks_module
 from gpen.metrics import lpips as lpips_module
 from gpen.options import Options
 from gpen.options.blocks import Metric as MetricOptions
@@ -29,8 +31,9 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(weights, 'project_root', lambda: tmp_path)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
     monkeypatch.setattr(lpips_module, 'find_url', lambda model: f'file:///nowhere/{Path(find_url(model)).name}')
-    for module, name in ((identity_metric, identity_loss.FILENAME), (fid_module, fid_module.FILENAME)):
-        monkeypatch.setattr(module, 'URL', f'file:///nowhere/{name}')
+    monkeypatch.setattr(identity_metric, 'URL', f'file:///nowhere/{identity_loss.FILENAME}')
+    for module in (fid_module, degrees_module, landmarks_module):
+        monkeypatch.setattr(module, 'URL', f'file:///nowhere/{module.FILENAME}')
     return tmp_path
 
 
@@ -40,6 +43,8 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ('calculate_lpips', 'alexnet-owt-7be5be79.pth', 'torchmetrics'),
         ('calculate_identity', 'recognition_arcface_ir_se50.pth', 'facexlib'),
         ('calculate_fid', 'weights-inception-2015-12-05-6726825d.pth', 'torch_fidelity'),
+        ('calculate_deg', 'arcface_resnet18.pth', 'torch'),
+        ('calculate_lmd', 'alignment_WFLW_4HG.pth', 'facexlib'),
     ],
 )
 def test_missing_weights_name_the_file_its_url_and_its_place(
@@ -62,6 +67,7 @@ def test_missing_weights_name_the_file_its_url_and_its_place(
         ('calculate_lpips', 'torchmetrics.functional.image.lpips', "pip install 'torchmetrics>=1.4'"),
         ('calculate_identity', 'facexlib.recognition.arcface_arch', "pip install 'facexlib>=0.3'"),
         ('calculate_fid', 'torch_fidelity.feature_extractor_inceptionv3', "pip install 'torch-fidelity>=0.3'"),
+        ('calculate_lmd', 'facexlib.alignment.awing_arch', "pip install 'facexlib>=0.3'"),
     ],
 )
 def test_a_missing_package_names_the_command_that_installs_it(

@@ -153,7 +153,8 @@ def test_option_parser_sees_the_options_of_a_metric_but_not_its_images() -> None
         definition = METRIC_REGISTRY.find(name)
         assert definition is not None
         found = [(parameter.name, parameter.annotation, parameter.default) for parameter in definition.parameters]
-        assert found == [('crop_border', 'NonNegativeInt', 0), ('test_y_channel', 'bool', False)]
+        names = ('test_y_channel', 'match_colours')
+        assert found == [('crop_border', 'NonNegativeInt', 0), *((name, 'bool', False) for name in names)]
 
 
 @pytest.mark.usefixtures('basicsr_metrics')
@@ -167,7 +168,11 @@ def test_metric_of_basicsr_can_be_named() -> None:
 
 
 def test_arguments_that_the_program_passes_itself_are_no_options() -> None:
-    for name, options in {'calculate_lpips': ['net', 'weights'], 'calculate_fid': ['weights']}.items():
+    for name, options in {
+        'calculate_lpips': ['net', 'weights'],
+        'calculate_lmd': ['weights'],
+        'calculate_fid': ['weights'],
+    }.items():
         definition = METRIC_REGISTRY.find(name)
         assert definition is not None
         assert [parameter.name for parameter in definition.parameters] == options

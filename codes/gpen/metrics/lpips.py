@@ -20,7 +20,7 @@ def calculate_lpips(
     net: Literal['alex', 'vgg', 'squeeze'] = 'alex',
     weights: str | None = None,
 ) -> ImageMetric:
-    """Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), version 0.1; 0 for equal images.
+    """Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), version 0.1: from 0 (equal), no unit.
 
     It uses 8-bit values.  The network is torchmetrics', with the linear weights in that package.
 

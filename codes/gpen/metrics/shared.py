@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,11 @@ def as_saved(images: Tensor, device: torch.device | str) -> Tensor:
     return to_uint8(images.to(device)).float() / 127.5 - 1
 
 
+def as_pixels(images: Tensor) -> np.ndarray:
+    """Return images as a file holds them, for OpenCV: N x 3 x H x W in [-1, 1] -> N x H x W x 3, uint8, RGB."""
+    return to_uint8(images.cpu()).permute(0, 2, 3, 1).contiguous().numpy()
+
+
 def filter_separably(images: Tensor, taps: Tensor) -> Tensor:
     """Filter each channel with ``taps`` along both axes, where they fit: N x C x H x W -> N x C x H-K+1 x W-K+1.
 
@@ -31,10 +37,15 @@ def filter_separably(images: Tensor, taps: Tensor) -> Tensor:
     return planes.squeeze(1).unflatten(0, images.shape[:2])
 
 
-def check_sizes(restored: Tensor, gt: Tensor, smallest: int, what: str) -> None:
-    """Raise a UserError unless width and height are at least ``smallest``, which ``what`` needs."""
+def check_shapes(restored: Tensor, gt: Tensor) -> None:
+    """Raise a ValueError unless both batches have one shape."""
     if restored.shape != gt.shape:
         raise ValueError(f'images of different shapes: {tuple(restored.shape)} and {tuple(gt.shape)}')
+
+
+def check_sizes(restored: Tensor, gt: Tensor, smallest: int, what: str) -> None:
+    """Raise a UserError unless width and height are at least ``smallest``, which ``what`` needs."""
+    check_shapes(restored, gt)
     height, width = restored.shape[-2:]
     if min(height, width) < smallest:
         raise UserError(

@@ -23,6 +23,8 @@ PAIR_METRICS = {
     'calculate_sharpness',
     'calculate_lpips',
     'calculate_identity',
+    'calculate_deg',
+    'calculate_lmd',
 }
 
 
