@@ -308,7 +308,6 @@ def run_children(children: list[Any]) -> None:
 
 
 def test_a_set_metric_is_that_of_all_processes_images(tmp_path: Path) -> None:
-    pytest.importorskip('torchmetrics')
     folders = (make(tmp_path / 'alone'), make(tmp_path / 'together'))
     run_children([processes.CONTEXT.Process(target=measure_shares, args=folders)])
     alone = torch.load(tmp_path / 'alone' / '0.pt')

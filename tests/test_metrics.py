@@ -171,7 +171,7 @@ def test_arguments_that_the_program_passes_itself_are_no_options() -> None:
     for name, options in {
         'calculate_lpips': ['net', 'weights'],
         'calculate_lmd': ['weights'],
-        'calculate_fid': ['weights'],
+        'calculate_fid': ['reference', 'resize', 'weights'],
     }.items():
         definition = METRIC_REGISTRY.find(name)
         assert definition is not None

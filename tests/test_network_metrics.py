@@ -246,7 +246,6 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_fid_is_the_frechet_distance_of_the_features_of_both_sets() -> None:
-    pytest.importorskip('torchmetrics')
     metric = FrechetDistance(Colours(), 'cpu')
     a, b = images(40, 16), images(40, 16, seed=1) * 0.7 + 0.1
     for _ in range(2):  # a second use forgets the first
@@ -264,7 +263,6 @@ def test_fid_is_the_frechet_distance_of_the_features_of_both_sets() -> None:
 
 
 def test_fid_of_few_images_says_so_and_of_one_image_is_no_number() -> None:
-    pytest.importorskip('torchmetrics')
     metric = FrechetDistance(Colours(), 'cpu')
     metric.start()
     metric.update(images(1, 16), images(1, 16, seed=1))
@@ -276,7 +274,6 @@ def test_fid_of_few_images_says_so_and_of_one_image_is_no_number() -> None:
 
 
 def test_inception_gets_the_weights_of_the_file_without_unpickling_or_download(tmp_path: Path) -> None:
-    pytest.importorskip('torchmetrics')
     library = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
     shell = fid_module.build_inception(library)
     generator = torch.Generator().manual_seed(0)
@@ -295,17 +292,26 @@ def test_inception_gets_the_weights_of_the_file_without_unpickling_or_download(t
     assert isinstance(metric, FrechetDistance)
     plain = library.FeatureExtractorInceptionV3('inception-v3-compat', ['2048'], str(path)).eval()
     batch = ((images(2, 32) + 1) * 127.5).round().byte()
-    features = metric.distance.inception(batch)
+    features = metric.network(batch)
     assert features.shape == (2, 2048)
     assert torch.allclose(features, plain(batch)[0], rtol=1e-4, atol=1e-6)
     assert features.std() > 0
+
+    # PyTorch's way of resizing: all layers still run, on slightly other images.
+    other = build_metric({'type': 'calculate_fid', 'weights': str(path), 'resize': 'pytorch'})
+    assert isinstance(other, FrechetDistance)
+    seen: list[Tensor] = []
+    other.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    difference = (other.network(batch) - features).abs().max()
+    resized = nn.functional.interpolate(batch.float(), (299, 299), mode='bilinear', align_corners=False)
+    assert torch.allclose(seen[0], (resized / 255 - 0.5) / 0.5, atol=1e-5)
+    assert 0 < difference < 0.01 * features.abs().max()
     torch.save({'fc.weight': torch.zeros(2)}, path)
     with pytest.raises(UserError, match="does not hold torch-fidelity's weights of InceptionV3"):
         build_metric({'type': 'calculate_fid', 'weights': str(path)})
 
 
 def test_validation_takes_metrics_of_images_and_of_sets_and_names_the_one_that_fails() -> None:
-    pytest.importorskip('torchmetrics')
     gt = images(5, 16)
     batches = [
         {'lq': gt[n : n + 2] * 0.9, 'gt': gt[n : n + 2], 'name': [str(k) for k in range(n, min(n + 2, 5))]}

@@ -1,16 +1,23 @@
-"""Scoring as papers do: Deg, LMD, and PSNR and SSIM of matched colours."""
+"""Scoring as papers do: FID to folders and saved statistics, Deg, LMD, PSNR and SSIM of matched colours."""
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from gpen.metrics import build_metric
+from gpen.errors import UserError
+from gpen.metrics import MetricNotAvailableError, SetMetric, build_metric
 from gpen.metrics import degrees as degrees_module
+from gpen.metrics import fid as fid_module
 from gpen.metrics import landmarks as landmarks_module
 from gpen.metrics.degrees import FaceResNet18, ImprovedBlock, angle
+from gpen.metrics.fid import FrechetDistance
+from gpen.metrics.frechet import Moments, Statistics, frechet_distance, load_statistics, save_statistics
 from gpen.metrics.landmarks import landmark_distance, locate_peaks
 
 torch.set_num_threads(1)
@@ -20,6 +27,147 @@ def faces(count: int, size: int = 16, seed: int = 0) -> Tensor:
     """Return N x 3 x size x size in [-1, 1], of values that a PNG can hold."""
     pixels = torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(seed))
     return pixels / 127.5 - 1
+
+
+def write_faces(folder: Path, images: Tensor) -> Path:
+    folder.mkdir(parents=True)
+    for n, image in enumerate(images):
+        rgb = ((image + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+        cv2.imwrite(str(folder / f'{n:03d}.png'), rgb[..., ::-1])
+    return folder
+
+
+# --- the Fréchet distance and its files
+
+
+class Colours(nn.Module):
+    """Features to compute by hand: the mean of each channel, and of its squares."""
+
+    num_features = 6
+
+    def forward(self, batch: Tensor) -> Tensor:
+        values = batch.float() / 255
+        return torch.cat([values.mean(dim=(2, 3)), values.square().mean(dim=(2, 3))], dim=1)
+
+
+def gaussian_set(mean: list[float], deviations: list[float]) -> Moments:
+    """Return the moments of a set with just this mean, and just these standard deviations along the axes."""
+    size = len(mean)
+    spread = torch.diag(torch.tensor(deviations, dtype=torch.float64)) * ((2 * size - 1) / 2) ** 0.5
+    moments = Moments(size, 'cpu')
+    for half in (spread, -spread):
+        moments.add(torch.tensor(mean, dtype=torch.float64) + half)
+    return moments
+
+
+def test_the_distance_of_gaussian_sets_is_that_of_the_closed_form() -> None:
+    a = gaussian_set([1, 2, 3, 4], [1, 2, 0, 0.5]).to_statistics()
+    b = gaussian_set([1, 0, 3, 5], [3, 2, 1, 0.25]).to_statistics()
+    assert a.covariance.diag().tolist() == pytest.approx([1, 4, 0, 0.25], abs=1e-12)
+    closed = 2**2 + 1**2 + (3 - 1) ** 2 + 0 + 1**2 + 0.25**2  # means, then deviations
+    assert frechet_distance(a, b) == pytest.approx(closed)
+    assert frechet_distance(b, a) == pytest.approx(closed)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_the_distance_does_not_depend_on_the_axes() -> None:
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    scales = [torch.tensor(values, dtype=torch.float64) for values in ([1, 4, 9, 16, 0], [4, 1, 0, 25, 1])]
+    a, b = (Statistics(torch.zeros(5, dtype=torch.float64), turn @ values.diag() @ turn.T) for values in scales)
+    assert frechet_distance(a, b) == pytest.approx(1 + 1 + 9 + 1 + 1)
+
+
+@pytest.fixture
+def sharp(tmp_path: Path) -> Path:
+    """A folder with eight sharp faces of two sizes."""
+    folder = write_faces(tmp_path / 'sharp', faces(5))
+    write_faces(tmp_path / 'more', faces(3, 24, seed=1))
+    for path in (tmp_path / 'more').iterdir():
+        path.rename(folder / f'more_{path.name}')
+    return folder
+
+
+def score(metric: SetMetric, restored: Tensor, gt: Tensor | None) -> float:
+    metric.start()
+    for n in range(0, len(restored), 3):
+        metric.update(restored[n : n + 3], None if gt is None else gt[n : n + 3])
+    return metric.compute()
+
+
+def test_a_folder_its_saved_statistics_and_its_images_as_gt_give_one_number(sharp: Path, tmp_path: Path) -> None:
+    restored, gt = faces(5, seed=7) * 0.5, faces(5)
+    folder = FrechetDistance(Colours(), 'cpu', write_faces(tmp_path / 'gt', gt), 'pytorch')
+    expected = score(FrechetDistance(Colours(), 'cpu'), restored, gt)
+    assert expected > 0.01
+    assert score(folder, restored, None) == pytest.approx(expected, rel=1e-6)
+    assert not folder.needs_gt
+
+    # Ours and pytorch-fid's layout; BasicSR's, GFPGAN's and VQFR's, with arrays as with tensors.
+    statistics = FrechetDistance(Colours(), 'cpu', sharp, 'pytorch').measure_reference()
+    assert statistics.count == 8
+    save_statistics(statistics, tmp_path / 'ours.npz')
+    mean, cov = statistics.mean.numpy(), statistics.covariance.numpy()
+    np.savez(tmp_path / 'theirs.npz', mu=mean, sigma=cov)
+    torch.save({'name': 'FFHQ', 'size': 512, 'mean': mean, 'cov': cov}, tmp_path / 'arrays.pth')
+    old = {'_use_new_zipfile_serialization': False, 'pickle_protocol': 2}
+    torch.save({'mean': mean.astype(np.float32), 'cov': cov}, tmp_path / 'old.pth', **old)  # type: ignore[arg-type]
+    torch.save({'mean': statistics.mean, 'cov': statistics.covariance}, tmp_path / 'tensors.pth')
+
+    expected = score(FrechetDistance(Colours(), 'cpu', sharp, 'pytorch'), restored, None)
+    for name in ('ours.npz', 'theirs.npz', 'arrays.pth', 'old.pth', 'tensors.pth'):
+        metric = FrechetDistance(Colours(), 'cpu', tmp_path / name, 'pytorch')
+        assert score(metric, restored, None) == pytest.approx(expected, rel=1e-5), name
+    assert load_statistics(tmp_path / 'ours.npz', 6).resize == 'pytorch'
+
+
+class Runs:
+    """Would run code when it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return (pytest.fail, ('the pickle was run',))
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('a.npz', {'mu': np.zeros(6)}, 'should have mu and sigma, or mean and cov'),
+        ('a.npz', {'mu': np.zeros(5), 'sigma': np.eye(5)}, 'other features: 5 and 5 x 5 values'),
+        ('a.npz', {'mu': np.zeros(6), 'sigma': np.full((6, 6), np.nan)}, 'is spoilt'),
+        ('a.npz', {'mu': np.array([Runs()]), 'sigma': np.eye(6)}, 'is damaged, or no .npz'),
+        ('a.npz', b'no archive', 'is damaged, or no .npz'),
+        ('a.pth', {'mean': np.zeros(6), 'cov': Runs()}, 'was not loaded: it holds more than tensors'),
+        ('a.pth', {'mean': [Runs], 'cov': np.eye(6)}, 'was not loaded: it holds more than tensors'),
+        ('a.pth', {'mean': ['a'] * 6, 'cov': np.eye(6)}, 'mean and cov are no numbers'),
+        ('a.pth', {'params': torch.zeros(6)}, 'should have mu and sigma, or mean and cov'),
+    ],
+)
+def test_what_is_no_file_of_statistics_is_named(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif name.endswith('.npz'):
+        np.savez(path, **content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError) as caught:
+        load_statistics(path, 6)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_statistics_of_images_that_were_resized_in_another_way_are_refused(tmp_path: Path) -> None:
+    save_statistics(Statistics(torch.zeros(6), torch.eye(6), 9, 'tensorflow'), tmp_path / 'tf.npz')
+    torch.save({'mean': torch.zeros(6), 'cov': torch.eye(6)}, tmp_path / 'vqfr.pth')
+    for name, wrong, right in (('tf.npz', 'pytorch', 'tensorflow'), ('vqfr.pth', 'tensorflow', 'pytorch')):
+        with pytest.raises(UserError, match=f'Set resize: {right}'):
+            FrechetDistance(Colours(), 'cpu', tmp_path / name, wrong)
+        FrechetDistance(Colours(), 'cpu', tmp_path / name, right)
+
+
+def test_a_reference_that_is_not_there_is_missing_like_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fid_module, 'require', lambda *_: None)  # torch-fidelity takes seconds to import
+    with pytest.raises(MetricNotAvailableError, match=r'option\.reference names .*ffhq, but there is no such file'):
+        build_metric({'type': 'calculate_fid', 'reference': str(tmp_path / 'ffhq')}, option='option')
 
 
 # --- Deg

@@ -3,7 +3,8 @@
 A registered metric is one of two things:
 
 - a function ``calculate_NAME(restored, gt, ...options)`` of two batches, N x 3 x H x W in [-1, 1], that returns N
-  values; it is marked with :func:`lower_is_better` if lower is better;
+  values; it is marked with :func:`lower_is_better` if lower is better, and with :func:`needs_no_gt` if it judges the
+  restored images alone, so that ``gt`` may be None;
 - if a network has to be loaded first, a function ``calculate_NAME(device, option, ...options)`` that is marked with
   :func:`builds_metric` and returns an :class:`ImageMetric` or a :class:`SetMetric`.
 
@@ -47,13 +48,19 @@ class MetricNotAvailableError(UserError):
 class ImageMetric:
     """A number per image: ``metric(restored, gt)``, N x 3 x H x W in [-1, 1] each, returns N values.
 
-    A metric without a reference uses ``restored`` alone.  A value is NaN where the metric is not defined for the image.
+    A value is NaN where the metric is not defined for the image.
+
+    Attributes:
+        function: computes it.
+        higher_is_better: its direction.
+        needs_gt: false: it judges ``restored`` alone, and ``gt`` may be None.
     """
 
-    function: Callable[[Tensor, Tensor], Tensor]
+    function: Callable[[Tensor, Any], Tensor]
     higher_is_better: bool
+    needs_gt: bool = True
 
-    def __call__(self, restored: Tensor, gt: Tensor) -> Tensor:
+    def __call__(self, restored: Tensor, gt: Tensor | None) -> Tensor:
         """Return the metric of each image."""
         return self.function(restored, gt)
 
@@ -63,17 +70,19 @@ class SetMetric(ABC):
 
     Attributes:
         higher_is_better: the direction of the metric.
+        needs_gt: false: it does without GT images, and ``gt`` may be None.
     """
 
     higher_is_better: bool
+    needs_gt: bool = True
 
     @abstractmethod
     def start(self) -> None:
         """Discard all images."""
 
     @abstractmethod
-    def update(self, restored: Tensor, gt: Tensor) -> None:
-        """Add two batches, N x 3 x H x W in [-1, 1]."""
+    def update(self, restored: Tensor, gt: Any) -> None:
+        """Add two batches, N x 3 x H x W in [-1, 1]; ``gt`` may be None only where ``needs_gt`` is false."""
 
     def gather(self) -> None:
         """Add the images of the other ranks, before :meth:`compute`; a no-op with one process.
@@ -103,6 +112,12 @@ Metric = ImageMetric | SetMetric
 def lower_is_better(function: Function) -> Function:
     """Mark a metric, such as a distance, as better when lower (a decorator, below the registry's)."""
     vars(function)['higher_is_better'] = False
+    return function
+
+
+def needs_no_gt(function: Function) -> Function:
+    """Mark a metric that judges the restored images alone (a decorator, below the registry's)."""
+    vars(function)['needs_gt'] = False
     return function
 
 
@@ -137,7 +152,8 @@ def build_metric(
     function = METRIC_REGISTRY.get(name)
     if getattr(function, 'builds_metric', False):
         return function(device, option, **arguments)
-    return ImageMetric(partial(function, **arguments), bool(getattr(function, 'higher_is_better', True)))
+    higher, needs_gt = (bool(getattr(function, name, True)) for name in ('higher_is_better', 'needs_gt'))
+    return ImageMetric(partial(function, **arguments), higher, needs_gt)
 
 
 def build_metrics(

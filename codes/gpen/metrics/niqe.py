@@ -28,7 +28,8 @@ def calculate_niqe(
 ) -> ImageMetric:
     """Natural image quality evaluator (Mittal et al. 2013, eq. 10), by BasicSR with the parameters it ships.
 
-    It uses the restored image alone, in 8-bit values.  The value of an image without any texture is NaN.
+    It uses the restored image alone, in 8-bit values: from 0, without a unit, about 3 to 6 for photographs of faces.
+    The value of an image without any texture is NaN.
 
     Args:
         device: unused.
@@ -53,7 +54,7 @@ def calculate_niqe(
         warnings.simplefilter('ignore', DeprecationWarning)  # BasicSR imports SciPy's filters by their old name
         niqe: Callable[..., Tensor] = BasicSR('METRIC_REGISTRY').get('calculate_niqe')
 
-    def measure(restored: Tensor, gt: Tensor) -> Tensor:  # noqa: ARG001  (no reference)
+    def measure(restored: Tensor, gt: Tensor | None) -> Tensor:  # noqa: ARG001  (no reference)
         height, width = (max(0, side - 2 * crop_border) for side in restored.shape[-2:])
         if (height // BLOCK) * (width // BLOCK) < 2:
             raise UserError(
@@ -63,7 +64,7 @@ def calculate_niqe(
         values = [_measure_one(niqe, image, crop_border, convert_to) for image in restored.split(1)]
         return torch.tensor(values, dtype=torch.float64)
 
-    return ImageMetric(measure, higher_is_better=False)
+    return ImageMetric(measure, higher_is_better=False, needs_gt=False)
 
 
 def _measure_one(niqe: Callable[..., Tensor], image: Tensor, crop_border: int, convert_to: str) -> float:
