@@ -83,3 +83,12 @@ def test_compiled_operations_between_convolutions_are_one_kernel() -> None:
     assert [(kernel.precision, work.flops) for kernel, work in backward] == [('bf16', convolution)]
     weight, image = 16 * 8 * 9, 4 * 16 * 64**2
     assert [work.bytes for kernel, work in forward if kernel.kind == 'other'] == [6 * weight, 4 * image]
+
+
+def test_what_an_operation_overwrites_is_not_read() -> None:
+    with FakeTensorMode(), KernelCounter(CPU) as counter:
+        a, b, c = (torch.empty(4) for _ in range(3))
+        torch.add(a, b, out=c)
+        a.add_(b)
+        a.copy_(b)
+    assert [(kernel.name, work.bytes) for kernel, work in counter.take()] == [('add', 48), ('add_', 48), ('copy_', 32)]

@@ -70,9 +70,9 @@ def test_features_are_halves_but_the_image_and_the_judgement_are_not(dtype: torc
 
 def test_float16_does_not_overflow_in_a_modulated_convolution() -> None:
     x, weight, style = torch.rand(2, 64, 8, 8), torch.rand(8, 64, 3, 3), torch.full((2, 64), 3000.0)
-    expected = modulated_conv2d(x, weight, style)
+    (expected,) = modulated_conv2d(x, weight, style)
     with torch.autocast('cpu', torch.float16):
-        found = modulated_conv2d(x.half(), weight, style)
+        (found,) = modulated_conv2d(x.half(), weight, style)
     assert torch.isfinite(found).all()
     assert found.float() == pytest.approx(expected.numpy(), rel=0.02)
     with torch.autocast('cpu', torch.float16):  # which is what the modulated values themselves do

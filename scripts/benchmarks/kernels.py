@@ -185,12 +185,11 @@ def _count_bytes(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> i
     given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
 
-    # In place: the arguments that change are written too, and read unless they are overwritten.
+    # In place: the arguments that change are written too, and read unless they are overwritten, as out=... is.
     if func._schema.is_mutable:
         changed = _find_changed(func, args, kwargs)
-        written = sum(map(_reach, changed))
-        unread = written if operation in _OVERWRITES else 0
-        return sum(map(_reach, _distinct(given))) - unread + written
+        overwrites = operation in _OVERWRITES or any(argument.is_out for argument in func._schema.arguments)
+        return sum(map(_reach, _distinct(given))) + (0 if overwrites else sum(map(_reach, changed)))
 
     # Views
     storages = {tensor.untyped_storage()._cdata for tensor in given}

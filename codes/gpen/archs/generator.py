@@ -13,6 +13,7 @@ from gpen.archs.ops import (
     GAIN,
     concat_leaky_relu,
     fir_upsample,
+    join,
     leaky_relu_,
     make_fir_kernel,
     modulated_conv2d,
@@ -116,11 +117,14 @@ class ModulatedConv2d(nn.Module):
         self.scale = 1
         self.squared_weight = sum_of_squares(self.weight[0])
 
-    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor) -> list[Tensor]:
+        """Return the result in parts of the batch, see :func:`modulated_conv2d`."""
         weight = self.weight[0] if self.scale == 1 else self.weight[0] * self.scale  # O x I x K x K
         style = self.modulation(latent)  # N x I
-        x = modulated_conv2d(x, weight, style, self.demodulate, self.blur is not None, self.squared_weight, GAIN)
-        return x if self.blur is None else self.blur(x)  # N x O x (2H + 1) x (2W + 1) -> N x O x 2H x 2W
+        parts = modulated_conv2d(x, weight, style, self.demodulate, self.blur is not None, self.squared_weight, GAIN)
+        if self.blur is None:
+            return parts
+        return [self.blur(part) for part in parts]  # N x O x (2H + 1) x (2W + 1) -> N x O x 2H x 2W
 
 
 class StyledConv(nn.Module):
@@ -137,12 +141,15 @@ class StyledConv(nn.Module):
         self.concatenate = concatenate
 
     def forward(self, x: Tensor, latent: Tensor, feature: Tensor | None) -> Tensor:
-        x = self.conv(x, latent)
-        feature = self.noise.draw(x) if feature is None else feature
+        parts = self.conv(x, latent)
+        if feature is None:
+            parts = [join(parts)]
+            feature = self.noise.draw(parts[0])
         weight, bias = self.noise.weight * GAIN, self.activate.bias * GAIN
 
         if self.concatenate:
-            return concat_leaky_relu(x, feature, weight, bias)  # N x 2C x H x W
+            return concat_leaky_relu(parts, feature, weight, bias)  # N x 2C x H x W
+        x = join(parts)
         weight, bias = weight.to(x.dtype), bias.to(x.dtype).view(1, -1, 1, 1)
         return leaky_relu_(x + torch.addcmul(bias, feature, weight))  # N x C x H x W
 
@@ -171,7 +178,7 @@ class ToRGB(nn.Module):
         self.conv = ModulatedConv2d(in_channels, 3, 1, style_dim, demodulate=False)
 
     def forward(self, x: Tensor, latent: Tensor, image: Tensor | None = None) -> Tensor:
-        rgb: Tensor = self.conv(x, latent) + self.bias  # N x 3 x H x W
+        rgb: Tensor = join(self.conv(x, latent)) + self.bias  # N x 3 x H x W
         if self.upsample is not None:
             rgb = rgb + self.upsample(image)
         return rgb

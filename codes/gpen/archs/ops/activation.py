@@ -5,6 +5,7 @@ the weight of the convolution before, which is much smaller than the images.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,11 +23,11 @@ def leaky_relu_(x: Tensor) -> Tensor:
     return F.leaky_relu_(x, NEGATIVE_SLOPE)
 
 
-def concat_leaky_relu(x: Tensor, feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return ``leaky_relu(cat([x, weight * feature], 1) + bias, 0.2)``.
+def concat_leaky_relu(parts: Sequence[Tensor], feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return ``leaky_relu(cat([x, weight * feature], 1) + bias, 0.2)``, where ``x`` is ``torch.cat(parts)``.
 
     Args:
-        x: N x C x H x W.
+        parts: parts of the batch x, which is N x C x H x W.
         feature: N x C x H x W.
         weight: 1.
         bias: 2C.
@@ -34,14 +35,21 @@ def concat_leaky_relu(x: Tensor, feature: Tensor, weight: Tensor, bias: Tensor) 
     Returns:
         N x 2C x H x W.
     """
-    weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+    dtype, channels = parts[0].dtype, parts[0].shape[1]
+    weight, bias = weight.to(dtype), bias.to(dtype)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        result: Tensor = _ConcatLeakyReLU.apply(x, feature, weight, bias)
+        result: Tensor = _ConcatLeakyReLU.apply(feature, weight, bias, *parts)
         return result
 
     # Exporters see plain operations, and a compiler fuses them by itself.
-    bias_x, bias_feature = _split(bias, x.shape[1])
+    x = join(parts)
+    bias_x, bias_feature = _split(bias, channels)
     return leaky_relu_(torch.cat([x + bias_x, torch.addcmul(bias_feature, feature, weight)], dim=1))
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """Return ``torch.cat(parts)``, without a copy where there is only one part."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _split(bias: Tensor, channels: int) -> tuple[Tensor, Tensor]:
@@ -51,18 +59,20 @@ def _split(bias: Tensor, channels: int) -> tuple[Tensor, Tensor]:
 
 
 class _ConcatLeakyReLU(torch.autograd.Function):
-    """Both halves are written into one tensor, of which their gradients are made without copies."""
+    """All parts and the feature are written into one tensor, of which their gradients are made without copies."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, feature: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        batch, channels, height, width = x.shape
+    def forward(ctx: Any, feature: Tensor, weight: Tensor, bias: Tensor, *parts: Tensor) -> Tensor:
+        batch, channels, height, width = feature.shape
+        (x, *_), ctx.sizes = parts, [len(part) for part in parts]
         result = torch.empty(
             (batch, 2 * channels, height, width), dtype=x.dtype, device=x.device, memory_format=memory_format(x)
         )
         upper, lower = result.chunk(2, dim=1)
         bias_x, bias_feature = _split(bias, channels)
 
-        torch.add(x, bias_x, out=upper)
+        for part, place in zip(parts, upper.split(ctx.sizes), strict=True):
+            torch.add(part, bias_x, out=place)
         torch.addcmul(bias_feature, feature, weight, out=lower)
         leaky_relu_(result)
         ctx.save_for_backward(feature, weight, result)
@@ -75,11 +85,11 @@ class _ConcatLeakyReLU(torch.autograd.Function):
         # Each of these has derivatives of its own, so that second ones can be had.
         pairs = zip(gradient.chunk(2, dim=1), result.chunk(2, dim=1), strict=True)
         of_x, of_sum = (torch.ops.aten.leaky_relu_backward(*pair, NEGATIVE_SLOPE, True) for pair in pairs)
-        needs_feature, needs_weight, needs_bias = ctx.needs_input_grad[1:]
+        needs_feature, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         of_bias = torch.cat([of_x.sum(dim=(0, 2, 3)), of_sum.sum(dim=(0, 2, 3))]) if needs_bias else None
         return (
-            of_x,
             of_sum * weight if needs_feature else None,
             (of_sum * feature).sum().view(1) if needs_weight else None,
             of_bias,
+            *of_x.split(ctx.sizes),
         )

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from gpen.archs.ops.precision import cast_as_autocast, convolution_dtype, full_precision
 
+FEW_CHANNELS = 4
+"""Up to so many channels, an image is so small beside the result that it is copied sooner than the result changed."""
+
 _weights_have_gradients = True
 
 
@@ -48,8 +51,21 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
     """
     if not torch.is_grad_enabled():  # exporters and tracers see the plain operation
         return F.conv2d(x, weight, bias, stride, padding)
+    middle = (weight.shape[2] - 1) // 2
+    if bias is not None and x.shape[1] <= FEW_CHANNELS and padding <= middle:
+        x, weight, bias = *_take_in_bias(*cast_as_autocast(x, weight, bias)), None
     result: Tensor = Convolution.apply(*cast_as_autocast(x, weight, bias), stride, padding, 1)
     return result
+
+
+def _take_in_bias(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Make a bias the weight of one more channel of the image, which is 1: no pass over the result adds it then.
+
+    The weight is in the middle of the kernel, which meets no padding.
+    """
+    before, after = (weight.shape[2] - 1) // 2, weight.shape[2] // 2
+    of_ones = F.pad(bias.view(-1, 1, 1, 1), [before, after] * 2)
+    return F.pad(x, [0, 0, 0, 0, 0, 1], value=1.0), torch.cat([weight, of_ones], dim=1)
 
 
 def conv_transpose2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:

@@ -21,7 +21,7 @@ def modulated_conv2d(
     upsample: bool = False,
     squared_weight: Tensor | None = None,
     gain: float = 1.0,
-) -> Tensor:
+) -> list[Tensor]:
     """Convolve ``x`` with ``weight``, whose input channels are scaled by ``style`` for each sample.
 
     What is smaller is scaled.  In training, large images are convolved one by one, each with a scaled weight of its
@@ -43,13 +43,14 @@ def modulated_conv2d(
         gain: factor on the result where it is demodulated.
 
     Returns:
-        N x O x H x W; with ``upsample`` N x O x (2H + K - 2) x (2W + K - 2), before the blur.
+        Parts of the batch, which need not be copied together if what follows takes them one by one.  Together N x O x
+        H x W; with ``upsample`` N x O x (2H + K - 2) x (2W + K - 2), before the blur.
     """
     if weight.shape[-1] == 1 and not upsample:
         matrix = weight.flatten(1) * style[:, None, :]  # N x O x I
         if demodulate:
             matrix = matrix * _demodulation(sum_of_squares(weight), style, gain)[:, :, None]
-        return torch.bmm(matrix, x.flatten(2)).unflatten(2, x.shape[2:])  # N x I x HW -> N x O x H x W
+        return [torch.bmm(matrix, x.flatten(2)).unflatten(2, x.shape[2:])]  # N x I x HW -> N x O x H x W
 
     if torch.is_grad_enabled() and x.shape[2] * x.shape[3] >= LARGE:
         return _convolve_one_by_one(x, weight, style, demodulate, upsample, gain)
@@ -65,7 +66,7 @@ def modulated_conv2d(
     if demodulate:
         squared_weight = sum_of_squares(weight) if squared_weight is None else squared_weight
         x = x * _demodulation(squared_weight, style, gain).to(x.dtype)[:, :, None, None]
-    return x
+    return [x]
 
 
 def sum_of_squares(weight: Tensor) -> Tensor:
@@ -82,13 +83,13 @@ def _convolve(x: Tensor, weight: Tensor, upsample: bool) -> Tensor:
 
 def _convolve_one_by_one(
     x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, upsample: bool, gain: float
-) -> Tensor:
+) -> list[Tensor]:
     factor = style[:, None, :]  # N x 1 x I
     if demodulate:
         factor = factor * _demodulation(sum_of_squares(weight), style, gain)[:, :, None]  # N x O x I
     weights = weight * factor[..., None, None]  # N x O x I x K x K
     samples = zip(x.split(1), weights.unbind(), strict=True)
-    return torch.cat([_convolve(sample, own_weight, upsample) for sample, own_weight in samples])
+    return [_convolve(sample, own_weight, upsample) for sample, own_weight in samples]
 
 
 def _demodulation(squared_weight: Tensor, style: Tensor, gain: float) -> Tensor:
