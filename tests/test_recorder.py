@@ -63,11 +63,15 @@ def write_lines(path: Path, iterations: list[int], rest: str = '') -> Path:
 
 
 @pytest.mark.parametrize('rest', ['{"iter": 3, "pha', '{"iter": 3', '{', 'nul\0\0\0', '3\n', '{"epoch": 2}\n'])
-def test_a_half_written_last_line_is_removed(tmp_path: Path, rest: str) -> None:
+def test_a_half_written_last_line_is_set_aside_and_said(
+    tmp_path: Path, rest: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = write_lines(tmp_path / 'metrics.jsonl', [1, 2], rest)
-    trim_metrics(path, last_iteration=9)
+    Recorder(tmp_path, use_tensorboard=False, resume_iteration=9).close()
     assert [record['iter'] for record in read_metrics(path)] == [1, 2]
     assert path.read_text().endswith('\n')
+    assert (tmp_path / 'damaged' / 'metrics.jsonl.1').read_text().rstrip('\n') == rest.rstrip('\n')
+    assert f'One line of {path} could not be read: moved to {tmp_path}/damaged/metrics.jsonl.1' in caplog.text
 
 
 TRAIN = '{"iter": 2, "epoch": 1, "phase": "train", '

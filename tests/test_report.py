@@ -196,8 +196,13 @@ def test_names_from_files_are_only_text(tmp_path: Path) -> None:
     assert '<img' not in page
 
 
-def test_half_written_and_damaged_lines_are_passed_over(tmp_path: Path) -> None:
-    words = read_words(report(write_run(tmp_path / 'a', make_records(3), end='{"iter": 40, "epo')))
+def test_a_line_that_is_being_written_is_passed_over_and_damaged_ones_are_counted(tmp_path: Path) -> None:
+    from gpen.runs.experiment import lock_experiment
+
+    run = write_run(tmp_path / 'a', make_records(3), end='{"iter": 40, "epo')
+    assert 'One line of metrics.jsonl could not be read' in read_words(report(run))
+    with lock_experiment(run):
+        words = read_words(report(run))
     assert '30 of 400' in words
     assert 'could not be read' not in words
     damaged = '{"iter": 4\n[1]\n' + '{"iter": 50, "phase": "train", "x": 1' + '0' * 400 + '}\n'

@@ -179,9 +179,10 @@ def read_run(folder: Path, label: str) -> RecordedRun:
     except UserError as error:
         notes.append(str(error))
         file = None
-    records = _read_records(folder / METRICS_FILE, notes)
+    is_running = is_in_use(folder)
+    records = _read_records(folder / METRICS_FILE, is_running, notes)
     options = flatten(fill_defaults(_read_options(folder, notes)))
-    return RecordedRun(folder, label, records, options, file, is_in_use(folder), notes)
+    return RecordedRun(folder, label, records, options, file, is_running, notes)
 
 
 def _list_runs(folder: Path) -> str:
@@ -189,11 +190,11 @@ def _list_runs(folder: Path) -> str:
     return f'Runs in {folder}: {", ".join(runs)}.' if runs else 'Give the folder of a run, such as experiments/NAME.'
 
 
-def _read_records(path: Path, notes: list[str]) -> dict[str, list[Record]]:
-    """Return records by phase; damaged lines are left out and counted, except a last one that is half written."""
+def _read_records(path: Path, is_running: bool, notes: list[str]) -> dict[str, list[Record]]:
+    """Return records by phase; damaged lines are left out and counted, but not one that is just being written."""
     records: dict[str, list[Record]] = {}
     damaged = 0
-    for _, record in parse_lines(path.read_bytes()):
+    for _, record in parse_lines(path.read_bytes(), is_being_written=is_running):
         if record is not None:
             records.setdefault(record['phase'], []).append(record)
         else:

@@ -188,7 +188,7 @@ class Recorder:
 
 
 def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = False) -> tuple[Path, int] | None:
-    """Remove the records after ``last_iteration``, those of its validation where it is due, and a half-written line.
+    """Remove the records after ``last_iteration``, those of its validation where it is due, and damaged lines.
 
     Returns:
         Where damaged lines were moved to and how many there were; None where there were none.
@@ -211,14 +211,19 @@ def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = Fals
     return None if aside is None else (aside, len(damaged))
 
 
-def parse_lines(content: bytes) -> Iterator[tuple[bytes, Record | None]]:
-    """Yield the lines of ``metrics.jsonl`` and their records, None for a damaged one; not a last one half written."""
+def parse_lines(content: bytes, is_being_written: bool = False) -> Iterator[tuple[bytes, Record | None]]:
+    """Yield the lines of ``metrics.jsonl`` and their records, None for a damaged one.
+
+    Args:
+        content: of the file.
+        is_being_written: a last line without an end is no damage, but not there yet.
+    """
     *lines, rest = content.split(b'\n')
     for line in lines:
         if line.strip():
             yield line, _parse_record(line)
     record = _parse_record(rest)
-    if record is not None:
+    if record is not None or (rest.strip() and not is_being_written):
         yield rest, record
 
 
@@ -268,4 +273,4 @@ def read_metrics(path: Path) -> list[Record]:
     """
     if not path.is_file():
         raise UserError(f'There is no {path}. Give the folder of a run, such as experiments/NAME.')
-    return [record for _, record in parse_lines(path.read_bytes()) if record is not None]
+    return [record for _, record in parse_lines(path.read_bytes(), True) if record is not None]
