@@ -3,6 +3,7 @@
 import datetime
 import io
 import pickle
+import shutil
 import struct
 import tarfile
 import time
@@ -21,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from gpen.archs import build_network
 from gpen.errors import UserError
+from gpen.restoration.export import export_generator
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, load_weights
 from gpen.weights.networks import fit_weights, load_generator
 from gpen.weights.prior import load_decoder
@@ -271,9 +273,13 @@ def test_other_floating_point_numbers_are_weights(tmp_path: Path, kind: torch.dt
     assert torch.equal(network.state_dict()['ecd0.0.0.weight'], GOOD['ecd0.0.0.weight'].to(kind).float())
 
 
-def test_each_flipped_bit_of_a_tensor_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / 'net.pth'
-    torch.save({'params_ema': GOOD}, path)
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_each_flipped_bit_of_a_tensor_is_noticed(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f'net.{suffix}'
+    torch.save({'params_ema': GOOD}, tmp_path / 'good.pth')
+    shutil.copy(tmp_path / 'good.pth', path)
+    if suffix == 'safetensors':
+        export_generator(tmp_path / 'good.pth', 'safetensors', path, overwrite=True)
     whole = path.read_bytes()
     values = GOOD['generator.style.1.weight'].numpy().tobytes()
     start = whole.index(values)
@@ -281,8 +287,13 @@ def test_each_flipped_bit_of_a_tensor_is_noticed(tmp_path: Path) -> None:
         content = bytearray(whole)
         content[start + position] ^= 1 << bit
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r'net\.pth is damaged: the bytes of .* are not those that were written'):
+        with pytest.raises(UserError, match=rf'net\.{suffix} is damaged: .* are not those that were written'):
             load_generator(path)
+
+
+def test_safetensors_of_other_programs_have_no_digest_and_are_read(tmp_path: Path) -> None:
+    save_file(GOOD, tmp_path / 'net.safetensors', {'format': 'pt'})
+    load_generator(tmp_path / 'net.safetensors')
 
 
 @pytest.mark.skipif(not hasattr(torch.serialization, 'set_crc32_options'), reason='a newer option of torch')

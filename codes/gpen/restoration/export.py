@@ -13,7 +13,7 @@ from gpen.data.storage import find_backend, open_storage
 from gpen.errors import UserError
 from gpen.restoration.export_onnx import external_path, write_onnx
 from gpen.utils.files import atomic_path
-from gpen.weights.files import write_file
+from gpen.weights.files import write_file, write_safetensors
 from gpen.weights.networks import load_generator
 
 Format = Literal['onnx', 'safetensors', 'gpen']
@@ -32,8 +32,8 @@ def export_generator(
     """Write a generator (EMA weights first) in another format, whole or not at all.
 
     - ``onnx``: see :func:`gpen.restoration.export_onnx.write_onnx`.
-    - ``safetensors``: float32, names as published; metadata ``format`` (pt), ``network_g`` (the options as JSON) and
-      ``version``.
+    - ``safetensors``: float32, names as published; metadata ``format`` (pt), ``network_g`` (the options as JSON),
+      ``version``, and ``sha256_of_tensors``, which is checked whenever the file is read here.
     - ``gpen``: a flat state dict as the published files are, to be read with ``weights_only=True``.
 
     All three can be given to :func:`gpen.restoration.loading.load_restorer`.
@@ -111,7 +111,6 @@ def describe_network(config: dict[str, Any]) -> str:
 def _write_weights(output: Path, state: dict[str, Tensor], config: dict[str, Any], kind: Format) -> None:
     """Write a state dict as safetensors, with the network's options as metadata, or as a PyTorch file without them."""
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     with atomic_path(output) as temporary:
         if kind != 'safetensors':
@@ -119,7 +118,7 @@ def _write_weights(output: Path, state: dict[str, Tensor], config: dict[str, Any
             return
         metadata = {'format': 'pt', 'network_g': json.dumps(config), 'version': f'gpen-trainer {__version__}'}
         try:
-            save_file(state, temporary, metadata)
+            write_safetensors(temporary, state, metadata)
         except SafetensorError as error:  # how it reports a full disk, too
             raise OSError(str(error)) from error
 

@@ -1,5 +1,6 @@
 """Weight files: read safely, so that nothing but tensors and plain values is ever unpickled, and written."""
 
+import hashlib
 import logging
 import re
 import zipfile
@@ -23,6 +24,7 @@ WRAPPERS = ('params_ema', 'g_ema', 'params', 'g', 'd', 'state_dict', 'model')
 DISCRIMINATOR_WRAPPERS = ('params', 'd', 'state_dict', 'model')
 
 _MOST_STRANGERS = 30  # kinds of objects beside the weights
+_DIGEST = 'sha256_of_tensors'  # in the metadata of safetensors
 _LARGEST_VIEW = 2**24  # values of a tensor that repeats the same ones
 
 LOGGER = logging.getLogger('gpen')
@@ -119,15 +121,13 @@ def _read(path: Path, mmap: bool = False, with_strangers: bool = False) -> tuple
         mmap: see :func:`read_file`.
         with_strangers: read what is neither tensor nor plain value as inert objects, instead of refusing the file.
     """
-    from safetensors.torch import load_file
-
     try:
         head = read_head(path)
         what = name_stranger(path, head)
         if what is not None:
             raise UserError(f'{path} {what}')
         if is_safetensors(head):
-            return load_file(path), []
+            return _load_safetensors(path), []
         if head.startswith(ZIP) and not mmap:
             _check_sums(path)
         return _load(path, mmap, with_strangers)
@@ -139,6 +139,21 @@ def _read(path: Path, mmap: bool = False, with_strangers: bool = False) -> tuple
         raise
     except Exception as error:  # damaged files raise almost any exception
         raise _explain(path, head, error) from error
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, checked against their digest where the file has one, as those of ours do."""
+    from safetensors import safe_open
+
+    with safe_open(path, 'pt') as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+    if _DIGEST in metadata and metadata[_DIGEST] != compute_digest(tensors):
+        raise UserError(
+            f'{path} is damaged: its tensors are not those that were written. Export, download or copy it again. (A '
+            f'program that changes them on purpose has to leave out the metadata {_DIGEST}.)'
+        )
+    return tensors
 
 
 def _load(path: Path, mmap: bool, with_strangers: bool) -> tuple[Any, list[str]]:
@@ -258,6 +273,22 @@ def _name_kind(value: Tensor) -> str | None:
         claims_more = value.numel() > max(_LARGEST_VIEW, value.untyped_storage().nbytes() // value.itemsize)
         kinds['tensors of more values than there are in the file'] = claims_more
     return next((kind for kind, applies in kinds.items() if applies), None)
+
+
+def compute_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, kinds, shapes and bytes of dense tensors, whatever their order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
+        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors in the format safetensors, with their digest beside the metadata: the format has no checksums."""
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, {**metadata, _DIGEST: compute_digest(tensors)})
 
 
 def write_file(path: Path, content: Mapping[str, Any]) -> None:
