@@ -184,6 +184,20 @@ def test_the_command_says_what_was_done_with_photographs_without_a_face_and_with
     assert 'results have 64 pixels' in texts['--aligned']
 
 
+@pytest.mark.parametrize(
+    ('failed', 'restored', 'skipped', 'expected'),
+    [(0, 2, 0, 0), (1, 2, 0, 1), (1, 0, 2, 1), (3, 0, 0, 2)],
+    ids=['all well', 'some failed', 'some failed beside earlier results', 'all failed'],
+)
+def test_the_exit_status_tells_a_script_whether_photographs_failed(
+    failed: int, restored: int, skipped: int, expected: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = command.parse_arguments(['--model', 'm', '--input', 'in', '--output', 'out'])
+    outcome = Outcome(restored=restored, faces=restored, failures=['x.png is damaged'] * failed)
+    assert command._tell(args, outcome, failed + restored, skipped, SIZE) == expected
+    assert (f'Error: {failed} of ' in capsys.readouterr().err) == bool(failed)
+
+
 def test_a_folder_of_nothing_that_is_read_says_what_it_holds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

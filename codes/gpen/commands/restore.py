@@ -118,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f'--{given[0]} is for whole photographs and --aligned for cropped faces. Leave one out.')
 
         from gpen.data.film_io import has_av, import_av, is_film
+        from gpen.data.image_folder import UNREADABLE
         from gpen.restoration.folder import explain_left_out, plan_targets
         from gpen.restoration.loading import load_restorer
         from gpen.utils.device import choose_device, explain_out_of_memory
@@ -139,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')
             print(f'The network restores {restorer.size} x {restorer.size} faces: {restorer.backend}.')
             outcome = _restore(args, restorer, wanted, device)
-        return _tell(args, outcome, len(wanted), len(targets) - len(wanted), restorer.size)
+        status = _tell(args, outcome, len(wanted), len(targets) - len(wanted), restorer.size)
+        return status or int(UNREADABLE in left_out.values())
 
     return run_command(body)
 
@@ -220,7 +222,7 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
 
 
 def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, size: int) -> int:
-    """Print what became of the images; return the exit status."""
+    """Print what became of the images; return the exit status: 1 where some failed, 2 where there is no result."""
     for failure in outcome.failures:
         print(f'Skipped: {failure}', file=sys.stderr)
 
@@ -261,7 +263,11 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
             '--skip_existing.',
             file=sys.stderr,
         )
-    return 2 if outcome.stopped or not (outcome.restored or outcome.faceless or outcome.films) else 0
+        return 2
+    if outcome.failures:
+        print(f'Error: {len(outcome.failures)} of {_count(tried, "file")} failed: see above.', file=sys.stderr)
+        return 1 if outcome.restored or outcome.faceless or outcome.films or skipped else 2
+    return 0
 
 
 def _explain_large(args: argparse.Namespace, large: Mapping[Path, float], size: int) -> str:
