@@ -31,7 +31,7 @@ def test_restoring_a_folder_skips_a_broken_file_and_names_it(trained: Path, tmp_
     broken.write_bytes(broken.read_bytes()[:100])
     status, printed = restore_aligned(trained, source, output, '--batch_size', '2')
     assert status == 1, printed
-    assert 'Error: 1 of 5 images failed: see above.' in printed
+    assert 'Error: 1 of 5 files failed: see above.' in printed
     assert f'Skipped: {broken} cannot be used: it is cut off' in printed
     assert f'4 aligned faces restored: {output}' in printed
     written = sorted(str(path.relative_to(output)) for path in output.rglob('*.png'))
