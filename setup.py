@@ -46,6 +46,7 @@ setup(
         'films': ['av>=16'],  # restore.py on films and animated GIFs
         'demo': ['gradio>=6.30'],  # scripts/demo.py
         'export': ['onnx>=1.17', 'onnxscript>=0.7'],  # export.py --format onnx
+        'hub': ['huggingface_hub>=0.23'],  # weights at hf://OWNER/REPO/FILE
         'photographs': ['pillow>=11.3', 'pillow-heif>=0.16'],  # photographs of phones: AVIF and HEIC
         'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
     },

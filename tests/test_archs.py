@@ -18,6 +18,7 @@ from gpen.archs.gpen import GPEN
 from gpen.archs.layers import EqualLinear
 from gpen.errors import UserError
 from gpen.registry import ARCH_REGISTRY
+from gpen.registry.published import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT.parent / 'shared' / 'reference'
@@ -135,6 +136,15 @@ def test_state_dicts_have_the_published_keys_shapes_and_order(name: str) -> None
         published = {key: torch.empty(shape, device='meta') for key, shape in layout[kind].items()}
         network.load_state_dict(published, strict=True)
         assert sum(value.numel() for value in network.parameters()) == layout[f'{kind}_params']
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_the_listed_size_of_a_published_model_is_that_of_its_network(name: str) -> None:
+    size = int(name.removesuffix('-D').rpartition('-')[2])
+    width = {'channel_multiplier': 1, 'narrow': 0.5} if size == 256 else {'channel_multiplier': 2, 'narrow': 1}
+    with torch.device('meta'):
+        network = build_network({'type': 'GPENDiscriminator' if name.endswith('-D') else 'GPEN', 'size': size, **width})
+    assert sum(value.numel() for value in network.parameters()) == MODELS[name].parameters
 
 
 @needs_reference

@@ -1,6 +1,7 @@
 """What command lines have in common."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +45,39 @@ def add_force_yml(
         metavar='KEY:KEY=VALUE',
         help=f'change options, for instance --force_yml {example}',
     )
+
+
+def add_model(parser: argparse.ArgumentParser, help_text: str) -> None:
+    """Add ``--model``, which takes a file or the name of a published model, and the options for these names."""
+    parser.add_argument('--model', required=True, metavar='FILE', help=f'{help_text}, or a name such as GPEN-BFR-512')
+    parser.add_argument(
+        '--list_models', action=_ListModels, nargs=0, help='show the names, sizes, terms and addresses, and end'
+    )
+    add_mirror(parser)
+
+
+def add_mirror(parser: argparse.ArgumentParser) -> None:
+    """Add ``--mirror``, which sets the environment variable GPEN_MIRROR."""
+    parser.add_argument(
+        '--mirror',
+        action=_SetMirror,
+        metavar='URL',
+        help='address of a folder with weight files, tried before the published addresses ($GPEN_MIRROR)',
+    )
+
+
+class _ListModels(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from gpen.registry.published import describe_models
+
+        print('\n'.join(describe_models()))
+        parser.exit()
+
+
+class _SetMirror(argparse.Action):
+    def __call__(self, _: Any, namespace: argparse.Namespace, value: Any, __: Any = None) -> None:
+        setattr(namespace, self.dest, value)
+        os.environ['GPEN_MIRROR'] = value
 
 
 def add_detector(group: argparse._ActionsContainer, default: str | None = 'auto') -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpen.commands._arguments import ArgumentParser, add_detector, within
+from gpen.commands._arguments import ArgumentParser, add_detector, add_model, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def host_pattern(text: str) -> str:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--model', required=True, metavar='FILE', help='a checkpoint, or an exported .onnx file')
+    add_model(parser, 'a checkpoint, an exported .onnx file')
     parser.add_argument('--host', default='127.0.0.1', help='address to serve at; 0.0.0.0: to everyone (127.0.0.1)')
     parser.add_argument(
         '--port', type=within(int, 0, 65535), default=7860, help='the next free one where it is taken; 0: any (7860)'
@@ -86,14 +86,16 @@ def build_service(args: argparse.Namespace, folder: Path) -> tuple[Service, str]
     from gpen.restoration.loading import load_restorer
     from gpen.restoration.photograph import PhotographRestorer
     from gpen.utils.device import choose_device
+    from gpen.weights.by_name import find_model
 
     device = choose_device(args.device)
-    restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')
+    model = find_model(args.model)
+    restorer = load_restorer(model, device, args.precision, fall_back=args.device == 'auto')
     name, reason = choose_detector(args.detector, args.weights)
     print(reason)
     detector = build_detector(name, args.weights, MIN_FACE, device.type)
     service = Service(PhotographRestorer(restorer, detector, args.batch_size, MIN_FACE), folder, args.max_pixels)
-    return service, f'{Path(args.model).name}: faces of {restorer.size} x {restorer.size} pixels, {restorer.backend}'
+    return service, f'{model.name}: faces of {restorer.size} x {restorer.size} pixels, {restorer.backend}'
 
 
 def announce(host: str, wanted: int, bound: tuple[str, int], hosts: Sequence[str], open_it: bool) -> None:

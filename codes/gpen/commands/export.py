@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpen.commands._arguments import ArgumentParser
+from gpen.commands._arguments import ArgumentParser, add_model
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 
@@ -17,9 +17,7 @@ from gpen.errors import UserError
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--model', required=True, metavar='FILE', help='our checkpoint, a published one, BasicSR-style or safetensors'
-    )
+    add_model(parser, 'our checkpoint, a published one, BasicSR-style or safetensors')
     parser.add_argument('--format', required=True, choices=('onnx', 'safetensors', 'gpen'))
     parser.add_argument(
         '--output', metavar='FILE', help='where to (beside the checkpoint: NAME.onnx, .safetensors or NAME_gpen.pth)'
@@ -36,12 +34,12 @@ def export(args: argparse.Namespace) -> int:
     from gpen.restoration.export import export_generator
     from gpen.restoration.export_onnx import external_path
     from gpen.utils.device import is_out_of_memory
+    from gpen.weights.by_name import find_model
 
     output, faces = (None if path is None else Path(path).expanduser() for path in (args.output, args.check))
-    model = Path(args.model).expanduser()
     try:
         target = export_generator(
-            model, args.format, output, args.overwrite, faces, lambda step: print(step, flush=True)
+            find_model(args.model), args.format, output, args.overwrite, faces, lambda step: print(step, flush=True)
         )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

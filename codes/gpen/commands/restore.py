@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpen.commands._arguments import ArgumentParser, add_detector, within
+from gpen.commands._arguments import ArgumentParser, add_detector, add_model, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "The network's size and width are read off its file.",
     )
     # What is restored, where it goes, and how strongly.
-    parser.add_argument('--model', required=True, metavar='FILE', help='weights of a GPEN generator, or an ONNX file')
+    add_model(parser, 'weights of a GPEN generator, an ONNX file')
     parser.add_argument('--input', required=True, metavar='PATH', help='a photograph or film, or a folder of them')
     parser.add_argument('--output', required=True, metavar='DIR', help='where restored photographs and films go')
     parser.add_argument('--aligned', action='store_true', help='the images are aligned, square faces: detect nothing')
@@ -122,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gpen.restoration.folder import explain_left_out, plan_targets
         from gpen.restoration.loading import load_restorer
         from gpen.utils.device import choose_device, explain_out_of_memory
+        from gpen.weights.by_name import find_model
 
         source, left_out = Path(args.input), dict[str, str]()
         if is_film(source) and source.is_file() and not args.aligned:
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         device = choose_device(args.device)
         with explain_out_of_memory(f'Lower --batch_size (now {args.batch_size}) or --upscale.'):
-            restorer = load_restorer(Path(args.model), device, args.precision, fall_back=args.device == 'auto')
+            restorer = load_restorer(find_model(args.model), device, args.precision, args.device == 'auto')
             print(f'The network restores {restorer.size} x {restorer.size} faces: {restorer.backend}.')
             outcome = _restore(args, restorer, wanted, device)
         status = _tell(args, outcome, len(wanted), len(targets) - len(wanted), restorer.size)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_mirror, add_option_file
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -30,8 +30,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         nargs='+',
         default=[],
         metavar='FILE',
-        help="weights to score in place of the file's; of a training run, default: its best, else its latest",
+        help="weights to score in place of the file's, or names of published models; of a training run, default: its "
+        'best, else its latest',
     )
+    add_mirror(parser)
     parser.add_argument('--output', metavar='DIR', help='where results go; default: experiments/NAME/results')
     add_force_yml(parser, 'num_gpu=0 name=trial')
     return parser.parse_args(arguments)
@@ -114,8 +116,11 @@ def _choose_models(given: Options | ScoringOptions, files: list[str]) -> tuple[S
     """Return the options of the scoring run, and the files to score: those of the command line or of the options."""
     from gpen.evaluation.models import find_run_weights, name_models
     from gpen.options import ScoringOptions, to_scoring_options
-    from gpen.utils.files import resolve_path
+    from gpen.utils.files import project_root
+    from gpen.weights.by_name import find_model
 
     if not isinstance(given, ScoringOptions):
         return to_scoring_options(given), name_models(files or [find_run_weights(given)])
-    return given, name_models(files) if files else {name: resolve_path(file) for name, file in given.models.items()}
+    if files:
+        return given, name_models(files)
+    return given, {name: find_model(file, project_root()) for name, file in given.models.items()}

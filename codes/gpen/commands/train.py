@@ -20,7 +20,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         '--dry_run',
         action='store_true',
-        help='check the file, build everything, run one step and one validation batch, write nothing',
+        help='check the file, build everything, run one step and one validation batch, write nothing (but weights that '
+        'have to be downloaded)',
     )
     parser.add_argument(
         '--launcher',

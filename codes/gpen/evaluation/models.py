@@ -16,7 +16,7 @@ from gpen.options.checks import INPUT_NAME
 from gpen.options.schema import Options
 from gpen.restoration.base import Restorer
 from gpen.restoration.loading import load_restorer
-from gpen.utils.files import expand_user
+from gpen.weights.by_name import find_model
 from gpen.weights.files import load_weights
 from gpen.weights.networks import fit_weights
 
@@ -132,13 +132,12 @@ def name_models(files: Sequence[str | Path]) -> dict[str, Path]:
 
     Where two are equal, the suffixes are added, and then as many folders in front as it takes.
 
+    See :func:`gpen.weights.by_name.find_model` for what may be given.
+
     Raises:
-        UserError: a file is not there.
+        UserError: a file is not there, and cannot be downloaded.
     """
-    paths = {expand_user(file).resolve(): expand_user(file) for file in files}
-    for path in paths.values():
-        if not path.is_file():
-            raise UserError(f'There is no file {path}. Give the weights to score with --model FILE.')
+    paths = {found.resolve(): found for found in map(find_model, files)}
 
     for depth in range(max(len(path.parts) for path in paths)):
         for has_suffix in (False, True):

@@ -8,7 +8,8 @@ from torch import nn
 from gpen.archs.discriminator import GPENDiscriminator
 from gpen.errors import UserError
 from gpen.options.schema import PathOptions
-from gpen.utils.files import resolve_path
+from gpen.utils.files import project_root
+from gpen.weights.by_name import find_model
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_weights
 from gpen.weights.networks import MisfitError, fit_weights, infer_discriminator_config
 from gpen.weights.prior import load_decoder, load_discriminator
@@ -31,7 +32,8 @@ def load_pretrained(network: nn.Module, paths: PathOptions, letter: str) -> None
     given = getattr(paths, f'pretrain_network_{letter}')
     if given is None:
         return
-    path, option, strict = resolve_path(given), f'network_{letter}', getattr(paths, f'strict_load_{letter}')
+    path = find_model(given, project_root(), discriminator=letter == 'd')
+    option, strict = f'network_{letter}', getattr(paths, f'strict_load_{letter}')
 
     wrappers = WRAPPERS if letter == 'g' else DISCRIMINATOR_WRAPPERS
     names = network.state_dict().__contains__
@@ -57,7 +59,7 @@ def complete_discriminator(options: dict[str, Any], paths: PathOptions) -> dict[
     wanted = [name for name in ('channel_multiplier', 'narrow') if options.get(name) is None]
     if options['type'] != GPENDiscriminator.__name__ or paths.pretrain_network_d is None or not wanted:
         return options
-    path = resolve_path(paths.pretrain_network_d)
+    path = find_model(paths.pretrain_network_d, project_root(), discriminator=True)
     state = load_weights(path, paths.param_key_d, DISCRIMINATOR_WRAPPERS, DISCRIMINATOR)
     try:
         found = infer_discriminator_config(state)
@@ -73,7 +75,7 @@ def load_prior(net_g: nn.Module, net_d: nn.Module | None, paths: PathOptions) ->
         UserError: the file is missing or damaged, or holds no prior that fits the decoder.
     """
     assert paths.pretrain_prior is not None
-    path = resolve_path(paths.pretrain_prior)
+    path = find_model(paths.pretrain_prior, project_root())
     load_decoder(net_g, path)
     LOGGER.info('Prior: the decoder starts from %s.', path)
 

@@ -10,6 +10,7 @@ from gpen.options.problems import Problem
 from gpen.options.schema import Options, ScoringOptions
 from gpen.options.yaml_values import Key
 from gpen.registry import MODEL_REGISTRY
+from gpen.registry.published import explain_missing
 from gpen.utils.files import is_file, resolve_path
 from gpen.utils.text import suggest
 
@@ -265,12 +266,18 @@ def _check_files(options: Options) -> Iterator[Problem]:
         yield Problem(('path', 'pretrain_prior'), message)
     for name in ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state'):
         if getattr(paths, name) is not None:
-            yield from _check_file(('path', name), getattr(paths, name))
+            yield from _check_weights(('path', name), getattr(paths, name), is_state=name == 'resume_state')
 
 
-def _check_file(key: Key, file: str) -> Iterator[Problem]:
-    if not is_file(resolve_path(file)):
-        yield Problem(key, f'there is no file {resolve_path(file)}. Put it there, or change this line.')
+def _check_weights(key: Key, given: str, is_state: bool = False) -> Iterator[Problem]:
+    """Yield what is wrong with a file, the name of a published model or an address; nothing is downloaded."""
+    path, advice = resolve_path(given), 'Put it there, or change this line.'
+    if not is_state:
+        problem = explain_missing(given, path, advice, discriminator=key[-1] == 'pretrain_network_d')
+    else:
+        problem = None if is_file(path) else f'there is no file {path}. {advice}'
+    if problem is not None:
+        yield Problem(key, problem)
 
 
 def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator[Problem]:
@@ -287,7 +294,7 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
         if name == INPUT_NAME:
             yield Problem(('models', name), f'{INPUT_NAME!r} is what tables call the blurry input; choose another name')
         if check_models:
-            yield from _check_file(('models', name), file)
+            yield from _check_weights(('models', name), file)
 
     # What they are scored on, and by what.
     if not options.datasets:

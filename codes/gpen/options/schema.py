@@ -75,13 +75,14 @@ class PathOptions(ResultsPath):
     """Files to start from, and where results go."""
 
     pretrain_network_g: str | None = None
-    """File of weights that the generator starts from: published, self-trained, BasicSR, safetensors or our own."""
+    """Weights that the generator starts from: a file (published, self-trained, BasicSR, safetensors or our own), the
+    name of a published model such as GPEN-BFR-512, which is downloaded, or hf://OWNER/REPO/FILE."""
     param_key_g: str | None = None
     """Key in that file that holds the weights. Default: found by itself, EMA first."""
     strict_load_g: bool = True
     """false: load the weights whose shapes fit and leave the rest as initialised; true: all must fit."""
     pretrain_network_d: str | None = None
-    """File of weights that the discriminator starts from."""
+    """The same for the discriminator, such as GPEN-BFR-512-D."""
     param_key_d: str | None = None
     """Key in that file that holds the weights. Default: found by itself."""
     strict_load_d: bool = True
@@ -178,7 +179,8 @@ class ScoringOptions(Run):
     """All options of a scoring run, such as options/test/gpen_512.yml."""
 
     models: Annotated[dict[Name, str], BeforeValidator(drop_empty)] = Field(default_factory=dict)
-    """Files of weights to score, by the name that the tables use; --model FILE takes their place."""
+    """Files of weights to score, or names of published models, by the name that the tables use; --model FILE takes
+    their place."""
     network_g: Component | None = None
     """The network that the files belong to. Default: a GPEN whose size and width are read from each file."""
     datasets: Annotated[dict[Name, Dataset], BeforeValidator(drop_empty)]

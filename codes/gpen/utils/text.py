@@ -36,16 +36,18 @@ def format_shape(shape: Iterable[int]) -> str:
 def suggest(name: str, known: Iterable[str], cutoff: float = 0.6, form: str = '{}') -> str:
     """Return `` Did you mean 'x'?`` for the nearest of the known names, or the only one that holds it, or nothing.
 
+    Capital and small letters are the same.
+
     Args:
         name: what was given.
         known: the names that there are.
         cutoff: how near it has to be, 0 to 1.
         form: how the name is shown, with ``{}`` for it.
     """
-    others = sorted(set(known) - {name})
-    holding = [other for other in others if len(name) >= _TELLING and name.lower() in other.lower()]
-    near = get_close_matches(name, others, n=1, cutoff=cutoff) or (holding if len(holding) == 1 else [])
-    return f' Did you mean {form.format(near[0])!r}?' if near else ''
+    others = {other.lower(): other for other in sorted(set(known) - {name})}
+    holding = [other for other in others if len(name) >= _TELLING and name.lower() in other]
+    near = get_close_matches(name.lower(), others, n=1, cutoff=cutoff) or (holding if len(holding) == 1 else [])
+    return f' Did you mean {form.format(others[near[0]])!r}?' if near else ''
 
 
 def list_names(names: Iterable[str]) -> str:
