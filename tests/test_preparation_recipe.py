@@ -198,6 +198,8 @@ def test_likely_same_people_in_both_splits_are_counted_where_sface_is_here(
     # Nothing is compared, and why.
     (tmp_path / sface.FILENAME).write_text('no network')
     assert f'People are not compared: {where[0]} does not hold' in run('broken')
+    printed = run('named', '--split_by', '(.*)')
+    assert 'compared' not in printed
+    assert 'both splits' not in printed
     where[0] = None
     assert f"With SFace's file, weights/{sface.FILENAME}, likely ones are counted" in run('none')
-    assert 'both splits' not in run('named', '--split_by', '(.*)')
