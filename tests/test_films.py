@@ -12,7 +12,8 @@ from torch import Tensor
 
 from gpen.archs.gpen import GPEN
 from gpen.commands import restore as command
-from gpen.data.film_io import open_film, read_frames
+from gpen.data import film as film_data
+from gpen.data.film import open_film, read_frames
 from gpen.restoration import film as films
 from gpen.restoration.background import Enlarger
 from gpen.restoration.base import Restorer
@@ -50,6 +51,7 @@ def write_film(path: Path, images: Sequence[np.ndarray], sound: bool = False, tu
         stream = output.add_stream('gif' if is_gif else 'libx264', rate=25, options={} if is_gif else {'crf': '1'})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = 'rgb8' if is_gif else 'yuv444p'
+        stream.codec_context.time_base = Fraction(1, 1000)
         if turn:
             stream.set_display_rotation(turn)
         if sound:
@@ -102,6 +104,7 @@ def test_faces_are_restored_and_times_and_sound_kept(suffix: str, tmp_path: Path
     assert (result.frames, result.faces, result.restored) == (8, 1, 8)
 
     (times, before), (kept, after) = read(source), read(target)
+    assert times == pytest.approx([time / 1000 for time in TIMES], abs=1e-4)
     assert kept == pytest.approx(times, abs=1e-9)
     assert (read_sound(target) == read_sound(source)) if sound else True
     middle = after[:, SIDE // 2, SIDE // 2].astype(int)
@@ -127,7 +130,7 @@ def test_a_turned_film_becomes_upright(turn: int, tmp_path: Path) -> None:
 def test_a_stopped_film_goes_on_and_is_the_same_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(films, '_STRETCH', 3)
+    monkeypatch.setattr(film_data, 'STRETCH', 3)
     images = [np.roll(draw(), shift, axis=1) for shift in (0, 1, 2, 1, 0, 2, 1, 0)]
     source = write_film(tmp_path / 'a.mp4', images, True)
     _, whole = restore(source, tmp_path / 'whole', build(batch_size=2))

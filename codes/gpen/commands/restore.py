@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from gpen.restoration.base import Restorer
     from gpen.restoration.folder import Outcome, Progress, Targets
-    from gpen.restoration.photograph import PhotographRestorer
+    from gpen.restoration.photograph import PhotographRestorer, Verdict
 
 SHOWN = 5  # names in a message
 _MIN_FACE = 32  # pixels
@@ -32,6 +32,8 @@ _WHOLE = (
     'weights',
     'min_face',
     'save_faces',
+    'min_quality',
+    'keep_identity',
 )
 
 
@@ -101,6 +103,23 @@ def _add_whole(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         '--min_face', type=within(int, 1, 4096), metavar='N', help='smallest face, pixels of the photograph (32)'
     )
+
+    # Which faces are left as they were.
+    group.add_argument(
+        '--min_quality',
+        type=within(float, 0, 1),
+        metavar='Q',
+        help="leave faces whose detector's score is lower as they are, and list all; 0.9 is a good value for YuNet",
+    )
+    group.add_argument(
+        '--keep_identity',
+        type=within(float, -1, 1),
+        nargs='?',
+        const=-1.0,
+        metavar='T',
+        help='list how alike each face is to itself after restoring (1: the same; ArcFace where its weights are on the '
+        'disk, else SFace, downloaded, 39 MB), and leave those below T as they were',
+    )
     group.add_argument(
         '--save_faces', action='store_const', const=True, help='also write each face, before and after, to NAME_faces'
     )
@@ -117,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.aligned and given:
             raise UserError(f'--{given[0]} is for whole photographs and --aligned for cropped faces. Leave one out.')
 
-        from gpen.data.film_io import has_av, import_av, is_film
+        from gpen.data.film import has_av, import_av, is_film
         from gpen.data.image_folder import UNREADABLE
         from gpen.restoration.folder import explain_left_out, plan_targets
         from gpen.restoration.loading import load_restorer
@@ -151,7 +170,7 @@ def _restore(args: argparse.Namespace, restorer: Restorer, targets: Targets, dev
     from tqdm import tqdm
 
     from gpen.data.file_check import MAX_PIXELS
-    from gpen.data.film_io import is_film
+    from gpen.data.film import is_film
     from gpen.restoration.folder import Outcome, restore_faces, restore_films, restore_photographs
 
     max_pixels = args.max_pixels or MAX_PIXELS
@@ -209,6 +228,14 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
     if args.background_model:
         enlarger = load_enlarger(Path(args.background_model), args.upscale, device)
 
+    # What judges faces.
+    compare = None
+    if args.keep_identity is not None:
+        from gpen.faces.identity import build_comparison
+
+        compare, sentence = build_comparison(weights, device)
+        print(sentence)
+
     return PhotographRestorer(
         restorer,
         detector,
@@ -219,6 +246,9 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
         masks=masks,
         enlarger=enlarger,
         keep_detail=args.large_faces != 'replace',
+        min_quality=args.min_quality or 0.0,
+        compare=compare,
+        min_identity=-1.0 if args.keep_identity is None else args.keep_identity,
     )
 
 
@@ -227,11 +257,23 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
     for failure in outcome.failures:
         print(f'Skipped: {failure}', file=sys.stderr)
 
+    # Each face that was judged.
+    for path, verdicts in outcome.verdicts.items():
+        for place, verdict in verdicts:
+            print(f'{_name([path])}, {place}: {_describe(verdict)}')
+
     # Photographs and films without a face, by what was done with them.
-    kinds = {path: ('film' if path in outcome.films else 'photograph', done) for path, done in outcome.faceless.items()}
-    for noun, what in dict.fromkeys(kinds.values()):
-        paths = [path for path, kind in kinds.items() if kind == (noun, what)]
-        print(f'No face was found in {_count(len(paths), noun)}, {what}: {_name(paths)}')
+    kinds = {
+        path: (
+            'restored' if path in outcome.verdicts else 'found',
+            'film' if path in outcome.films else 'photograph',
+            done,
+        )
+        for path, done in outcome.faceless.items()
+    }
+    for verb, noun, what in dict.fromkeys(kinds.values()):
+        paths = [path for path, kind in kinds.items() if kind == (verb, noun, what)]
+        print(f'No face was {verb} in {_count(len(paths), noun)}, {what}: {_name(paths)}')
 
     # What results do not have, or have otherwise than one may expect.
     for noun, paths in outcome.losses.items():
@@ -269,6 +311,13 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
         print(f'Error: {len(outcome.failures)} of {_count(tried, "file")} failed: see above.', file=sys.stderr)
         return 1 if outcome.restored or outcome.faceless or outcome.films or skipped else 2
     return 0
+
+
+def _describe(verdict: Verdict) -> str:
+    """Return what was judged of a face, in words."""
+    identity = '' if verdict.identity is None else f', identity {verdict.identity:.2f}'
+    done = f'left as it was, since {verdict.reason}' if verdict.reason else 'restored'
+    return f'score {verdict.face.score:.2f}{identity}, {done}'
 
 
 def _explain_large(args: argparse.Namespace, large: Mapping[Path, float], size: int) -> str:

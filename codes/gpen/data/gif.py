@@ -6,14 +6,14 @@ from typing import Any
 
 from PIL import Image
 
-from gpen.data.film_io import Film, import_av, read_segments
+from gpen.data.film import Film, import_av, read_segments
 from gpen.utils.files import explain_writing
 
 _DITHER = 'bayer:bayer_scale=4'  # a pattern that stays where it is; errors that are passed on would flicker
 
 
 def write_gif(target: Path, segments: Sequence[Path], film: Film) -> None:
-    """Write the frames of segments, see :func:`gpen.data.film_io.write_segment`; the GIF repeats as the original does.
+    """Write the frames of segments, see ``film_writing.py``; the GIF repeats as the original does.
 
     Raises:
         UserError: the disk is full and the like.

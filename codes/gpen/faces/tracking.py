@@ -1,7 +1,8 @@
 """Faces followed through a film: the same face gets one track, whose landmarks move smoothly.
 
 Landmarks are smoothed by the One Euro filter (Casiez et al. 2012, "1 Euro Filter: A Simple Speed-based Low-pass Filter
-for Noisy Input in Interactive Systems"), run forwards and then backwards over the track, which takes its lag away.
+for Noisy Input in Interactive Systems"), run forwards and then backwards over the track, which takes its lag away: the
+cutoff frequency grows with the speed, so that a face that rests does not tremble, and one that moves is not late.
 """
 
 import itertools
@@ -21,7 +22,7 @@ _FLEETING = 2  # looks; what is seen in fewer is no face, but a false alarm
 # Of the filter: the cutoff frequency of a face that rests (Hz), how much it grows with speed (Hz per size of the face
 # and second), and the cutoff frequency of the speed.
 _CUTOFF = 0.4
-_BETA = 4.0
+_BETA = 16.0
 _SPEED_CUTOFF = 1.0
 
 
@@ -49,6 +50,11 @@ class Track:
     """
 
     faces: dict[int, Face] = field(default_factory=dict)
+
+    @property
+    def first(self) -> int:
+        """The first frame's number."""
+        return next(iter(self.faces))
 
     @property
     def last(self) -> int:
@@ -106,29 +112,32 @@ def smooth_points(points: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         points: T x P x 2, pixels.
         seconds: T, increasing.
     """
+    points = np.array(points, np.float64)
+    if len(points) == 1:
+        return points
+    steps = np.diff(seconds)
     spread = float(np.sqrt(((points - points.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean())) or 1.0
-    forwards = _filter(points, seconds, spread)
-    return _filter(forwards[::-1], -seconds[::-1], spread)[::-1]
+
+    # One speed for all landmarks, in sizes of the face per second, keeps its shape.
+    velocity = np.diff(points, axis=0) / (steps[:, None, None] * spread)
+    velocity = _filter(velocity, _share(_SPEED_CUTOFF, (steps[:-1] + steps[1:]) / 2))
+    speed = np.sqrt((velocity**2).sum(axis=2).mean(axis=1))
+    return _filter(points, _share(_CUTOFF + _BETA * speed, steps))
 
 
-def _filter(points: np.ndarray, seconds: np.ndarray, size: float) -> np.ndarray:
-    """Run the One Euro filter; one speed, in sizes per second, for all landmarks keeps the shape of the face."""
-    result = np.array(points, np.float64)
-    speed = np.zeros_like(result[0])
-    for now in range(1, len(points)):
-        step = float(seconds[now] - seconds[now - 1])
-        share = _share(_SPEED_CUTOFF, step)
-        speed += share * ((points[now] - points[now - 1]) / (step * size) - speed)
-
-        motion = float(np.sqrt((speed**2).sum(axis=1).mean()))
-        share = _share(_CUTOFF + _BETA * motion, step)
-        result[now] = result[now - 1] + share * (points[now] - result[now - 1])
+def _filter(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Run a low-pass filter forwards and backwards; in each of T - 1 steps it takes a share of the new value."""
+    result = np.array(values)
+    for now in range(1, len(result)):
+        result[now] = result[now - 1] + shares[now - 1] * (result[now] - result[now - 1])
+    for now in range(len(result) - 2, -1, -1):
+        result[now] = result[now + 1] + shares[now] * (result[now] - result[now + 1])
     return result
 
 
-def _share(cutoff: float, step: float) -> float:
+def _share(cutoff: float | np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return how much of a new value a low-pass filter takes: ``cutoff`` in Hz, ``step`` in seconds."""
-    return 1 / (1 + 1 / (2 * math.pi * cutoff * step))
+    return 1 / (1 + 1 / (2 * np.pi * cutoff * step))
 
 
 def _link(looks: Sequence[Look], seconds: Sequence[float]) -> list[Track]:

@@ -8,9 +8,8 @@ import itertools
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,17 @@ import cv2
 import numpy as np
 
 from gpen.data.ffhq_square import ffhq_quad
-from gpen.data.film_io import Film, Frame, join_segments, open_film, read_frames, write_segment
+from gpen.data.film import Film, Frame, open_film, read_stretches
+from gpen.data.film_writing import join_segments, write_segment
 from gpen.data.image_io import to_float, to_uint8
-from gpen.errors import UserError
-from gpen.faces.face import Detector, Face
-from gpen.faces.tracking import Look, choose_central, follow
-from gpen.restoration.photograph import LARGE, PhotographRestorer
+from gpen.faces.face import Face
+from gpen.faces.tracking import choose_central, follow
+from gpen.restoration.film_faces import Bar, Seen, judge_tracks, look_through
+from gpen.restoration.photograph import LARGE, PhotographRestorer, Verdict
 from gpen.utils.files import atomic_path, write_json
 from gpen.utils.locks import hold_lock
 
-_STRETCH = 48  # frames that are looked at, restored and encoded together, and at most lost when a run is stopped
-_LOOKS = 10  # per second; between them faces are interpolated
-_THUMBNAIL = 32  # pixels of the side of small frames, by which cuts and colours are told
-_CUT = 25.0  # mean difference of two of these from which on the scene is another one, 8-bit steps
-_GREY = 6  # largest difference of the channels there in a film without colours
 _CHUNK_PIXELS = 40_000_000  # of the frames in memory at a time, enlarged
-
-Bar = Callable[[str, int], AbstractContextManager[Any]]
-"""Opens a progress bar with a title and a number of frames (0: unknown), which has ``update``."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +42,7 @@ class FilmResult:
         fleeting: what was seen in one look alone, and not taken for a face.
         large: the longest side of a face that is far larger than the network, pixels; 0: there is none.
         losses: nouns for what the result does not hold.
+        verdicts: when each face that was judged is seen, and the verdict on it.
     """
 
     frames: int
@@ -59,15 +52,7 @@ class FilmResult:
     fleeting: int
     large: float
     losses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the looks at a film gave: its frames' times, the looks, and whether it is without colours."""
-
-    seconds: list[float]
-    looks: list[Look]
-    grey: bool
+    verdicts: tuple[tuple[str, Verdict], ...] = ()
 
 
 def restore_film(
@@ -99,34 +84,62 @@ def restore_film(
     with hold_lock(parts / 'lock', busy, lambda error: f'Cannot use {parts}: {error}. Choose another --output.'):
         _begin(parts, {**settings, 'strength': strength, 'film': _stamp(source)})
 
-        # The faces of the whole film, which need no memory worth mentioning.
-        seen = _look_through(film, restorer.detector, parts, bar)
-        tracks, fleeting = follow(seen.looks, seen.seconds)
-        kept = [track for track in tracks if track.shorter_side >= restorer.min_face]
-        too_small = len(tracks) - len(kept)
-        if restorer.only_center:
-            kept, too_small = choose_central(kept, film.width, film.height), 0
-
-        faces: dict[int, list[Face]] = {}
-        for track in kept:
-            for number, face in track.faces.items():
-                faces.setdefault(number, []).append(face)
+        seen = look_through(film, restorer.detector, parts, bar)
+        chosen = _choose_faces(restorer, film, seen, parts, bar)
 
         # Its frames, or the file itself.
         losses: list[str] = []
-        if faces or restorer.enlarger.scale > 1:
-            work = _Work(replace(restorer, keep_grey=restorer.keep_grey and seen.grey), film, faces, strength)
+        if chosen.faces or restorer.enlarger.scale > 1:
+            plain = replace(restorer, keep_grey=restorer.keep_grey and seen.grey, min_quality=0, compare=None)
             with bar(source.name, len(seen.seconds)) as progress:
-                losses = join_segments(_restore_stretches(work, parts, progress), film, target)
+                segments = _restore_stretches(_Work(plain, film, chosen.faces, strength), parts, progress)
+            losses = join_segments(segments, film, target)
         else:
             with atomic_path(target) as temporary:
                 shutil.copyfile(source, temporary)
     shutil.rmtree(parts)
+    return replace(chosen.result, losses=tuple(losses))
 
-    sides = [_side_of(face) for face in itertools.chain.from_iterable(faces.values())]
-    largest = max(sides, default=0.0)
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The faces to restore, by their frames, and what the result says of them."""
+
+    faces: dict[int, list[Face]]
+    result: FilmResult
+
+
+def _choose_faces(restorer: PhotographRestorer, film: Film, seen: Seen, parts: Path, bar: Bar) -> _Chosen:
+    """Choose whole tracks, so that no face changes between restored and not."""
+    tracks, fleeting = follow(seen.looks, seen.seconds)
+    kept = [track for track in tracks if track.shorter_side >= restorer.min_face]
+    too_small = len(tracks) - len(kept)
+    if restorer.only_center:
+        kept, too_small = choose_central(kept, film.width, film.height), 0
+
+    # Those that --min_quality and --keep_identity leave out.
+    verdicts = []
+    if restorer.judges and kept:
+        judged = judge_tracks(restorer, film, kept, parts, bar)
+        times = [' to '.join(_clock(seen.seconds[number]) for number in (track.first, track.last)) for track in kept]
+        verdicts = [(f'face from {time}', verdict) for time, verdict in zip(times, judged, strict=True)]
+        kept = [track for track, verdict in zip(kept, judged, strict=True) if not verdict.reason]
+
+    faces: dict[int, list[Face]] = {}
+    for track in kept:
+        for number, face in track.faces.items():
+            faces.setdefault(number, []).append(face)
+
+    largest = max((_side_of(face) for face in itertools.chain.from_iterable(faces.values())), default=0.0)
     large = largest if largest >= LARGE * restorer.restorer.size else 0.0
-    return FilmResult(len(seen.seconds), len(kept), len(faces), too_small, fleeting, large, tuple(losses))
+    counts = len(seen.seconds), len(kept), len(faces), too_small, fleeting
+    return _Chosen(faces, FilmResult(*counts, large, (), tuple(verdicts)))
+
+
+def _clock(seconds: float) -> str:
+    """Return a time in a film, such as ``1:02.4``."""
+    tenths = round(10 * seconds)
+    return f'{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}'
 
 
 def _side_of(face: Face) -> float:
@@ -155,80 +168,6 @@ def _stamp(path: Path) -> list[object]:
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def _look_through(film: Film, detector: Detector, parts: Path, bar: Bar) -> _Seen:
-    """Look for faces in the whole film, or read what was found before."""
-    done = parts / 'faces.json'
-    if not done.is_file():
-        blocks = []
-        every = max(1, round(film.rate / _LOOKS))
-        thumbnail = None
-        with bar(f'{film.path.name}, faces', film.frames) as progress:
-            for number, frames in itertools.groupby(read_frames(film), lambda frame: frame.number // _STRETCH):
-                path = parts / f'{number:06d}.faces.json'
-                if not path.is_file():
-                    write_json(path, _look_at(frames, detector, every, thumbnail, progress))
-                else:
-                    progress.update(sum(1 for _ in frames))
-                blocks.append(json.loads(path.read_text(encoding='utf-8')))
-                thumbnail = np.array(blocks[-1]['thumbnail'], np.uint8)
-        if not blocks:
-            raise UserError(f'{film.path} cannot be used: it has no frames.')
-        whole = {name: [value for block in blocks for value in block[name]] for name in ('seconds', 'looks')}
-        write_json(done, {**whole, 'grey': all(block['grey'] for block in blocks)})
-
-    content = json.loads(done.read_text(encoding='utf-8'))
-    looks = [
-        Look(look['number'], [_to_face(face) for face in look['faces']], look['is_cut']) for look in content['looks']
-    ]
-    return _Seen(content['seconds'], looks, content['grey'])
-
-
-def _to_face(values: Mapping[str, Any]) -> Face:
-    left, top, right, bottom = values['box']
-    return Face((left, top, right, bottom), np.array(values['landmarks'], np.float32), values['score'])
-
-
-def _look_at(
-    frames: Iterable[Frame], detector: Detector, every: int, before: np.ndarray | None, progress: Any
-) -> dict[str, object]:
-    """Look for faces in some frames: in the first and the last one, on both sides of a cut, and between."""
-    seconds, looks, grey = [], [], True
-    image: np.ndarray | None = None
-    last = -1  # the frame of the last look
-
-    def look(number: int, is_cut: bool = False) -> None:
-        assert image is not None
-        faces = detector.detect(to_float(image))
-        looks.append({'number': number, 'faces': [_to_plain(face) for face in faces], 'is_cut': is_cut})
-
-    number = -1
-    for frame in frames:
-        current = frame.to_array()[..., :3]
-        thumbnail = cv2.resize(current, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
-        is_cut = before is not None and float(cv2.absdiff(thumbnail, before).mean()) >= _CUT
-        if is_cut and image is not None and last != number:
-            look(number)  # the end of the scene before
-        image, before, number = current, thumbnail, frame.number
-        if is_cut or not seconds or number % every == 0:
-            look(number, is_cut)
-            last = number
-        seconds.append(frame.seconds)
-        grey = grey and int(np.ptp(thumbnail, axis=2).max()) <= _GREY
-        progress.update(1)
-    if last != number:
-        look(number)
-    return {
-        'seconds': seconds,
-        'looks': looks,
-        'grey': grey,
-        'thumbnail': before.tolist() if before is not None else [],
-    }
-
-
-def _to_plain(face: Face) -> dict[str, object]:
-    return {**asdict(face), 'landmarks': face.landmarks.tolist()}
-
-
 @dataclass(frozen=True)
 class _Work:
     """What is to be done with a film; ``faces`` are those of each frame that has some."""
@@ -242,7 +181,7 @@ class _Work:
 def _restore_stretches(work: _Work, parts: Path, progress: Any) -> list[Path]:
     """Restore and encode what is not there yet; return the files of all stretches."""
     segments = []
-    for number, frames in itertools.groupby(read_frames(work.film), lambda frame: frame.number // _STRETCH):
+    for number, frames in read_stretches(work.film):
         path = parts / f'{number:06d}.nut'
         segments.append(path)
         if path.is_file():

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from gpen.data.file_check import MAX_PIXELS, SUFFIXES
-from gpen.data.film_io import ADVICE, has_av, is_film
+from gpen.data.film import ADVICE, has_av, is_film
 from gpen.data.image_folder import FOREIGN, UNREADABLE, describe_left_out, walk_images
 from gpen.data.image_io import Picture, read_picture, resize, to_array, to_tensor, write_image
 from gpen.errors import UserError
+from gpen.faces.face import Face
 from gpen.restoration.base import Restorer
 from gpen.restoration.film import Bar, FilmResult, restore_film
-from gpen.restoration.photograph import LARGE, PhotographRestorer, Restoration
+from gpen.restoration.photograph import LARGE, PhotographRestorer, Restoration, Verdict
 from gpen.utils.files import atomic_path
 
 _CHUNK_PIXELS = 40_000_000  # of the photographs in memory at a time: half a GB as float32 RGB
@@ -48,6 +49,7 @@ class Outcome:
         losses: what results do not hold, a noun, with the images that had it.
         large: images with faces that are far larger than the network, with the longest side of these in pixels.
         films: what became of each film that could be used.
+        verdicts: on the faces of each image and film, where they were judged: where each is, and the verdict.
         stopped: why the others were not even tried.
     """
 
@@ -59,6 +61,7 @@ class Outcome:
     losses: dict[str, list[Path]] = field(default_factory=dict)
     large: dict[Path, float] = field(default_factory=dict)
     films: dict[Path, FilmResult] = field(default_factory=dict)
+    verdicts: dict[Path, list[tuple[str, Verdict]]] = field(default_factory=dict)
     stopped: str | None = None
 
 
@@ -203,6 +206,8 @@ def restore_photographs(
     for chunk in _read(targets, restorer.batch_size, limit, outcome, progress):
         for (path, picture), result in _run_each(run, chunk, outcome):
             outcome.too_small += result.too_small
+            if result.verdicts:
+                outcome.verdicts[path] = [(_place(verdict.face), verdict) for verdict in result.verdicts]
             with _guard(path, outcome):
                 _finish(path, targets[path], picture, result, strength, outcome)
                 if save_faces:
@@ -236,11 +241,19 @@ def restore_films(
                 outcome.losses.setdefault(noun, []).append(path)
             if result.large:
                 outcome.large[path] = result.large
+            if result.verdicts:
+                outcome.verdicts[path] = list(result.verdicts)
             if not result.faces:
                 scale = restorer.enlarger.scale
                 outcome.faceless[path] = 'copied as it is' if scale == 1 else f'only enlarged {scale} times'
         if outcome.stopped:
             return
+
+
+def _place(face: Face) -> str:
+    """Return where a face is in a photograph, in words."""
+    left, top, right, bottom = (round(value) for value in face.box)
+    return f'face of {right - left} x {bottom - top} pixels at {left}, {top}'
 
 
 def _run_each(

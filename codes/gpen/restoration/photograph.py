@@ -11,6 +11,7 @@ from gpen.data.colour import ColourSpace
 from gpen.data.image_io import to_array, to_tensor
 from gpen.faces.alignment import AlignedFace, align_face
 from gpen.faces.face import Detector, Face, split_by_size
+from gpen.faces.identity import Compare
 from gpen.faces.pasting import Patch, feather_mask, paste, scale_matrix
 from gpen.restoration.background import Enlarger
 from gpen.restoration.base import Restorer
@@ -50,6 +51,21 @@ class RestoredFace:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What was judged of a face, see :attr:`PhotographRestorer.min_quality` and :attr:`PhotographRestorer.compare`.
+
+    Attributes:
+        face: where it was found.
+        identity: cosine of its embeddings before and after; None where it was not compared.
+        reason: why it was left as it was; empty where it was restored.
+    """
+
+    face: Face
+    identity: float | None = None
+    reason: str = ''
+
+
+@dataclass(frozen=True)
 class Restoration:
     """A restored photograph, before its faces are put back.
 
@@ -60,6 +76,7 @@ class Restoration:
         too_small: how many more were found that are smaller than the smallest one to restore.
         space: the colours of the background; those of faces are sRGB.
         keep_detail: what the photograph has finer than the network is kept.
+        verdicts: one for each face that was judged, restored or not.
     """
 
     background: np.ndarray
@@ -68,6 +85,7 @@ class Restoration:
     too_small: int = 0
     space: ColourSpace = ColourSpace()  # noqa: RUF009  (it is frozen)
     keep_detail: bool = True
+    verdicts: Sequence[Verdict] = ()
 
     @property
     def large(self) -> list[RestoredFace]:
@@ -103,6 +121,9 @@ class PhotographRestorer:
         masks: takes restored faces, N x 3 x S x S, and gives a mask for each.
         enlarger: what enlarges the background.
         keep_detail: of faces that are larger than the network, keep what the photograph has finer.
+        min_quality: faces of a lower score of the detector are left as they are.
+        compare: compares a face before and after; None: faces are not compared.
+        min_identity: faces that are less alike are left as they were.
     """
 
     restorer: Restorer
@@ -114,6 +135,14 @@ class PhotographRestorer:
     masks: Masks = feather_masks
     enlarger: Enlarger = field(default_factory=Enlarger)
     keep_detail: bool = True
+    min_quality: float = 0.0
+    compare: Compare | None = None
+    min_identity: float = -1.0
+
+    @property
+    def judges(self) -> bool:
+        """Whether it judges faces."""
+        return self.min_quality > 0 or self.compare is not None
 
     def restore(
         self,
@@ -136,24 +165,48 @@ class PhotographRestorer:
         # The faces of all photographs, aligned and restored in batches.
         shown = [space.to_srgb(photo) for photo, space in zip(photos, spaces, strict=True)]
         found = [self._find(photo) for photo in shown] if faces is None else [(list(known), []) for known in faces]
+        good = [[face for face in chosen if face.score >= self.min_quality] for chosen, _ in found]
         size = self.restorer.in_size
         aligned = [
             align_face(photo, face.landmarks, size, soften=False)
-            for photo, (chosen, _) in zip(shown, found, strict=True)
+            for photo, chosen in zip(shown, good, strict=True)
             for face in chosen
         ]
         restored = iter(self._restore_faces(aligned))
 
         # Back to their photographs, in the same order.
         results = []
-        for photo, seen, space, (chosen, small) in zip(photos, shown, spaces, found, strict=True):
+        for photo, seen, space, chosen, (all_faces, small) in zip(photos, shown, spaces, good, found, strict=True):
             grey = self.keep_grey and is_grey(photo)
             done = [self._join(seen, face, *next(restored), grey) for face in chosen]
+            done, verdicts = self._judge(all_faces, done) if self.judges else (done, [])
             # A network that enlarges knows sRGB alone, too.
             enlarge = self.enlarger
             large = enlarge(photo) if enlarge.network is None else space.from_srgb(enlarge(seen))
-            results.append(Restoration(large, enlarge.scale, done, len(small), space, self.keep_detail))
+            results.append(Restoration(large, enlarge.scale, done, len(small), space, self.keep_detail, verdicts))
         return results
+
+    def _judge(
+        self, faces: Sequence[Face], restored: Sequence[RestoredFace]
+    ) -> tuple[list[RestoredFace], list[Verdict]]:
+        """Return the restored faces that are kept, and a verdict on each of all faces."""
+        kept = []
+        verdicts = [
+            Verdict(face, None, f'its score is below {self.min_quality:g}')
+            for face in faces
+            if face.score < self.min_quality
+        ]
+        for face in restored:
+            identity = None
+            if self.compare is not None:
+                landmarks = face.face.landmarks @ face.matrix[:, :2].T + face.matrix[:, 2]
+                identity = self.compare(face.before, face.after, landmarks)
+            changed = identity is not None and identity < self.min_identity
+            reason = f'its identity is below {self.min_identity:g}' if changed else ''
+            verdicts.append(Verdict(face.face, identity, reason))
+            if not changed:
+                kept.append(face)
+        return kept, verdicts
 
     def _find(self, photo: np.ndarray) -> tuple[list[Face], list[Face]]:
         """Return the faces of a photograph, or only the one nearest to its middle, and those that are too small."""

@@ -1,10 +1,10 @@
-"""Films, through PyAV: frames are read one by one, upright, and written in segments that are joined with the sound."""
+"""Films, through PyAV: what they say of themselves, and their frames, one by one and upright."""
 
 from __future__ import annotations
 
-import heapq
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,24 +15,25 @@ import numpy as np
 
 from gpen.data.file_check import HEAD_BYTES, MAX_PIXELS, open_file
 from gpen.errors import UserError
-from gpen.utils.files import atomic_path, explain_writing
 from gpen.utils.packages import import_package
 
 ADVICE = "Films and animated GIFs need the package PyAV: pip install '.[films]' (or pip install av)."
 
-# The muxer of each suffix, and the demuxers by the first bytes.  A file is never probed for other kinds: FFmpeg would
-# take a playlist with the name of a film for one, and fetch what it lists.
-_MUXERS = {
+STRETCH = 48
+"""Frames that are encoded together, and at most lost when a run is stopped."""
+
+MUXERS = {
     **{'.mp4': 'mp4', '.m4v': 'mp4', '.mov': 'mov', '.mkv': 'matroska'},
     **{'.webm': 'webm', '.avi': 'avi', '.gif': 'gif'},
 }
-_MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip')
-FILM_SUFFIXES = tuple(_MUXERS)
+"""The name of FFmpeg's muxer by the suffix."""
 
-# Without B-frames, so that frames are stored in their order, which AVI needs and which makes segments easy to join.
-_H264 = {'crf': '16', 'preset': 'medium', 'bf': '0'}
-_VP9 = {'crf': '20', 'b': '0', 'deadline': 'good', 'cpu-used': '4', 'row-mt': '1', 'lag-in-frames': '0'}
-_EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000  # swscale: bicubic, colours at their full resolution, rounded exactly
+# A file is never probed for other kinds than its first bytes tell: FFmpeg would take a playlist with the name of a film
+# for one, and fetch what it lists.
+_MP4_BOXES = (b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip')
+FILM_SUFFIXES = tuple(MUXERS)
+
+EXACT = 0x4 | 0x2000 | 0x4000 | 0x40000  # swscale: bicubic, colours at their full resolution, rounded exactly
 _BT709, _BT601, _UNKNOWN = 1, 5, 2
 _HD = 720  # pixels of the height, from which on colours that are not named are those of BT.709
 _MISSING = 0.5, 0.02  # seconds, and share of the length, that the end of a whole film may lack
@@ -106,7 +107,7 @@ class Frame:
     def to_array(self) -> np.ndarray:
         """Return the upright pixels: H x W x 3, uint8, RGB; of a GIF H x W x 4, with its transparency."""
         kind = 'rgba' if self.film.path.suffix.lower() == '.gif' else 'rgb24'
-        converted = self.raw.reformat(format=kind, src_colorspace=self.film.colorspace, interpolation=_EXACT)
+        converted = self.raw.reformat(format=kind, src_colorspace=self.film.colorspace, interpolation=EXACT)
         return np.ascontiguousarray(np.rot90(converted.to_ndarray(), self.film.turns))
 
 
@@ -116,7 +117,7 @@ def open_film(path: Path, max_pixels: int = MAX_PIXELS) -> Film:
     Raises:
         UserError: PyAV is missing, or the film is damaged, of another kind, or of more than ``max_pixels`` pixels.
     """
-    with _reading(path), _open(path) as container:
+    with _reading(path), open_container(path) as container:
         stream = _find_stream(container, path)
         first = next(container.decode(stream), None)
         if first is None:
@@ -147,7 +148,7 @@ def read_frames(film: Film) -> Iterator[Frame]:
     """
     number, last, ends = 0, None, 0.0
     step = max(1, round(1 / (film.rate * film.time_base)))
-    with _open(film.path) as container:
+    with open_container(film.path) as container:
         stream = container.streams[film.stream]
         stream.thread_type = 'AUTO'
 
@@ -173,76 +174,9 @@ def read_frames(film: Film) -> Iterator[Frame]:
             raise UserError(f'{film.path} cannot be used: it is cut off after {ends:.1f} of {length:.1f} seconds.')
 
 
-def write_segment(target: Path, film: Film, frames: Iterable[tuple[Frame, np.ndarray]]) -> None:
-    """Encode frames, H x W x 3 or 4 (uint8, RGB), all of one size, into a file that :func:`join_segments` takes.
-
-    The film of GIFs is lossless, others are H.264 of a high quality; WebM gets VP9.
-
-    Raises:
-        UserError: the disk is full and the like.
-    """
-    with atomic_path(target) as temporary, _writing(temporary, 'nut') as output:
-        stream = None
-        for frame, image in frames:
-            if stream is None:
-                stream = _add_encoder(output, film, *image.shape[:2])
-            picture = _to_frame(image, stream.pix_fmt, film.colorspace)
-            picture.pts, picture.time_base, picture.duration = frame.pts, film.time_base, frame.duration
-            output.mux(stream.encode(picture))
-        if stream is not None:
-            output.mux(stream.encode(None))
-
-
-def join_segments(segments: Sequence[Path], film: Film, target: Path) -> list[str]:
-    """Write a film: the frames of the segments, with the sound, subtitles and tags of the film, which are copied.
-
-    Args:
-        segments: at least one, in their order, see :func:`write_segment`.
-        film: the original.
-        target: its suffix is that of the original.
-
-    Returns:
-        Nouns for what the result does not hold.
-
-    Raises:
-        UserError: the disk is full, or the original is damaged.
-    """
-    kind = _MUXERS[target.suffix.lower()]
-    with atomic_path(target) as temporary:
-        if kind == 'gif':
-            from gpen.data.gif import write_gif
-
-            write_gif(temporary, segments, film)
-            return list(film.losses)
-
-        options = {'movflags': '+faststart'} if kind in ('mp4', 'mov') else {}
-        with _open(film.path) as original, _writing(temporary, kind, options) as output:
-            losses = _join_streams(original, output, film, segments)
-    return [*film.losses, *losses]
-
-
-def _join_streams(original: Any, output: Any, film: Film, segments: Sequence[Path]) -> list[str]:
-    """Write the frames of segments and copies of the other streams; return nouns for those that are not copied."""
-    output.metadata.update(original.metadata)
-    with import_av().open(str(segments[0]), format='nut') as first:
-        encoded = output.add_stream_from_template(first.streams.video[0])
-    encoded.time_base = film.time_base  # AVI fills up what lies between with empty frames
-    tags = original.streams[film.stream].metadata
-    encoded.metadata.update({key: value for key, value in tags.items() if key != 'rotate'})
-
-    # Sound and subtitles.
-    streams, losses = {-1: encoded}, []
-    for stream in original.streams:
-        if stream.type in ('audio', 'subtitle'):
-            streams[stream.index] = output.add_stream_from_template(stream)
-            streams[stream.index].metadata.update(stream.metadata)
-        elif stream.type != 'video':
-            losses.append(f'{stream.type} streams')
-
-    for index, packet in heapq.merge(_read_segments(segments), _read_others(original, streams), key=_time_of):
-        packet.stream = streams[index]
-        output.mux_one(packet)
-    return list(dict.fromkeys(losses))
+def read_stretches(film: Film) -> Iterator[tuple[int, Iterator[Frame]]]:
+    """Yield the frames of a film in stretches of :data:`STRETCH`, with the number of each; see :func:`read_frames`."""
+    return itertools.groupby(read_frames(film), lambda frame: frame.number // STRETCH)
 
 
 def read_segments(segments: Sequence[Path]) -> Iterator[Any]:
@@ -267,52 +201,6 @@ def _find_losses(container: Any, stream: Any, first: Any) -> Iterator[str]:
         yield 'chapters'
 
 
-def _read_segments(segments: Sequence[Path]) -> Iterator[tuple[int, Any]]:
-    """Yield the packets of segments, as those of the stream -1."""
-    for path in segments:
-        with import_av().open(str(path), format='nut') as container:
-            yield from ((-1, packet) for packet in container.demux(video=0) if packet.dts is not None)
-
-
-def _read_others(original: Any, streams: dict[int, Any]) -> Iterator[tuple[int, Any]]:
-    """Yield the packets of the original's streams that are copied, with the indices of these."""
-    chosen = [original.streams[index] for index in streams if index >= 0]
-    if chosen:
-        for packet in original.demux(chosen):
-            if packet.dts is not None:
-                yield packet.stream.index, packet
-
-
-def _time_of(packet: tuple[int, Any]) -> float:
-    return float(packet[1].dts * packet[1].time_base)
-
-
-def _add_encoder(output: Any, film: Film, height: int, width: int) -> Any:
-    suffix = film.path.suffix.lower()
-    codec, options = {'.gif': ('ffv1', {}), '.webm': ('libvpx-vp9', _VP9)}.get(suffix, ('libx264', _H264))
-    stream = output.add_stream(codec, rate=film.rate, options=options)
-    stream.height, stream.width = height, width
-    # Half the colours' resolution, which every player takes, needs even sides.
-    stream.pix_fmt = 'bgra' if suffix == '.gif' else 'yuv420p' if height % 2 == width % 2 == 0 else 'yuv444p'
-
-    context = stream.codec_context
-    context.time_base = film.time_base
-    with import_av().open(str(film.path), format=_find_demuxer(film.path)) as container:
-        source = container.streams[film.stream].codec_context
-        if suffix != '.gif':
-            context.color_primaries, context.color_trc = source.color_primaries, source.color_trc
-            context.colorspace, context.color_range = film.colorspace, 1
-        ratio = source.sample_aspect_ratio
-        if ratio:
-            context.sample_aspect_ratio = 1 / ratio if film.turns % 2 else ratio
-    return stream
-
-
-def _to_frame(image: np.ndarray, pix_fmt: str, colorspace: int) -> Any:
-    frame = import_av().VideoFrame.from_ndarray(image, format='rgba' if image.shape[2] == 4 else 'rgb24')
-    return frame.reformat(format=pix_fmt, dst_colorspace=colorspace, dst_color_range=1, interpolation=_EXACT)
-
-
 def _find_stream(container: Any, path: Path) -> Any:
     """Return the stream of frames: not a cover, which some films have beside it."""
     av = import_av()
@@ -328,7 +216,8 @@ def _list_kinds(container: Any) -> str:
     return ' and '.join(sorted({stream.type for stream in container.streams})) or 'nothing'
 
 
-def _open(path: Path) -> Any:
+def open_container(path: Path) -> Any:
+    """Open a film with PyAV, as the kind that it is; UserError where it is none."""
     demuxer = _find_demuxer(path)
     with _reading(path):
         return import_av().open(str(path), format=demuxer, metadata_errors='replace')
@@ -362,12 +251,6 @@ def _reading(path: Path, where: str = '') -> Iterator[None]:
     except (av.error.FFmpegError, EOFError) as error:
         reason = getattr(error, 'strerror', None) or str(error)
         raise UserError(f'{path} cannot be used: it is damaged or cut off{where} ({reason}).') from error
-
-
-@contextmanager
-def _writing(path: Path, muxer: str, options: dict[str, str] | None = None) -> Iterator[Any]:
-    with explain_writing(path), import_av().open(str(path), 'w', format=muxer, options=options or {}) as output:
-        yield output
 
 
 def _length_of(container: Any) -> float:
