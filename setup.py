@@ -48,6 +48,7 @@ setup(
         'export': ['onnx>=1.17', 'onnxscript>=0.7'],  # export.py --format onnx
         'hub': ['huggingface_hub>=0.23'],  # weights at hf://OWNER/REPO/FILE
         'photographs': ['pillow>=11.3', 'pillow-heif>=0.16'],  # photographs of phones: AVIF and HEIC
+        'quality': ['pyiqa>=0.1.10'],  # MUSIQ, TOPIQ and others: metrics {type: calculate_pyiqa, name: musiq}
         'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
     },
     entry_points={

@@ -68,6 +68,7 @@ def test_missing_weights_name_the_file_its_url_and_its_place(
         ('calculate_identity', 'facexlib.recognition.arcface_arch', "pip install 'facexlib>=0.3'"),
         ('calculate_fid', 'torch_fidelity.feature_extractor_inceptionv3', "pip install 'torch-fidelity>=0.3'"),
         ('calculate_lmd', 'facexlib.alignment.awing_arch', "pip install 'facexlib>=0.3'"),
+        ('calculate_pyiqa', 'pyiqa', "pip install 'pyiqa>=0.1.10'"),
     ],
 )
 def test_a_missing_package_names_the_command_that_installs_it(
@@ -75,7 +76,7 @@ def test_a_missing_package_names_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MetricNotAvailableError) as caught:
-        build_metric({'type': name})
+        build_metric({'type': name, **({'name': 'musiq'} if name == 'calculate_pyiqa' else {})})
     assert f'Install it: {command}' in str(caught.value)
     assert caught.value.missing == f'the package {command.split(chr(39))[1].partition(">")[0]}'
 

@@ -172,6 +172,7 @@ def test_arguments_that_the_program_passes_itself_are_no_options() -> None:
         'calculate_lpips': ['net', 'weights'],
         'calculate_lmd': ['weights'],
         'calculate_fid': ['reference', 'resize', 'weights'],
+        'calculate_pyiqa': ['name'],
     }.items():
         definition = METRIC_REGISTRY.find(name)
         assert definition is not None

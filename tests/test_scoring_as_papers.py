@@ -1,5 +1,7 @@
-"""Scoring as papers do: FID to folders and saved statistics, Deg, LMD, PSNR and SSIM of matched colours."""
+"""Scoring as papers do: Deg and LMD, FID to saved statistics, sets without sharp images, metrics of pyiqa."""
 
+import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from command_line import fail, run_here, succeed
+from conftest import write_options, write_pairs
+from gpen.archs import build_network
+from gpen.data.loader import build_dataset
 from gpen.errors import UserError
-from gpen.metrics import MetricNotAvailableError, SetMetric, build_metric
+from gpen.evaluation.validation import validate
+from gpen.metrics import ImageMetric, MetricNotAvailableError, SetMetric, build_metric
 from gpen.metrics import degrees as degrees_module
 from gpen.metrics import fid as fid_module
 from gpen.metrics import landmarks as landmarks_module
@@ -300,3 +307,157 @@ def test_matched_colours_leave_the_structure_to_compare() -> None:
     means = ((gt[:1] + 1) * 127.5).double()
     error = (means - means.mean(dim=(2, 3), keepdim=True)).square().mean()
     assert matched(flat, gt[:1]).item() == pytest.approx(10 * torch.log10(255**2 / error).item())
+
+
+# --- sets without sharp images
+
+
+def test_a_set_without_sharp_images_gives_lq_images_alone(tmp_path: Path) -> None:
+    images = faces(2, 20)
+    block = {'type': 'SingleImageDataset', 'dataroot_lq': str(write_faces(tmp_path / 'lq', images)), 'in_size': 32}
+    dataset = build_dataset(block)
+    assert len(dataset) == 2
+    assert set(dataset[1]) == {'lq', 'lq_path', 'name'}
+    assert (dataset[1]['name'], dataset[1]['lq'].shape) == ('001', (3, 32, 32))
+    exact = build_dataset({**block, 'dataroot_lq': str(write_faces(tmp_path / 'same', faces(1, 32))), 'in_size': 32})
+    assert torch.allclose(exact[0]['lq'], faces(1, 32)[0], atol=1e-6)
+
+
+def test_validation_without_sharp_images_takes_the_metrics_that_need_none() -> None:
+    bright = ImageMetric(lambda restored, _: restored.mean(dim=(1, 2, 3)), higher_is_better=True, needs_gt=False)
+    batch = {'lq': torch.full((2, 3, 8, 8), 0.25), 'name': ['a', 'b']}
+    result = validate(lambda lq: lq * 2, [batch], {'bright': bright}, seed=0, num_pictures=1)
+    assert result is not None
+    assert result.means == {'bright': 0.5}
+    assert result.sheet is not None
+    assert result.sheet.shape == (3, 8, 16)
+    with pytest.raises(UserError, match='The metric psnr: it compares with sharp images, and the data set has none'):
+        validate(lambda lq: lq, [batch], {'psnr': build_metric({'type': 'calculate_psnr'})}, seed=0)
+
+
+class FakePyiqa:
+    """Stands in for the package, with one metric of images alone and one of pairs."""
+
+    def list_models(self) -> list[str]:
+        return ['musiq', 'pair', 'fid']
+
+    def create_metric(self, name: str, **_: Any) -> Any:
+        if name == 'pair':
+            network = FakeMetric(lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)))
+            network.metric_mode, network.lower_better = 'FR', True
+            return network
+        network = FakeMetric(lambda a: a.mean(dim=(1, 2, 3))[:, None])
+        network.metric_mode, network.lower_better = 'NR', False
+        return network
+
+
+class FakeMetric(SimpleNamespace):
+    def __init__(self, function: Any) -> None:
+        super().__init__(function=function)
+
+    def __call__(self, *images: Tensor) -> Tensor:
+        assert all(0 <= batch.min() <= batch.max() <= 1 for batch in images)
+        return self.function(*images)
+
+
+@pytest.fixture
+def pyiqa(monkeypatch: pytest.MonkeyPatch) -> FakePyiqa:
+    package = FakePyiqa()
+    monkeypatch.setitem(sys.modules, 'pyiqa', package)  # type: ignore[arg-type]
+    return package
+
+
+@pytest.mark.usefixtures('pyiqa')
+def test_a_metric_of_pyiqa_has_the_direction_and_the_reference_that_pyiqa_says() -> None:
+    a, b = torch.full((2, 3, 8, 8), -1.0), torch.full((2, 3, 8, 8), 1.0)
+    alone, pair = (build_metric({'type': 'calculate_pyiqa', 'name': name}) for name in ('musiq', 'pair'))
+    assert (alone.higher_is_better, alone.needs_gt, alone(b, None).tolist()) == (True, False, [1, 1])  # type: ignore[operator]
+    assert (pair.higher_is_better, pair.needs_gt, pair(a, b).tolist()) == (False, True, [1, 1])  # type: ignore[operator]
+    with pytest.raises(UserError, match=r"no metric of images named 'musik'\. Did you mean 'musiq'"):
+        build_metric({'type': 'calculate_pyiqa', 'name': 'musik'})
+    with pytest.raises(UserError, match=r"named 'fid'\. Use calculate_fid"):
+        build_metric({'type': 'calculate_pyiqa', 'name': 'fid'})
+
+
+def test_what_pyiqa_lacks_makes_its_metric_unavailable(pyiqa: FakePyiqa, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError('no network')
+
+    monkeypatch.setattr(pyiqa, 'create_metric', refuse)
+    with pytest.raises(MetricNotAvailableError, match=r"\(no network\)\. Install pyiqa with all .*'pyiqa>=0\.1\.10'"):
+        build_metric({'type': 'calculate_pyiqa', 'name': 'musiq'})
+
+
+@pytest.fixture
+def real_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pyiqa: FakePyiqa) -> Path:  # noqa: ARG001
+    """An option file that scores a tiny model on blurry faces alone, with FID in features of colours."""
+    monkeypatch.setattr(fid_module, 'require', lambda *_: None)
+    monkeypatch.setattr(fid_module, 'build_inception', lambda *_: Colours())
+    monkeypatch.setattr(fid_module, 'load_frozen', lambda *_: None)
+    (tmp_path / fid_module.FILENAME).touch()
+    monkeypatch.setattr(fid_module, 'load_weights', lambda _: {})
+
+    network = {'type': 'GPEN', 'size': 16, 'style_dim': 8, 'n_mlp': 1, 'narrow': 0.008}
+    torch.save(build_network(network).state_dict(), tmp_path / 'model.pth')
+    write_pairs(tmp_path / 'faces', 3)
+    options = {
+        'name': 'real',
+        'num_gpu': 0,
+        'models': {'mine': str(tmp_path / 'model.pth')},
+        'datasets': {
+            'lfw': {
+                'type': 'SingleImageDataset',
+                'dataroot_lq': str(tmp_path / 'faces' / 'blurry'),
+                'num_worker_per_gpu': 0,
+            }
+        },
+        'path': {'experiments_root': str(tmp_path)},
+        'val': {
+            'metrics': {
+                'fid': {
+                    'type': 'calculate_fid',
+                    'reference': str(tmp_path / 'faces' / 'sharp'),
+                    'weights': str(tmp_path / fid_module.FILENAME),
+                },
+                'musiq': {'type': 'calculate_pyiqa', 'name': 'musiq'},
+            }
+        },
+    }
+    return write_options(tmp_path / 'real.yml', options)
+
+
+def read_means(folder: Path) -> dict[str, Any]:
+    results = folder / 'real' / 'results' / 'results.json'
+    return json.loads(results.read_text(encoding='utf-8'))['sets']['lfw']['means']
+
+
+def test_a_set_without_sharp_images_is_scored_and_the_statistics_of_its_reference_saved(
+    real_faces: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / 'stats.npz'
+    printed = succeed(real_faces, command='test', runner=run_here, flags=('--save_fid_stats', str(saved)))
+    assert f'Statistics of 3 images of {tmp_path}/faces/sharp: {saved}' in printed
+    assert f'Picture (input | restored): {tmp_path}/real/results/input_restored.png' in printed
+    assert 'Higher is better: MUSIQ; lower is better: FID.' in printed
+    means = read_means(tmp_path)
+    assert means['mine']['fid'] > means['input']['fid'] > 0  # the model is not trained
+    assert 0 < means['input']['musiq'] < 1
+
+    again = f'val:metrics:fid:reference={saved}'
+    succeed(real_faces, again, command='test', runner=run_here)
+    assert read_means(tmp_path)['mine']['fid'] == pytest.approx(means['mine']['fid'], rel=1e-6)
+    assert read_means(tmp_path)['input']['fid'] == pytest.approx(means['input']['fid'], rel=1e-6)
+
+
+def test_what_cannot_be_saved_or_compared_is_said_before_anything_is_scored(real_faces: Path, tmp_path: Path) -> None:
+    saving = ('--save_fid_stats', str(tmp_path / 'stats.npz'))
+    printed = fail(real_faces, 'val:metrics:fid=~', command='test', runner=run_here, flags=saving)
+    assert 'val.metrics has no calculate_fid with a reference. Give one' in printed
+    gone = ('val:metrics:fid:reference=/nowhere', 'val:metrics:fid:optional=true')
+    printed = fail(real_faces, *gone, command='test', runner=run_here, flags=saving)
+    assert '--save_fid_stats cannot be done: val.metrics.fid.reference names /nowhere, but there is no' in printed
+    pair = 'val:metrics:musiq:name=pair'
+    printed = fail(real_faces, pair, command='test', runner=run_here)
+    assert 'datasets.lfw has no sharp images, with which val.metrics.musiq would compare' in printed
+    assert not (tmp_path / 'real').exists()
+    assert not (tmp_path / 'stats.npz').exists()

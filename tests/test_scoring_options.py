@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import ROOT, find_tracked, tiny_options, write_options, write_pairs
 from gpen.errors import UserError
@@ -43,17 +44,39 @@ def parse(path: Path, *overrides: str) -> ScoringOptions:
 def test_every_shipped_scoring_recipe_is_valid(recipe: Path, tmp_path: Path) -> None:
     raw = parse_scoring_options_without_files(recipe, tmp_path)
     assert raw.name == recipe.stem
-    assert {'psnr', 'ssim', 'lpips'} <= set(raw.val.metrics)
-    needing_downloads = {'calculate_lpips', 'calculate_fid', 'calculate_identity', 'calculate_niqe'}
-    assert all(metric.optional == (metric.type in needing_downloads) for metric in raw.val.metrics.values())
+    has_pairs = all(block.type == 'PairedImageDataset' for block in raw.datasets.values())
+    assert ({'psnr', 'ssim', 'lpips'} if has_pairs else {'fid', 'niqe'}) <= set(raw.val.metrics)
+    without_files = {'calculate_psnr', 'calculate_ssim'}
+    assert all(metric.optional == (metric.type not in without_files) for metric in raw.val.metrics.values())
 
 
 def parse_scoring_options_without_files(recipe: Path, folder: Path) -> ScoringOptions:
-    names = {'gpen_512': 'val', 'quickstart': 'portraits'}
-    roots = [f'datasets:{names[recipe.stem]}:dataroot_{kind}={folder}' for kind in ('gt', 'lq')]
+    blocks = yaml.safe_load(recipe.read_text(encoding='utf-8'))['datasets']
+    roots = [f'datasets:{name}:{key}={folder}' for name in blocks for key in blocks[name] if 'dataroot' in key]
     options = parse_scoring_options(recipe, roots, check_models=False)
     assert isinstance(options, ScoringOptions)
     return options
+
+
+def test_metrics_that_need_sharp_images_are_named_where_a_set_has_none(option_file: Path) -> None:
+    alone = f'datasets:faces={{type: SingleImageDataset, dataroot_lq: {option_file.parent / "faces" / "blurry"}}}'
+    fid = 'val:metrics:fid={type: calculate_fid}'
+    with pytest.raises(UserError) as caught:
+        parse(option_file, alone, fid, 'val:metrics:lmd={type: calculate_lmd}')
+    compares = 'compares with sharp images, and datasets.faces has none (SingleImageDataset).'
+    for name in ('psnr', 'lmd'):
+        assert f'val.metrics.{name}: {compares} Remove the metric' in str(caught.value)
+    assert f'val.metrics.fid: {compares} Give reference: a folder of sharp faces' in str(caught.value)
+    parse(option_file, alone, 'val:metrics:psnr=~', 'val:metrics:fid={type: calculate_fid, reference: datasets/ffhq}')
+    parse(option_file, alone, 'val:metrics:psnr=~', 'val:metrics:niqe={type: calculate_niqe}')
+
+
+def test_training_needs_sharp_images(tiny_data: Path, tmp_path: Path) -> None:
+    path = write_options(tmp_path / 'tiny.yml', tiny_options(tiny_data, tmp_path))
+    alone = f'datasets:val={{type: SingleImageDataset, dataroot_lq: {tiny_data / "val" / "blurry"}}}'
+    for parser in (parse_options, parse_scoring_options):
+        with pytest.raises(UserError, match=r'datasets\.val\.type: SingleImageDataset has no sharp images'):
+            parser(path, [alone])
 
 
 def test_the_512_recipe_has_all_metrics(tmp_path: Path) -> None:

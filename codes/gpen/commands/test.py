@@ -1,4 +1,4 @@
-"""``gpen-test`` / ``python codes/test.py``: score generators on pairs, with the LQ images for comparison."""
+"""``gpen-test`` / ``python codes/test.py``: score generators on test sets, with the LQ images for comparison."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from gpen.commands._arguments import ArgumentParser, add_force_yml, add_mirror, add_option_file
 from gpen.commands._run import run_command
+from gpen.utils.text import shorten
 
 if TYPE_CHECKING:
+    from gpen.evaluation.score import Scoring
     from gpen.options import Options, ScoringOptions
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = ArgumentParser(
-        description='Score trained generators on pairs of sharp and blurry images, with the blurry input beside them.',
+        description='Score trained generators on blurry faces, with sharp ones or without, the input beside them.',
     )
     add_option_file(
         parser,
@@ -35,8 +37,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     add_mirror(parser)
     parser.add_argument('--output', metavar='DIR', help='where results go; default: experiments/NAME/results')
+    parser.add_argument(
+        '--save_fid_stats',
+        type=_npz,
+        metavar='FILE.npz',
+        help='also write the statistics of val.metrics.fid.reference, a folder, so that FILE.npz can take its place',
+    )
     add_force_yml(parser, 'num_gpu=0 name=trial')
     return parser.parse_args(arguments)
+
+
+def _npz(text: str) -> Path:
+    if not text.lower().endswith('.npz'):
+        raise argparse.ArgumentTypeError(f'{shorten(text)!r} should end in .npz')
+    return Path(text).expanduser()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,13 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gpen.options import parse_scoring_options
 
         options = parse_scoring_options(args.opt, args.force_yml, check_models=not args.model)
-        score_and_report(options, args.model, args.output)
+        score_and_report(options, args.model, args.output, args.save_fid_stats)
         return 0
 
     return run_command(body)
 
 
-def score_and_report(given: Options | ScoringOptions, files: list[str], output: str | None) -> None:
+def score_and_report(
+    given: Options | ScoringOptions, files: list[str], output: str | None, fid_stats: Path | None = None
+) -> None:
     """Score, print tables and write results; the results so far are on disk after each data set."""
     from tqdm import tqdm
 
@@ -71,8 +87,10 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
     scoring = Scoring(options, models, device)
     folder = Path(output) if output else options.experiment_folder / 'results'
     scores = scoring.describe()
+    if fid_stats is not None:
+        _save_fid_stats(scoring, fid_stats)
 
-    pictures: list[Path] = []
+    pictures: list[str] = []
     with tqdm(total=scoring.total, unit='image', disable=None) as bar:
 
         def progress(count: int, what: str) -> None:
@@ -80,7 +98,8 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
             bar.update(count)
 
         for scored in scoring.run(progress):
-            pictures += write_sheets(scored, folder, scores.is_single)
+            shown = 'input | restored | sharp' if scored.has_gt else 'input | restored'
+            pictures += [f'Picture ({shown}): {path}' for path in write_sheets(scored, folder, scores.is_single)]
             scores.sets.append(replace(scored, sheets={}))
             write_results(scores, folder)
 
@@ -89,7 +108,7 @@ def score_and_report(given: Options | ScoringOptions, files: list[str], output: 
     print(f'\n{format_tables(scores)}\n')
     print(f'Numbers: {folder / "results.json"}, {folder / "results.csv"}')
     for picture in pictures:
-        print(f'Picture (input | restored | sharp): {picture}')
+        print(picture)
     for command in _list_next(options, next(iter(models.values()))):
         print(f'\n  {command}')
 
@@ -110,6 +129,17 @@ def _list_next(options: ScoringOptions, model: Path) -> list[str]:
         where = ('--input', faces, '--output', folder / 'restored', '--aligned')
         commands.append(spell_command('restore', '--model', model, *where))
     return commands
+
+
+def _save_fid_stats(scoring: Scoring, path: Path) -> None:
+    """Write the statistics of the images that FID compares with, before anything is scored."""
+    from gpen.metrics.frechet import save_statistics
+
+    fid = scoring.find_fid_reference()
+    statistics = fid.measure_reference()
+    save_statistics(statistics, path)
+    count = '' if statistics.count is None else f'{statistics.count:,} images of '
+    print(f'Statistics of {count}{fid.reference}: {path} (val.metrics.fid.reference takes this file)')
 
 
 def _choose_models(given: Options | ScoringOptions, files: list[str]) -> tuple[ScoringOptions, dict[str, Path]]:

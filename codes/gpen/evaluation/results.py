@@ -22,7 +22,8 @@ from gpen.metrics import MetricNotAvailableError
 from gpen.options.checks import INPUT_NAME
 from gpen.utils.files import write_json, write_text
 
-PACKAGES = ('torchmetrics', 'torch-fidelity', 'basicsr', 'facexlib', 'onnxruntime')  # that metrics and models may use
+# That metrics and models may use.
+PACKAGES = ('torchmetrics', 'torch-fidelity', 'basicsr', 'facexlib', 'pyiqa', 'onnxruntime')
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class ScoredSet:
         results: scores of the input itself (:data:`INPUT_NAME`; enlarged, bicubic, where the networks enlarge), then
             those of each model, by its name.
         sheets: pictures by the name of the model, H x W x 3, uint8, RGB; empty where none were asked for.
+        has_gt: whether there are sharp images.
     """
 
     name: str
     results: dict[str, ValidationResult]
     sheets: dict[str, np.ndarray] = field(default_factory=dict)
+    has_gt: bool = True
 
     @property
     def images(self) -> int:
@@ -85,8 +88,9 @@ def write_results(scores: Scores, folder: Path) -> None:
 def write_sheets(scored: ScoredSet, folder: Path, is_single: bool) -> list[Path]:
     """Write the picture sheets of a set; return their paths."""
     paths = []
+    single = 'input_restored_sharp' if scored.has_gt else 'input_restored'
     for model, sheet in scored.sheets.items():
-        path = folder / ('input_restored_sharp.png' if is_single else f'{scored.name}_{model}.png')
+        path = folder / f'{single if is_single else f"{scored.name}_{model}"}.png'
         write_image(path, sheet.astype(np.float32) / 127.5 - 1)
         paths.append(path)
     return paths

@@ -1,8 +1,10 @@
-"""Scoring models on sets of LQ and GT images, with the LQ images themselves for comparison."""
+"""Scoring models on sets of LQ images, most often with GT images, and the LQ images themselves for comparison."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +19,10 @@ from gpen.options.blocks import Dataset
 from gpen.options.checks import INPUT_NAME, parameter_names
 from gpen.options.schema import ScoringOptions
 from gpen.utils.device import explain_out_of_memory
+from gpen.utils.text import list_names
+
+if TYPE_CHECKING:
+    from gpen.metrics.fid import FrechetDistance
 
 Progress = Callable[[int, str], object]
 
@@ -69,6 +75,28 @@ class Scoring:
             is_single=len(self.shelf.files) == len(self.options.datasets) == 1,
         )
 
+    def find_fid_reference(self) -> FrechetDistance:
+        """Return the FID of ``val.metrics`` that compares with a folder or a file.
+
+        Raises:
+            UserError: there is none, or it is not available, or there are several.
+        """
+        from gpen.metrics.fid import FrechetDistance
+
+        blocks = self.options.val.metrics
+        missing = [error for name, error in self.missing.items() if 'reference' in blocks[name].arguments]
+        if missing:
+            raise UserError(f'--save_fid_stats cannot be done: {missing[0]}')
+
+        found = {name: one for name, one in self.metrics.items() if isinstance(one, FrechetDistance) and one.reference}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        given = f'has {list_names(found)}' if found else 'has no calculate_fid with a reference'
+        raise UserError(
+            f'--save_fid_stats writes the statistics of the reference of FID, and val.metrics {given}. Give one: '
+            'val:metrics:fid="{type: calculate_fid, reference: FOLDER}".'
+        )
+
     def run(self, progress: Progress) -> Iterator[ScoredSet]:
         """Score one data set after the other.
 
@@ -103,7 +131,8 @@ class Scoring:
             return result
 
         # The LQ images themselves, then each model.
-        scored = ScoredSet(name, {INPUT_NAME: measure(self._enlarge, INPUT_NAME)})
+        has_gt = getattr(dataset, 'has_gt', True)
+        scored = ScoredSet(name, {INPUT_NAME: measure(self._enlarge, INPUT_NAME)}, has_gt=has_gt)
         for model in self.shelf.files:
             scored.results[model] = measure(self.shelf.load(model), model)
             sheet = self._draw(dataset, model, scored)
@@ -132,7 +161,7 @@ class Scoring:
         rows = []
         for index, rank in chosen.items():
             sample = dataset[(0, index) if getattr(dataset, 'takes_epoch', False) else index]
-            pictures = (sample['lq'], restore(sample['lq'][None])[0], sample['gt'])
+            pictures = [sample['lq'], restore(sample['lq'][None])[0], *([sample['gt']] if 'gt' in sample else [])]
             rows.append((rank, pictures, before[index], after[index]))
 
         title = f'{model} on {scored.name}: from the best to the worst of {len(after)} by {metric.upper()}'
@@ -167,6 +196,13 @@ class Scoring:
             raise UserError(f'datasets.{name}: {error}') from error
         if len(dataset) == 0:
             raise UserError(f'datasets.{name} has no images.')
+        if not getattr(dataset, 'has_gt', True):
+            comparing = [f'val.metrics.{metric}' for metric in self.metrics if self.metrics[metric].needs_gt]
+            if comparing:
+                raise UserError(
+                    f'datasets.{name} has no sharp images, with which {list_names(comparing)} would compare. Remove '
+                    'these metrics, or score such sets by another file.'
+                )
         return dataset
 
 

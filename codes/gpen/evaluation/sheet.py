@@ -1,4 +1,4 @@
-"""A picture sheet: some restored images from the best to the worst, each between its LQ and its GT image."""
+"""A picture sheet: some restored images from the best to the worst, each beside its LQ image and its GT image."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from gpen.evaluation.table import format_value
 
 CELL = (256, 512)  # images are shown at this width at least, and at most
 
-Row = tuple[str, tuple[Tensor, Tensor, Tensor], dict[str, Any], dict[str, Any]]
+Row = tuple[str, Sequence[Tensor], dict[str, Any], dict[str, Any]]
 
 
 def choose_ranks(values: Sequence[float], higher_is_better: bool, count: int) -> dict[int, str]:
@@ -46,23 +46,26 @@ def choose_ranks(values: Sequence[float], higher_is_better: bool, count: int) ->
 
 
 def draw_sheet(rows: Iterable[Row], title: str) -> np.ndarray:
-    """Return a sheet, H x W x 3, uint8, RGB: a row of LQ, restored and GT image for each entry of ``rows``.
+    """Return a sheet, H x W x 3, uint8, RGB: LQ, restored and GT image side by side for each entry of ``rows``.
 
     Args:
-        rows: the rank of the restored image; LQ, restored and GT image, 3 x H x W in [-1, 1]; name and metrics of the
-            LQ image, and of the restored one.
+        rows: the rank of the restored image; LQ, restored and, if there is one, GT image, 3 x H x W in [-1, 1]; name
+            and metrics of the LQ image, and of the restored one.
         title: stands above.
     """
     strips = []
-    for rank, (lq, restored, gt), before, after in rows:
-        width = min(max(gt.shape[-1], CELL[0] // gt.shape[-1] * gt.shape[-1]), CELL[1])
+    for rank, images, before, after in rows:
+        side = images[1].shape[-1]
+        width = min(max(side, CELL[0] // side * side), CELL[1])
         captions = [
             ['input', *_list_values(before, width)],
             [f'restored: {rank}', *_list_values(after, width)],
             ['sharp', str(after['name'])],
         ]
+        if len(images) < len(captions):  # without a sharp image, the name goes below the input
+            captions = [['input', captions[2][1], *captions[0][1:]], captions[1]]
         height = max(len(lines) for lines in captions)
-        pictures = [to_cell(to_array(image), width) for image in (lq, restored, gt)]
+        pictures = [to_cell(to_array(image), width) for image in images]
         cells = [add_caption(picture, lines, height) for picture, lines in zip(pictures, captions, strict=True)]
         strips.append(np.concatenate(cells, axis=1))
     heading = draw_heading(title, strips[0].shape[1])

@@ -1,4 +1,4 @@
-"""Validation: metrics and pictures of a generator on held-out pairs, or of the faces that a prior generates."""
+"""Validation: metrics and pictures of a generator on held-out images, or of the faces that a prior generates."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,11 +51,12 @@ def validate(
     is_sharded: bool = False,
     restores: bool = True,
 ) -> ValidationResult | None:
-    """Restore every LQ image and compare it with its GT image.
+    """Restore every LQ image and measure it, most often against its GT image.
 
     Args:
         restore: N x 3 x H x W in [-1, 1] to N x 3 x size x size.
-        batches: dicts with ``lq`` (none where nothing is restored), ``gt`` and ``name``.
+        batches: dicts with ``lq`` (none where nothing is restored), ``gt`` (none in a set without sharp images, for
+            metrics that do without) and ``name``.
         metrics: by name.
         seed: of the noise that a generator with ``in_size`` below ``size`` draws.
         num_pictures: how many images to show in the sheet.
@@ -128,8 +129,8 @@ def _look_at(
     batch: dict[str, Any], restored: Tensor, metrics: Mapping[str, Metric], num_pictures: int, restores: bool
 ) -> _Batch:
     """Measure the images of a batch, and draw the first ``num_pictures`` of them."""
-    gt = batch['gt']
-    if restored.shape != gt.shape:
+    gt = batch.get('gt')
+    if gt is not None and restored.shape != gt.shape:
         made, wanted = (' x '.join(str(side) for side in images.shape[:1:-1]) for images in (restored, gt))
         raise UserError(
             f'The network makes images of {made}, but the sharp ones are {wanted}. '
@@ -148,14 +149,17 @@ def _look_at(
     shown = range(min(len(rows), num_pictures))
     if not restores:
         return _Batch(rows, [to_uint8(restored[n]) for n in shown], spoilt)
-    return _Batch(rows, [make_strip(batch['lq'][n], restored[n], gt[n]) for n in shown], spoilt)
+    strips = [make_strip(batch['lq'][n], restored[n], None if gt is None else gt[n]) for n in shown]
+    return _Batch(rows, strips, spoilt)
 
 
-def _measure(metrics: Mapping[str, Metric], restored: Tensor, gt: Tensor) -> dict[str, list[float]]:
+def _measure(metrics: Mapping[str, Metric], restored: Tensor, gt: Tensor | None) -> dict[str, list[float]]:
     """Return the metrics of each image by name, and add the images to the set metrics."""
     columns = {}
     for name, metric in metrics.items():
         try:
+            if gt is None and metric.needs_gt:
+                raise UserError('it compares with sharp images, and the data set has none. Leave it out.')
             if isinstance(metric, SetMetric):
                 metric.update(restored, gt)
             else:
@@ -202,11 +206,11 @@ def _explain_spoilt(names: Sequence[str], total: int) -> str:
     )
 
 
-def make_strip(lq: Tensor, restored: Tensor, gt: Tensor) -> Tensor:
-    """Return LQ | restored | GT side by side, 3 x H x 3W, uint8; a smaller LQ image is enlarged (nearest)."""
-    if lq.shape != gt.shape:
-        lq = torch.nn.functional.interpolate(lq[None], size=gt.shape[-2:], mode='nearest')[0]
-    return to_uint8(torch.cat([lq, restored, gt], dim=2))
+def make_strip(lq: Tensor, restored: Tensor, gt: Tensor | None) -> Tensor:
+    """Return LQ | restored | GT (if any) side by side, 3 x H x 3W, uint8; a smaller LQ image is enlarged (nearest)."""
+    if lq.shape != restored.shape:
+        lq = torch.nn.functional.interpolate(lq[None], size=restored.shape[-2:], mode='nearest')[0]
+    return to_uint8(torch.cat([lq, restored] if gt is None else [lq, restored, gt], dim=2))
 
 
 def arrange_in_grid(images: Sequence[Tensor]) -> Tensor:

@@ -12,12 +12,13 @@ from gpen.options.yaml_values import Key
 from gpen.registry import MODEL_REGISTRY
 from gpen.registry.published import explain_missing
 from gpen.utils.files import is_file, resolve_path
-from gpen.utils.text import suggest
+from gpen.utils.text import list_names, suggest
 
 TRAIN: tuple[str, ...] = ('train',)
 INPUT_NAME = 'input'  # names the blurry input where models are named
 PRIOR_MODEL = 'GPENPriorModel'
 SHARP_ALONE = 'FaceImageDataset'
+BLURRY_ALONE = 'SingleImageDataset'
 PAIR_METRICS = {
     'calculate_psnr',
     'calculate_ssim',
@@ -92,6 +93,7 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
     yield from _check_networks(options)
     if not training or (options.model_type != PRIOR_MODEL and options.model_type in MODEL_REGISTRY.definitions):
         yield from _check_pairs(options, phases)
+    yield from _check_sharp(options, phases)
     yield from _check_folders(options, phases)
     if training:
         yield from _check_files(options)
@@ -234,6 +236,25 @@ def _check_pairs(options: Options | ScoringOptions, phases: Sequence[str]) -> It
             yield Problem(('datasets', phase, 'type'), message + 'degrades sharp faces, or PairedImageDataset.')
 
 
+def _check_sharp(options: Options, phases: Sequence[str]) -> Iterator[Problem]:
+    for phase, dataset in options.dataset_blocks.items():
+        if phase in phases and dataset.type == BLURRY_ALONE:
+            message = f'{BLURRY_ALONE} has no sharp images, with which training and its validation compare. Score on '
+            yield Problem(('datasets', phase, 'type'), message + 'it by a file such as options/test/real_faces.yml.')
+
+
+def _check_references(options: ScoringOptions) -> Iterator[Problem]:
+    """Yield metrics that compare with sharp images where a set has none."""
+    alone = [f'datasets.{name}' for name, dataset in options.datasets.items() if dataset.type == BLURRY_ALONE]
+    for name, metric in options.val.metrics.items() if alone else ():
+        message = f'compares with sharp images, and {list_names(alone)} has none ({BLURRY_ALONE}).'
+        if metric.type in PAIR_METRICS:
+            yield Problem(('val', 'metrics', name), f'{message} Remove the metric, or score such sets by another file.')
+        elif metric.type == 'calculate_fid' and metric.arguments.get('reference') is None:
+            advice = 'Give reference: a folder of sharp faces such as FFHQ, or statistics of one'
+            yield Problem(('val', 'metrics', name), f'{message} {advice}.')
+
+
 def _check_folders(options: Options | ScoringOptions, phases: Sequence[str]) -> Iterator[Problem]:
     for phase, dataset in options.dataset_blocks.items():
         if phase not in phases:
@@ -302,9 +323,11 @@ def find_scoring_errors(options: ScoringOptions, check_models: bool) -> Iterator
     if not options.val.metrics:
         yield Problem(('val', 'metrics'), 'names no metric: write NAME: {type: calculate_psnr}, or leave the block out')
     for name, dataset in options.datasets.items():
-        takes_size = 'size' in parameter_names(dataset)
-        if options.network_g is not None and takes_size and dataset.arguments.get('size') is None:
-            message = f'needs size, the height and width of the images that {options.network_g.type} makes'
+        size, does = ('in_size', 'takes') if dataset.type == BLURRY_ALONE else ('size', 'makes')
+        takes_size = size in parameter_names(dataset)
+        if options.network_g is not None and takes_size and dataset.arguments.get(size) is None:
+            message = f'needs {size}, the height and width of the images that {options.network_g.type} {does}'
             yield Problem(('datasets', name), message)
     yield from _check_pairs(options, list(options.datasets))
+    yield from _check_references(options)
     yield from _check_folders(options, list(options.datasets))
