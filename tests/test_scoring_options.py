@@ -58,6 +58,15 @@ def parse_scoring_options_without_files(recipe: Path, folder: Path) -> ScoringOp
     return options
 
 
+def test_the_protocol_of_the_papers_differs_from_the_defaults_where_theirs_does(tmp_path: Path) -> None:
+    options = parse_scoring_options_without_files(ROOT / 'options' / 'test' / 'celeba_test.yml', tmp_path)
+    given = {name: metric.arguments for name, metric in options.val.metrics.items()}
+    assert set(given) == {'psnr', 'ssim', 'lpips', 'fid', 'niqe', 'deg', 'lmd'}
+    assert given['lpips'] == {'net': 'vgg'}
+    assert given['fid'] == {'reference': 'weights/inception_FFHQ_512.pth', 'resize': 'pytorch'}
+    assert given['psnr'] == given['ssim'] == {'match_colours': True}
+
+
 def test_metrics_that_need_sharp_images_are_named_where_a_set_has_none(option_file: Path) -> None:
     alone = f'datasets:faces={{type: SingleImageDataset, dataroot_lq: {option_file.parent / "faces" / "blurry"}}}'
     fid = 'val:metrics:fid={type: calculate_fid}'

@@ -17,7 +17,7 @@ from gpen.errors import UserError
 from gpen.utils.files import atomic_path, explain_writing
 from gpen.weights.files import read_file
 
-KEYS = (('mu', 'sigma'), ('mean', 'cov'))  # of pytorch-fid, clean-fid and ours; of BasicSR, GFPGAN and VQFR
+KEYS = (('mu', 'sigma'), ('mean', 'cov'))  # of pytorch-fid and ours; of BasicSR, GFPGAN and VQFR
 
 LOGGER = logging.getLogger('gpen')
 
