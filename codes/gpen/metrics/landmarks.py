@@ -42,7 +42,7 @@ def calculate_lmd(device: torch.device | str, option: str, weights: str | None =
         UserError: the weight file does not fit.
     """
     library = require('facexlib.alignment.awing_arch', 'facexlib>=0.3', 'Landmark distance')
-    path = find_metric_weights(URL, weights, "weights of facexlib's landmark network", f'{option}.weights')
+    path = find_metric_weights(URL, weights, 'Landmark weights of facexlib', f'{option}.weights')
     network = build_landmark_network(library)
     load_frozen(network, load_weights(path), path, "the weights of facexlib's landmark network (awing_fan)")
     network.to(device)
