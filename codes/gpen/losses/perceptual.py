@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gpen.archs.ops.conv import bias_as_channel
 from gpen.archs.ops.precision import full_precision, widen
 from gpen.errors import UserError
 from gpen.losses.frozen import load_frozen
@@ -95,7 +96,10 @@ class VGGFeatures(nn.Module):
             )
         outputs = {}
         for name, layer in zip(self.names, self.features, strict=True):
-            images = layer(images)  # N x C x H / 2 ** poolings x W / 2 ** poolings
+            if name == 'conv1_1':
+                images = F.conv2d(*bias_as_channel(images, layer.weight, layer.bias), padding=1)
+            else:
+                images = layer(images)  # N x C x H / 2 ** poolings x W / 2 ** poolings
             if name in self.wanted:
                 outputs[name] = images
         return outputs

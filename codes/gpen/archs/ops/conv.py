@@ -53,15 +53,23 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
         return F.conv2d(x, weight, bias, stride, padding)
     middle = (weight.shape[2] - 1) // 2
     if bias is not None and x.shape[1] <= FEW_CHANNELS and padding <= middle:
-        x, weight, bias = *_take_in_bias(*cast_as_autocast(x, weight, bias)), None
+        x, weight, bias = *bias_as_channel(*cast_as_autocast(x, weight, bias)), None
     result: Tensor = Convolution.apply(*cast_as_autocast(x, weight, bias), stride, padding, 1)
     return result
 
 
-def _take_in_bias(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def bias_as_channel(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Make a bias the weight of one more channel of the image, which is 1: no pass over the result adds it then.
 
-    The weight is in the middle of the kernel, which meets no padding.
+    The weight is in the middle of the kernel, which must meet no padding.
+
+    Args:
+        x: N x I x H x W, with few channels, since it is copied.
+        weight: O x I x K x K.
+        bias: O.
+
+    Returns:
+        Image and weight with I + 1 channels.
     """
     before, after = (weight.shape[2] - 1) // 2, weight.shape[2] // 2
     of_ones = F.pad(bias.view(-1, 1, 1, 1), [before, after] * 2)
