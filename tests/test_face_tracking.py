@@ -21,7 +21,9 @@ def test_a_resting_face_rests_and_a_moving_one_has_no_lag() -> None:
     still = np.repeat(POINTS[None], 50, axis=0).astype(np.float64)
     moving = still + np.stack([200 * seconds, 30 * np.sin(3 * seconds)], axis=1)[:, None]
     noise = random.normal(0, 0.2, still.shape)
-    smooth = smooth_points(still + noise, seconds)
+    faces = [Face((0, 0, 100, 100), points, 0.9) for points in (still + noise).astype(np.float32)]
+    ((track,), _) = follow([Look(number, [face]) for number, face in enumerate(faces)], SECONDS)
+    smooth = np.stack([face.landmarks for face in track.faces.values()])
     assert np.diff(smooth, axis=0).std() < 0.1 * np.diff(still + noise, axis=0).std()
     assert np.abs(smooth - still).mean() < 0.5 * np.abs(noise).mean()
     inner = np.s_[5:-5]
