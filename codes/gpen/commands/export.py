@@ -26,6 +26,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         '--check', metavar='FACES', help='compare ONNX Runtime with PyTorch on these too: an image, or a folder'
     )
+    parser.add_argument(
+        '--half', action='store_true', help='onnx: keep the weights in float16, half the size (NAME_fp16.onnx)'
+    )
     return parser.parse_args(arguments)
 
 
@@ -39,7 +42,13 @@ def export(args: argparse.Namespace) -> int:
     output, faces = (None if path is None else Path(path).expanduser() for path in (args.output, args.check))
     try:
         target = export_generator(
-            find_model(args.model), args.format, output, args.overwrite, faces, lambda step: print(step, flush=True)
+            find_model(args.model),
+            args.format,
+            output,
+            args.overwrite,
+            faces,
+            lambda step: print(step, flush=True),
+            args.half,
         )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

@@ -28,6 +28,7 @@ def export_generator(
     overwrite: bool = False,
     faces: Path | None = None,
     progress: Callable[[str], object] = len,
+    half: bool = False,
 ) -> Path:
     """Write a generator (EMA weights first) in another format, whole or not at all.
 
@@ -46,6 +47,7 @@ def export_generator(
         faces: an image or a folder, to check ONNX with; images are resized to the network's input, at most
             :data:`MAX_FACES` of a folder are taken.
         progress: called with a sentence after each step.
+        half: keep the weights of an ONNX file in float16.
 
     Returns:
         Where it was written.
@@ -54,7 +56,9 @@ def export_generator(
         UserError: the checkpoint cannot be used, ``output`` is in the way or has another suffix, a package is missing,
             or ONNX Runtime computes something else than PyTorch.
     """
-    output = plan_output(checkpoint, kind, output, overwrite)
+    output = plan_output(checkpoint, kind, output, overwrite, half)
+    if half and kind != 'onnx':
+        raise UserError(f'--half belongs to --format onnx; --format {kind} keeps the weights as they are.')
     if faces is not None and kind != 'onnx':
         raise UserError(
             f'--check belongs to --format onnx; the weights of --format {kind} are those of the checkpoint.'
@@ -65,17 +69,18 @@ def export_generator(
     progress(f'{checkpoint}: {describe_network(config)}')
 
     if kind == 'onnx':
-        write_onnx(network, config, output, _read_faces(faces, config['in_size']), progress)
+        write_onnx(network, config, output, _read_faces(faces, config['in_size']), progress, half)
     else:
         state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         _write_weights(output, state, config, kind)
     return output
 
 
-def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: bool) -> Path:
+def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: bool, half: bool = False) -> Path:
     """Return the path of the exported file: ``output``, or one beside the checkpoint with the suffix of the format.
 
-    The published layout has the suffix of our own checkpoints, so its default name is ``NAME_gpen.pth``.
+    The published layout has the suffix of our own checkpoints, so its default name is ``NAME_gpen.pth``; that of an
+    ONNX file with float16 weights is ``NAME_fp16.onnx``.
 
     Raises:
         UserError: the checkpoint is an ONNX file or would be lost, another file is in the way, or the suffix is that of
@@ -86,7 +91,8 @@ def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: 
         raise UserError(f'{checkpoint} is exported already. Give the checkpoint that it was made from.')
 
     if output is None:
-        output = checkpoint.with_name(f'{checkpoint.stem}{"_gpen" if kind == "gpen" else ""}{suffix}')
+        mark = '_gpen' if kind == 'gpen' else '_fp16' if half else ''
+        output = checkpoint.with_name(f'{checkpoint.stem}{mark}{suffix}')
     if output.suffix.lower() != suffix:
         raise UserError(f'--output {output}: a file of --format {kind} should end in {suffix}.')
     if output.resolve() == checkpoint.resolve():

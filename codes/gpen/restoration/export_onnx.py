@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,15 +25,17 @@ from gpen.utils.seeds import derive_generator
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18
-# The version of the file format that belongs to opset 18: ONNX Runtime since 1.14 and other programs of 2023 read it.
-IR_VERSION = 8
+# Operators of this version are known to ONNX Runtime since 1.12 and to other programs of 2022.
+OPSET = 17
+_EXPORTED_OPSET = 18  # the lowest that PyTorch's exporter writes
+IR_VERSION = 8  # of the file format, which belongs to both
 LARGEST_DIFFERENCE = 1.0  # in 1/255 of the range of an image
 BATCHES = (1, 3)
 _LARGEST_BATCH = 2**16  # torch 2.5 and 2.6 want a bound
 # Protocol buffers hold 2 GB; the graph around the weights takes far less than the rest.
 LARGEST_FILE = 2**31 - 2**26
-_SMALL = 1024  # bytes of a tensor that stays in the graph, where shape inference looks for it
+_SMALL = 1024  # bytes of a tensor that stays in the graph, where shape inference looks for it, and in float32
+_HALF = '_float16'  # ends the names of weights that are kept in float16
 
 
 def write_onnx(
@@ -41,6 +44,7 @@ def write_onnx(
     target: Path,
     faces: Sequence[Tensor] = (),
     progress: Callable[[str], object] = len,
+    half: bool = False,
 ) -> dict[str, float]:
     """Write a network as ONNX, and keep the file only if ONNX Runtime computes the same with it as PyTorch.
 
@@ -55,6 +59,7 @@ def write_onnx(
         target: where to; replaced if it is there.
         faces: 1 x 3 x in_size x in_size each, to compare with, on top of random inputs in batches of 1 and 3.
         progress: called with a sentence after each step.
+        half: keep the weights in float16, see :func:`halve_weights`.
 
     Returns:
         The largest difference to PyTorch for each kind of input, in 1/255 of the range [-1, 1].
@@ -67,6 +72,8 @@ def write_onnx(
     import_onnxruntime()
     network.fix_noise()
     model = build_model(network, config)
+    if half:
+        halve_weights(model)
     data = external_path(target)
 
     is_large = sum(len(weight.raw_data) for weight in model.graph.initializer) > LARGEST_FILE
@@ -79,7 +86,7 @@ def write_onnx(
             model, graph, 'protobuf', save_as_external_data=is_large, location=data.name, size_threshold=_SMALL
         )
         del model
-        differences = check_model(graph, network, faces, progress)
+        differences = check_model(graph, network, faces, progress, half)
 
         # The weights come first, so that no graph is ever without its data.
         if is_large:
@@ -108,8 +115,9 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
         with torch.no_grad(), _silence():
             # The strict tracer follows len(tensor), which the other one turns into the batch size of the example.
             program = torch.export.export(network, (example,), dynamic_shapes=(batch,), strict=True)
+            names: dict[str, Any] = {'input_names': [INPUT], 'output_names': [OUTPUT]}
             exported = torch.onnx.export(
-                program, (), dynamo=True, input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET, verbose=False
+                program, (), dynamo=True, opset_version=_EXPORTED_OPSET, verbose=False, **names
             )
     except MemoryError:
         raise
@@ -122,6 +130,7 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
 
     # The same network gives the same bytes, with its options as metadata.
     model: onnx.ModelProto = exported.model_proto
+    lower_opset(model)
     _remove_traces(model)
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = 'gpen-trainer', __version__
@@ -130,8 +139,65 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
     return model
 
 
+def lower_opset(model: onnx.ModelProto) -> None:
+    """Write a graph of opset 18 in the operators of :data:`OPSET`; it stays as it is if one has no counterpart there.
+
+    Of the operators of a GPEN, only ReduceMean changed between the two: its axes were an attribute before.
+    """
+    from onnx import defs, helper, numpy_helper
+
+    def is_the_same(node: onnx.NodeProto) -> bool:
+        kind, domain = node.op_type, node.domain
+        if not defs.has(kind, OPSET, domain):
+            return False
+        old, new = (defs.get_schema(kind, version, domain).since_version for version in (OPSET, _EXPORTED_OPSET))
+        return old == new
+
+    constants = {weight.name: weight for weight in model.graph.initializer}
+    changed = [node for node in model.graph.node if not is_the_same(node)]
+    if any(node.op_type != 'ReduceMean' or len(node.input) != 2 or node.input[1] not in constants for node in changed):
+        return
+
+    for node in changed:
+        axes = numpy_helper.to_array(constants[node.input.pop()])
+        kept = [attribute for attribute in node.attribute if attribute.name == 'keepdims']
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute('axes', axes.tolist())])
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid('', OPSET))
+
+
+def halve_weights(model: onnx.ModelProto) -> None:
+    """Keep the large weights of a graph in float16, which halves the file, and cast them to float32 in front of it.
+
+    The graph computes in float32 as before, on every device, since activations are not bounded by float16's largest
+    number.  ONNX Runtime casts once, when it loads the file.  A weight that float16 cannot hold stays in float32.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or len(weight.raw_data) < _SMALL:
+            continue
+        values = numpy_helper.to_array(weight)
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        name = weight.name
+        casts.append(helper.make_node('Cast', [name + _HALF], [name], f'cast_{name}', to=TensorProto.FLOAT))
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + _HALF))
+
+    # Nodes stand in the order of their work.
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def check_model(
-    path: Path, network: GPEN, faces: Sequence[Tensor], progress: Callable[[str], object] = len
+    path: Path,
+    network: GPEN,
+    faces: Sequence[Tensor],
+    progress: Callable[[str], object] = len,
+    half: bool = False,
 ) -> dict[str, float]:
     """Check a file with ONNX's checker, then compare ONNX Runtime with PyTorch on random inputs and on ``faces``.
 
@@ -164,9 +230,10 @@ def check_model(
         progress(f'Largest difference between ONNX Runtime and PyTorch in 1/255, {name}: {largest:.2g}')
         # "not <=" is also true for NaN.
         if not largest <= LARGEST_DIFFERENCE:
+            advice = 'Leave out --half' if half else 'Use other versions of onnxruntime and torch'
             raise UserError(
                 f'ONNX Runtime and PyTorch differ by {largest:.3g}/255 ({name}), more than '
-                f'{LARGEST_DIFFERENCE:g}/255; nothing was written. Use other versions of onnxruntime and torch.'
+                f'{LARGEST_DIFFERENCE:g}/255; nothing was written. {advice}.'
             )
         differences[name] = largest
     return differences
