@@ -1,9 +1,7 @@
 """The recipe that a prepared data set ends with, and what is said of people who may be in both splits."""
 
 import json
-import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +18,7 @@ from gpen.preparation.pairs import KINDS
 from gpen.preparation.recipe import RECIPE, write_recipe
 from gpen.preparation.settings import PreparationSettings
 from gpen.preparation.splitting import SPLITS
-from gpen.utils import files, typed
-from gpen.utils.typed import spell_command
+from gpen.utils import files
 from photographs import Prepare, draw_photo, read_manifest, save
 from recognizers import write_recognizer
 
@@ -156,21 +153,6 @@ def test_a_recipe_is_written_once_and_changes_stay(
     path.unlink()
     assert prepare(tmp_path / 'in', tmp_path / 'set') == 0
     assert read(path) == first
-
-
-def test_commands_are_spelled_as_they_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    words = shlex.split(spell_command('train', '-opt', tmp_path / 'my recipe.yml'))
-    assert words[1:] == ['codes/train.py', '-opt', str(tmp_path / 'my recipe.yml')]
-    assert Path(shutil.which(words[0]) or '').absolute() == Path(sys.executable)
-    assert shlex.split(spell_command('report'))[1] == 'scripts/report.py'
-    monkeypatch.chdir(tmp_path)
-    assert shlex.split(spell_command('train', tmp_path / 'x'))[1:] == [str(ROOT / 'codes' / 'train.py'), 'x']
-
-    monkeypatch.setattr(typed, 'project_root', lambda: tmp_path)
-    assert spell_command('train', '-opt', 'x.yml') == 'gpen-train -opt x.yml'
-    monkeypatch.setattr(sys, 'argv', ['/usr/bin/gpen', 'prepare'])
-    assert spell_command('train', '-opt', 'x.yml') == 'gpen train -opt x.yml'
 
 
 def test_likely_same_people_in_both_splits_are_counted_where_sface_is_here(

@@ -44,8 +44,8 @@ def preview(args: argparse.Namespace) -> int:
         raise UserError(f'{args.opt} has no datasets.{args.phase}. Choose another --phase.')
     from gpen.data.image_io import write_image
     from gpen.training.setup import build_data
+    from gpen.utils.command_line import spell_command
     from gpen.utils.files import resolve_path
-    from gpen.utils.typed import spell_command
 
     dataset = build_data(args.phase, block)
     if not getattr(dataset, 'takes_epoch', False) or 'lq' not in dataset[0, 0] or block.type == 'PairedImageDataset':

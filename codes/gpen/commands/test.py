@@ -115,8 +115,8 @@ def score_and_report(
 
 def _list_next(options: ScoringOptions, model: Path) -> list[str]:
     """Return commands to paste: a report, if the run was trained here, and restoring of the faces that were scored."""
+    from gpen.utils.command_line import spell_command
     from gpen.utils.files import resolve_path
-    from gpen.utils.typed import spell_command
 
     commands = []
     folder = options.experiment_folder

@@ -24,8 +24,8 @@ from gpen.preparation.settings import PreparationSettings, digest
 from gpen.preparation.splitting import SPLITS, Group, group_photos, split_groups
 from gpen.preparation.summary import DATASET, MANIFEST, Summary, describe, write_dataset_file, write_manifest
 from gpen.preparation.work import DetectorSource, PhotoRecord, PhotoTask, process_photo, run_single_threaded
+from gpen.utils.command_line import spell_command
 from gpen.utils.pool import Pool
-from gpen.utils.typed import spell_command
 
 _QUICK = 128  # pixels, up to which a CPU trains in minutes
 

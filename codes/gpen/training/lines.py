@@ -66,7 +66,9 @@ class ValidationTable:
 
     def add(self, epoch: int, iteration: int, means: Mapping[str, float], best: Collection[str]) -> list[str]:
         """Return the lines to print: the header before the first row, and the row; a star marks the best so far."""
-        header = [] if self._has_header else [self._align(*self._places, {name: f'{name} ' for name in self._columns})]
+        header = (
+            [] if self._has_header else [self._align('epoch', 'iter', {name: f'{name} ' for name in self._columns})]
+        )
         self._has_header = True
         cells = dict.fromkeys(self._columns, '- ')
         for name in self._columns.keys() & means.keys():
