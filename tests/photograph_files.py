@@ -23,7 +23,13 @@ def encode(picture: np.ndarray | Image.Image, kind: str, **options: object) -> b
     return stream.getvalue()
 
 
-def encode_tiff(pixels: np.ndarray, extra: int | None = None, planes: bool = False, orientation: int = 1) -> bytes:
+def encode_tiff(
+    pixels: np.ndarray,
+    extra: int | None = None,
+    planes: bool = False,
+    orientation: int = 1,
+    photometric: int | None = None,
+) -> bytes:
     """Return an uncompressed TIFF of H x W or H x W x C of any type.
 
     Args:
@@ -31,16 +37,19 @@ def encode_tiff(pixels: np.ndarray, extra: int | None = None, planes: bool = Fal
         extra: what that channel is: 1: alpha that the colours are multiplied by; 2: alpha.
         planes: each channel lies for itself.
         orientation: EXIF's number.
+        photometric: TIFF's number of what the channels are; None: grey (1) or RGB (2).
     """
     height, width, samples = np.atleast_3d(pixels).shape
     stored = np.moveaxis(np.atleast_3d(pixels), 2, 0) if planes else pixels
     data = np.ascontiguousarray(stored).astype(pixels.dtype.newbyteorder('<')).tobytes()
+    if photometric is None:
+        photometric = 2 if samples > 2 else 1
     kind = {'u': UNSIGNED, 'i': SIGNED, 'f': FLOAT}[pixels.dtype.kind]
     bits = 8 * pixels.dtype.itemsize
     count = samples if planes else 1
     part = len(data) // count
     tags = {
-        256: [width], 257: [height], 258: [bits] * samples, 259: [1], 262: [2 if samples > 2 else 1],
+        256: [width], 257: [height], 258: [bits] * samples, 259: [1], 262: [photometric],
         273: [8 + n * part for n in range(count)], 274: [orientation], 277: [samples], 278: [height],
         279: [part] * count, 284: [2 if planes else 1], 339: [kind] * samples,
     }  # fmt: skip
@@ -77,3 +86,20 @@ def make_profile(order: str = 'grb', gamma: float = 2.2) -> bytes:
     head = struct.pack('>I', start + len(data)) + bytes(4) + b'\x02\x40\0\0mntrRGB XYZ ' + bytes(12) + b'acsp'
     illuminant = bytes(28) + b''.join(map(number, white))
     return (head + illuminant).ljust(128, b'\0') + table + data
+
+
+def make_grey_ink_profile() -> bytes:
+    """Return an ICC profile of a printer whose four inks are all grey: three of a third of black each, and black."""
+
+    def to_lab(inks: tuple[int, ...]) -> bytes:
+        light = 0 if inks[3] else 1 - sum(inks[:3]) / 3
+        return bytes((round(255 * light), 128, 128))
+
+    ramp = bytes(range(256))
+    corners = b''.join(to_lab((c, m, y, k)) for c in (0, 1) for m in (0, 1) for y in (0, 1) for k in (0, 1))
+    identity = struct.pack('>9i', *(65536 * (n % 4 == 0) for n in range(9)))
+    body = b'mft1\0\0\0\0' + bytes((4, 3, 2, 0)) + identity + ramp * 4 + corners + ramp * 3
+    table = struct.pack('>I4sII', 1, b'A2B0', 128 + 16, len(body))
+    head = struct.pack('>I', 128 + 16 + len(body)) + bytes(4) + b'\x02\x40\0\0prtrCMYKLab ' + bytes(12) + b'acsp'
+    white = struct.pack('>3i', *(round(value * 65536) for value in (0.9642, 1.0, 0.8249)))
+    return (head + bytes(28) + white).ljust(128, b'\0') + table + body

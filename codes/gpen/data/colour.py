@@ -46,11 +46,12 @@ def find_model(profile: bytes) -> str:
         return ''
 
 
-def convert_cmyk(image: Image.Image, profile: bytes) -> np.ndarray | None:
-    """Return a CMYK image as sRGB (H x W x 3, uint8), or None where the profile does not do that."""
+def convert_stored(image: Image.Image, profile: bytes) -> np.ndarray | None:
+    """Return a CMYK or LAB image as sRGB (H x W x 3, uint8), or None where the profile of CMYK does not do that."""
     try:
+        source = _LAB if image.mode == 'LAB' else _open(profile)
         converted = ImageCms.profileToProfile(
-            image, _open(profile), _SRGB, ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode='RGB', flags=_FLAGS
+            image, source, _SRGB, ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode='RGB', flags=_FLAGS
         )
     except (OSError, ValueError, ImageCms.PyCMSError):
         return None
@@ -68,7 +69,7 @@ def convert_grey(image: np.ndarray, profile: bytes) -> np.ndarray:
     return np.interp(image, levels / 127.5 - 1, curve / 127.5 - 1).astype(np.float32)
 
 
-_SRGB = ImageCms.createProfile('sRGB')
+_SRGB, _LAB = ImageCms.createProfile('sRGB'), ImageCms.createProfile('LAB')  # of TIFF: under daylight, D50
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 

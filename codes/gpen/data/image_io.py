@@ -141,19 +141,21 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Picture:
     metadata = header.metadata
     model = colour.find_model(header.profile) if header.profile else ''
 
-    # Printers' colours become sRGB here, and so do greys that have a profile of their own.
-    pixels = _decode_cmyk(data, header) if header.is_cmyk and model == 'CMYK' else None
+    # Printers' colours and L*a*b* become sRGB here, and so do greys that have a profile of their own.
+    is_converted = header.model == 'LAB' or header.model == model == 'CMYK'
+    pixels, alpha = _decode_converted(data, header) if is_converted else None, None
     if pixels is None:
         pixels, alpha = _decode(data, header.has_alpha)
-    else:
-        alpha = None
     image = to_float(pixels)
     if model == 'GRAY':
         image = colour.convert_grey(image, header.profile)
-    if header.is_cmyk:
-        metadata = replace(metadata, lost=(*metadata.lost, 'colours for printing (CMYK)'))
-    if header.bits > 8 and pixels.dtype == np.uint8:
-        metadata = replace(metadata, lost=(*metadata.lost, 'bits beyond 8'))
+    lost = {
+        'colours for printing (CMYK)': header.model == 'CMYK',
+        'colours in L*a*b*': header.model == 'LAB',
+        'transparency': header.has_alpha and alpha is None,
+        'bits beyond 8': header.bits > 8 and pixels.dtype == np.uint8,
+    }
+    metadata = replace(metadata, lost=(*metadata.lost, *(noun for noun, is_so in lost.items() if is_so)))
 
     share = None if alpha is None or _is_opaque(alpha) else (alpha / np.float32(_FULL_SCALE[alpha.dtype]))
     return Picture(image, 8 if pixels.dtype == np.uint8 else 16, share, metadata)
@@ -334,9 +336,15 @@ def _decode_alpha(data: bytes, is_deep: bool) -> np.ndarray:
     return np.ascontiguousarray(turn(pixels[..., -1], orientation))
 
 
-def _decode_cmyk(data: bytes, header: Header) -> np.ndarray | None:
-    """Return a CMYK picture as its profile says: H x W x 3, sRGB, uint8, upright; None where it cannot be done."""
-    with parsing(_DAMAGED), (TiffImageFile if data.startswith(tiff.MARKS) else open_header)(BytesIO(data)) as image:
+def _decode_converted(data: bytes, header: Header) -> np.ndarray | None:
+    """Return a picture in CMYK or L*a*b* as H x W x 3, sRGB, uint8, upright; None where it cannot be done.
+
+    CMYK is read as its profile says.
+    """
+    with (
+        parsing(f'{_DAMAGED}, or of a kind that is not read'),
+        (TiffImageFile if data.startswith(tiff.MARKS) else open_header)(BytesIO(data)) as image,
+    ):
         orientation = 1 if image.format == 'TIFF' else int(image.getexif().get(_ORIENTATION, 1))
-        pixels = colour.convert_cmyk(image, header.profile) if image.mode == 'CMYK' else None
+        pixels = colour.convert_stored(image, header.profile) if image.mode == header.model else None
     return None if pixels is None else np.ascontiguousarray(turn(pixels, orientation))

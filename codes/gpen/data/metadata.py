@@ -58,14 +58,14 @@ class Header:
         metadata: see :class:`Metadata`; a profile of other colours than RGB is not there.
         profile: the profile of any colours.
         has_alpha: whether a channel or a colour says what is transparent.
-        is_cmyk: whether the colours are those of a printer.
-        bits: per channel, as far as they are more than decoders return; else 0.
+        model: of the colours as they are stored: ``RGB``, also for greys, ``CMYK`` or ``LAB``.
+        bits: per channel, of which decoders may return fewer; 0 where they return all.
     """
 
     metadata: Metadata
     profile: bytes
     has_alpha: bool
-    is_cmyk: bool
+    model: str
     bits: int = 0
 
 
@@ -93,7 +93,9 @@ def read_header(data: bytes) -> Header:
             lost.append('all pictures but the first')
         exif = _load_exif(info.get('exif') or b'')
         dpi = info.get('dpi') or _find_dpi(exif or {})
-        return _build(info.get('icc_profile') or b'', dpi, exif, lost, has_alpha, mode == 'CMYK', bits)
+        return _build(
+            info.get('icc_profile') or b'', dpi, exif, lost, has_alpha, 'CMYK' if mode == 'CMYK' else 'RGB', bits
+        )
 
 
 _NOT_CARRIED = {'xmp': 'XMP', 'XML:com.adobe.xmp': 'XMP', 'photoshop': 'IPTC', 'comment': 'the comment'}
@@ -104,8 +106,8 @@ def _read_tiff(data: bytes, directory: ImageFileDirectory_v2) -> Header:
     if directory.next:
         lost.append('all pictures but the first')
     profile = directory.get(_ICC_TAG, b'')
-    alpha, cmyk = tiff.has_alpha(directory), tiff.is_cmyk(directory)
-    return _build(profile, _find_dpi(directory), _load_exif(data), list(dict.fromkeys(lost)), alpha, cmyk, 0)
+    alpha, model, bits = tiff.has_alpha(directory), tiff.find_model(directory), tiff.count_bits(directory)
+    return _build(profile, _find_dpi(directory), _load_exif(data), list(dict.fromkeys(lost)), alpha, model, bits)
 
 
 def _find_dpi(tags: Mapping[int, Any]) -> tuple[float, float] | None:
@@ -121,7 +123,7 @@ def _find_dpi(tags: Mapping[int, Any]) -> tuple[float, float] | None:
 
 
 def _build(
-    profile: Any, dpi: Any, exif: Image.Exif | None, lost: list[str], has_alpha: bool, is_cmyk: bool, bits: int
+    profile: Any, dpi: Any, exif: Image.Exif | None, lost: list[str], has_alpha: bool, stored: str, bits: int
 ) -> Header:
     model = colour.find_model(profile) if profile else 'RGB'
     if not model:
@@ -134,7 +136,7 @@ def _build(
         lost.append('EXIF, which is damaged')
         packed = _pack_exif(Image.Exif(), size)
     metadata = Metadata(own, size, packed or b'', tuple(dict.fromkeys(lost)))
-    return Header(metadata, bytes(profile) if model else b'', has_alpha, is_cmyk, bits)
+    return Header(metadata, bytes(profile) if model else b'', has_alpha, stored, bits)
 
 
 def _count_frames(image: Any) -> int:

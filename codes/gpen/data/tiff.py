@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
-from gpen.data.pixels import DamagedFileError, divide
+from gpen.data.pixels import DamagedFileError, divide, parsing
 
 MARKS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 """How such a file starts: byte order, and plain or BigTIFF."""
@@ -17,9 +17,10 @@ _WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
 _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
 _DATA_TAGS = ((273, 279), (324, 325))  # (offsets, byte counts) of strips, and of tiles
 _UNSIGNED, _FLOAT = 1, 3
-_CMYK = 5
+_WHITE_IS_ZERO, _CMYK, _LAB = 0, 5, 8
 _PREMULTIPLIED = 1
 _READ = {(8, _UNSIGNED), (16, _UNSIGNED), (32, _UNSIGNED), (32, _FLOAT), (64, _FLOAT)}
+_NOT_READ = 'it is damaged, or packed in a way that is not read'
 _FORMATS = {_UNSIGNED: 'integer', 2: 'signed integer', _FLOAT: 'float'}
 
 
@@ -60,18 +61,25 @@ def has_alpha(directory: ImageFileDirectory_v2) -> bool:
     return bool(directory.get(_SAMPLES, 1) == colours + 1 and _first(directory, _EXTRA, 2) in (1, 2))
 
 
-def is_cmyk(directory: ImageFileDirectory_v2) -> bool:
-    """Whether the colours are those of a printer."""
-    return bool(directory.get(_PHOTOMETRIC) == _CMYK)
+def find_model(directory: ImageFileDirectory_v2) -> str:
+    """Return ``CMYK`` for a printer's colours, ``LAB`` for those of CIE L*a*b*, and ``RGB`` for all others."""
+    return {_CMYK: 'CMYK', _LAB: 'LAB'}.get(directory.get(_PHOTOMETRIC, 2), 'RGB')
+
+
+def count_bits(directory: ImageFileDirectory_v2) -> int:
+    """Return the bits of each number."""
+    return int(_first(directory, _BITS, 1))
 
 
 def check_kind(directory: ImageFileDirectory_v2) -> None:
     """Raise :class:`DamagedFileError` where the pixels are of a kind that is not read, or would be read wrongly."""
-    bits, kind = _first(directory, _BITS, 1), _first(directory, _FORMAT, _UNSIGNED)
+    bits, kind = count_bits(directory), _first(directory, _FORMAT, _UNSIGNED)
     if bits >= 8 and (bits, kind) not in _READ:
         raise DamagedFileError(
             f'its pixels are {_FORMATS.get(kind, "unknown")} numbers of {bits} bits, which are not read'
         )
+    if bits > 8 and find_model(directory) == 'LAB':
+        raise DamagedFileError(f'its colours are L*a*b* of {bits} bits, which are not read')
     if bits > 8 and directory.get(_SAMPLES, 1) > 1 and directory.get(_PLANES, 1) != 1:
         raise DamagedFileError(f'its colours of {bits} bits lie in planes of their own, which are not read')
 
@@ -85,18 +93,21 @@ def decode(data: bytes, directory: ImageFileDirectory_v2, stream: BinaryIO) -> t
         DamagedFileError: they are packed in a way that is not read, or floats beyond black and white.
         Exception: whatever Pillow or OpenCV raises for damaged files.
     """
-    alpha = has_alpha(directory)
-    if alpha and _first(directory, _BITS, 1) == 8:
+    alpha, bits = has_alpha(directory), count_bits(directory)
+    if alpha and bits == 8:
         return _decode_transparent(stream)
-    deep = _first(directory, _BITS, 1) > 16 or alpha
+    deep = bits > 16 or alpha
     # OpenCV reads no deep grey picture in another way; it turns all TIFF.
     flags = cv2.IMREAD_UNCHANGED if deep else cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
-        raise DamagedFileError('it is damaged, or packed in a way that is not read')
+        raise DamagedFileError(_NOT_READ)
 
-    if _first(directory, _BITS, 1) > 16:
+    if bits > 16:
         pixels = to_unit(pixels)
+    # OpenCV sees to that at 8 bits alone.
+    if pixels.dtype != np.uint8 and directory.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        pixels = (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max) - pixels
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2), None
     colours = pixels[..., 2::-1]
@@ -126,7 +137,7 @@ def to_unit(pixels: np.ndarray) -> np.ndarray:
 def _decode_transparent(stream: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
     """Return colours and alpha of 8 bits by Pillow, which turns them; OpenCV's colours would be multiplied by alpha."""
     stream.seek(0)
-    with TiffImageFile(stream) as image:
+    with parsing(_NOT_READ), TiffImageFile(stream) as image:
         pixels = np.array(image.convert('RGBA'))
     return np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
 
