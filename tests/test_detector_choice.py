@@ -153,3 +153,27 @@ def test_yunet_finds_nothing_where_there_is_nothing_however_small(
     for image in (noise, np.full_like(noise, -1)):
         assert detector.detect(image) == []
     assert capfd.readouterr() == ('', '')
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (20, 500), (64, 64), (65, 300)])
+def test_yunet_gets_sizes_at_which_all_versions_of_opencv_give_finite_places(
+    height: int, width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Network:
+        def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802  (OpenCV's name)
+            seen.append(size)
+
+        def detect(self, pixels: np.ndarray) -> tuple[int, np.ndarray]:
+            assert pixels.shape[1::-1] == seen[-1]
+            at_infinity, face = np.full(15, np.inf), np.arange(15.0)
+            return 1, np.stack([at_infinity, face]).astype(np.float32)
+
+    monkeypatch.setattr(yunet, 'find_yunet', lambda _: tmp_path)
+    monkeypatch.setattr(yunet, '_read_network', lambda _: Network())
+    found = yunet.YuNet().find(np.zeros((height, width, 3), np.float32), 16)
+    assert np.isfinite(found.boxes).all()
+    assert len(found.boxes) == len(seen)
+    for length in (length for size in seen for length in size):
+        assert (length >= 64, length % 32) == (True, 0)
