@@ -28,12 +28,13 @@ def explain(script: str, arguments: list[str]) -> str | None:
     sys.argv = [script, *arguments]
     printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(printed):
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(io.StringIO()) as shown:
             runpy.run_path(script, run_name='__main__')
     except Parsed:
         return None
-    except SystemExit:
-        pass
+    except SystemExit as stopped:
+        if stopped.code == 0 and shown.getvalue():  # such as --list_models, which shows something and ends
+            return None
     return printed.getvalue() or f'{script} did not parse its arguments'
 
 

@@ -81,7 +81,7 @@ def test_summary_shows_what_was_left_out_and_the_next_command(
     assert 'page\\n1.jpg: ' in printed
     assert 'without a face: cleo/empty.png' in printed
     assert 'not the largest: 2 (--faces)' in printed
-    assert printed.rstrip().endswith(f'train.py -opt {tmp_path / "set" / "recipe.yml"}')
+    assert printed.rstrip().endswith(f'train.py -opt {tmp_path / "set" / "recipe.yml"} --auto_resume')
     assert 'mean PSNR' in printed
     assert {row['reason'] for row in read_manifest(tmp_path / 'set')} == {'', 'not the largest'}
 

@@ -34,7 +34,7 @@ LINK = re.compile(r'\]\(([^)]+)\)')
 EXAMPLE = re.compile(r'`(my_project/\w+\.py)`.*?```python\n(.*?)```', re.DOTALL)
 HAN = r'[\u4e00-\u9fff]'
 OURS = re.compile(r'(?:codes|scripts|options|tests|gpen|\.github|\.ci)/[\w./-]*|[\w.]+\.(?:md|toml|txt)')
-MADE_BY_USERS = {'options/my_faces.yml', 'experiments/NAME/options.yml'}
+MADE_BY_USERS = {'options/my_faces.yml', 'datasets/faces/recipe.yml', 'experiments/NAME/options.yml'}
 
 
 def read(page: str) -> str:

@@ -55,7 +55,7 @@ def write_recipe(name: str) -> int:
     inherited = f', and what it inherits from: {", ".join(map(str, bases))}' if bases else ''
     print(f'Written: {target}{inherited}. Put your folders and files into it, then:')
     is_for_training = source.parent.name == 'train'
-    for options in (['--dry_run'], []) if is_for_training else ([],):
+    for options in (['--dry_run'], ['--auto_resume']) if is_for_training else ([],):
         print('  ' + spell_command('train' if is_for_training else 'test', '-opt', target, *options))
     return 0
 

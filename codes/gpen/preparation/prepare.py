@@ -89,7 +89,7 @@ def _end(settings: PreparationSettings, say: Say) -> None:
     """Write the recipe, and say what to do next."""
     recipe = write_recipe(settings)
     say(f'\nLook at {settings.output / CONTACT_SHEET}, then train by the recipe that lies beside it:')
-    say(f'\n  {spell_command("train", "-opt", recipe)}')
+    say(f'\n  {spell_command("train", "-opt", recipe, "--auto_resume")}')
     if settings.size > _QUICK and not torch.cuda.is_available():
         say(f'\nThere is no GPU here: a step at {settings.size} pixels may take a CPU a minute. Try --size 64 first.')
 
