@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def pack(value: float = 1.0) -> bytes:
     return stream.getvalue()
 
 
-CONTENT, OTHER = pack(), pack(2)
+CONTENT, OTHER = pack(), pack(2.0)  # of one length
 HALF = len(CONTENT) // 2
 
 
@@ -82,6 +83,7 @@ def test_a_complete_download_that_was_not_checked_yet_is_not_repeated(server: Fi
     part = transfer.fetch(url, weights.parent / NAME)
     weights.mkdir()
     part.rename(weights / part.name)
+    server.offers[NAME].ends_at[1] = 0
     assert get(url) == CONTENT
     assert server.starts(NAME) == [0, 0]
 
@@ -106,7 +108,7 @@ def test_a_slow_server_is_waited_for_and_a_silent_one_is_not(
     silent = server.publish('silent.pth', CONTENT, pause=0.6)
     slow = server.publish(NAME, CONTENT, pause=0.1)  # 0.4 s in all
     assert get(silent, slow) == CONTENT
-    assert server.asked == [('silent.pth', 0), (NAME, 0)]
+    assert server.asked[:2] == [('silent.pth', 0), (NAME, 0)]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +200,8 @@ def test_two_processes_download_a_file_once(server: FileServer, capfd: pytest.Ca
     threads = [threading.Thread(target=lambda: results.append(get(url))) for _ in range(2)]
     for thread in threads:
         thread.start()
+        while not server.asked:  # the first one has the lock by then
+            time.sleep(0.001)
     for thread in threads:
         thread.join()
     assert results == [CONTENT, CONTENT]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import demo
 import export
 import processes
 from command_line import run_here, succeed
@@ -27,6 +28,7 @@ from gpen.registry import published
 from gpen.registry.published import LICENCE, MODELS
 from gpen.weights import by_name, downloads
 from gpen.weights.by_name import find_model
+from photographs import DotDetector
 from tiny_model import build, equal, weights_of
 
 NAME = 'GPEN-BFR-512'
@@ -120,7 +122,7 @@ def test_a_file_of_that_name_comes_before_the_published_model(
         ('GPEN-BFR-512-D', 'is a discriminator, for path.pretrain_network_d. Its generator is GPEN-BFR-512.'),
         ('my.pth', 'There is no file my.pth. Check it; restore.py --list_models shows names to give.'),
         ('hf://owner/file', 'The address hf://owner/file is not of the form hf://OWNER/REPO/FILE.'),
-        ('hf://owner/../file', 'is not of the form hf://OWNER/REPO/FILE.'),
+        ('hf://owner/repo/../../file', 'is not of the form hf://OWNER/REPO/FILE.'),
     ],
 )
 def test_a_name_that_is_none_says_what_may_be_meant(
@@ -234,6 +236,14 @@ def test_export_takes_a_name(server: FileServer, tmp_path: Path) -> None:
     target = tmp_path / 'out.safetensors'
     assert export.main(['--model', NAME, '--format', 'safetensors', '--output', str(target)]) == 0
     assert target.is_file()
+    assert server.asked == [(FILE, 0)]
+
+
+def test_the_page_takes_a_name(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('gpen.faces.detection.choose_detector', lambda *_: ('dots', 'Faces have dots.'))
+    monkeypatch.setattr('gpen.faces.detection.build_detector', lambda *_: DotDetector(32, None))
+    _, network = demo.build_service(demo.parse_arguments(['--model', NAME, '--device', 'cpu']), tmp_path)
+    assert network.startswith(f'{FILE}: faces of 16 x 16 pixels')
     assert server.asked == [(FILE, 0)]
 
 

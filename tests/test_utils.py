@@ -20,10 +20,15 @@ from gpen.utils.device import choose_device, explain_out_of_memory, select_devic
 from gpen.utils.files import atomic_path, link_or_copy, resolve_path, write_text
 from gpen.utils.seeds import derive_seed
 from gpen.utils.stop_signals import STOP_SIGNALS
-from gpen.utils.text import format_duration, format_shape, list_names
+from gpen.utils.text import format_duration, format_shape, list_names, suggest
 from gpen.utils.timing import StepTimer
 
 # --- words
+
+
+def test_the_nearest_name_is_suggested_in_capital_or_small_letters() -> None:
+    assert suggest('ADAMM', ['Adam', 'Lion']) == " Did you mean 'Adam'?"
+    assert suggest('other', ['Adam', 'Lion']) == ''
 
 
 @pytest.mark.parametrize(
