@@ -18,6 +18,7 @@ class Offer:
         status: of the answer.
         ends_at: the byte of the file at which the connection ends, by the number of the request (from 0 on).
         takes_ranges: whether the rest of the file can be asked for.
+        shift: how many bytes too late the rest begins.
         version: of the file, as its ETag says.
         pause: before each quarter of the file, seconds.
     """
@@ -26,6 +27,7 @@ class Offer:
     status: int = 200
     ends_at: dict[int, int] = field(default_factory=dict)
     takes_ranges: bool = True
+    shift: int = 0
     version: str = '1'
     pause: float = 0
 
@@ -74,7 +76,7 @@ def serve_files() -> Iterator[FileServer]:
             number = len(files.starts(path))
             files.asked.append((path, int(wanted[1]) if wanted else 0))
             offer = files.offers.get(path, Offer(b'', 404))
-            start = int(wanted[1]) if wanted and offer.takes_ranges else 0
+            start = int(wanted[1]) + offer.shift if wanted and offer.takes_ranges else 0
             total = len(offer.content)
 
             self.send_response(206 if start else offer.status)

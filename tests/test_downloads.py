@@ -88,7 +88,7 @@ def test_a_complete_download_that_was_not_checked_yet_is_not_repeated(server: Fi
     assert server.starts(NAME) == [0, 0]
 
 
-@pytest.mark.parametrize('change', ['another file', 'no ranges'])
+@pytest.mark.parametrize('change', ['another file', 'no ranges', 'another part'])
 def test_a_download_that_cannot_continue_starts_anew(server: FileServer, weights: Path, change: str) -> None:
     url = server.publish(NAME, CONTENT, ends_at=dict.fromkeys(range(10), HALF))
     with pytest.raises(MissingWeightsError):
@@ -96,7 +96,7 @@ def test_a_download_that_cannot_continue_starts_anew(server: FileServer, weights
     if change == 'another file':
         server.publish(NAME, OTHER, version='2')
     else:
-        server.publish(NAME, CONTENT, takes_ranges=False)
+        server.publish(NAME, CONTENT, takes_ranges=change != 'no ranges', shift=10)
     assert get(url) == server.offers[NAME].content
     assert files_in(weights) == [NAME, f'{NAME}.sha256']
 

@@ -86,9 +86,9 @@ def _fetch_once(url: str, target: Path, most: int | None) -> Path:
 
     with _open(url, here) as reply:
         same, start, total = _identify(reply, url, target)
-        if start and (same, start) != (part, here):
+        if start and (same, start) != (part, here):  # of another file by now, or not what was asked for
             part.unlink()
-            raise DownloadError('the server sent another part of the file than was asked for')
+            return _fetch_once(url, target, most)
         if start:
             say(f'{here / 1e6:.1f} MB of it are here already; the download continues.')
         return _save(reply, same, start, total, most)
