@@ -124,7 +124,7 @@ def _list_images(source: Path, output: Path, left_out: dict[str, str], films: bo
     paths = sorted(source / name for name in (*walk_images(source, note_folder, note), *found))
     images = [path for path in paths if made not in Path(os.path.realpath(path)).parents]
     if not images:
-        more = ''.join(f' {sentence}' for sentence in explain_left_out(left_out))
+        more = ''.join(f' {sentence.rstrip(".")}.' for sentence in explain_left_out(left_out))
         raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).{more}')
     return images
 
