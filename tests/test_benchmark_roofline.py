@@ -6,16 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.fake_gpu import CPU
 from benchmarks.inductor import CompiledNetwork
-from benchmarks.kernels import KernelCounter
+from benchmarks.kernels import CONVOLUTION, DEPTHWISE, KernelCounter
 from benchmarks.step_worker import FlopCounter
 from conftest import run_code, tiny_options, write_options
+from gpen.archs.layers import Blur
+from gpen.archs.ops import concat_leaky_relu
 from gpen.models import build_model
 from gpen.options import parse_options
+from gpen.utils.arithmetic import ieee_float32, set_arithmetic
 
 
 def count(file: Path, *arguments: object) -> dict[str, Any]:
@@ -83,6 +86,39 @@ def test_compiled_operations_between_convolutions_are_one_kernel() -> None:
     assert [(kernel.precision, work.flops) for kernel, work in backward] == [('bf16', convolution)]
     weight, image = 16 * 8 * 9, 4 * 16 * 64**2
     assert [work.bytes for kernel, work in forward if kernel.kind == 'other'] == [6 * weight, 4 * image]
+
+
+def test_compiled_convolutions_have_the_precision_of_each_call_and_the_kernels_of_a_gpu() -> None:
+    with FakeTensorMode() as fake:
+        network = nn.Sequential(nn.Conv2d(4, 8, 1, bias=False), Blur(padding=1, down=2))
+    found = []
+    with fake, KernelCounter(CPU) as counter:
+        compiled = CompiledNetwork(network, counter)
+        set_arithmetic(tf32=True, deterministic=False)
+        for is_needed in (True, False):
+            with ieee_float32(is_needed):
+                compiled(torch.empty(1, 4, 16, 16)).sum().backward()
+            calls = [kernel for kernel, _ in counter.take() if kernel.kind in (CONVOLUTION, DEPTHWISE)]
+            found.append({(kernel.name, kernel.kind, kernel.precision) for kernel in calls})
+    filters = {(name, DEPTHWISE, 'fp32') for name in ('convolution', 'convolution_backward')}
+    for precision, kernels in zip(('fp32', 'tf32'), found, strict=True):
+        assert kernels == filters | {(name, CONVOLUTION, precision) for name in ('convolution', 'convolution_backward')}
+
+
+def test_samples_are_concatenated_and_activated_in_one_kernel_where_a_step_is_compiled() -> None:
+    class Concatenation(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return concat_leaky_relu(x.split(1), x, self.weight, self.bias)
+
+    with FakeTensorMode() as fake:
+        network = Concatenation()
+    with fake, KernelCounter(CPU) as counter:
+        CompiledNetwork(network, counter)(torch.empty(2, 4, 16, 16))
+    assert [kernel.name for kernel, _ in counter.take()] == ['fused pointwise']
 
 
 def test_what_an_operation_overwrites_is_not_read() -> None:

@@ -33,7 +33,9 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.fake_gpu import CUDA
 from benchmarks.kernels import CONVOLUTIONS, Call, Convolution, Kernel, KernelCounter, Work, describe_product
-from gpen.archs.ops import conv
+from gpen.archs.ops import conv, upfirdn
+from gpen.archs.ops.conv import transpose
+from gpen.utils.arithmetic import uses_tf32
 
 # What inductor asks the driver for, of an H100.
 PROPERTIES = SimpleNamespace(
@@ -75,26 +77,25 @@ class CompiledNetwork:
         self._graphs: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, x: Tensor, **arguments: Any) -> Any:
-        """Call the network; the first call of a kind traces and lowers it."""
+        """Call the network; the first call of a kind traces and lowers it, with the operations of a GPU."""
         learns = any(parameter.requires_grad for parameter in self._network.parameters())
-        kind = (x.shape, x.requires_grad, learns, torch.is_grad_enabled(), *arguments.items())
-        with self._counter.pause():
-            if kind not in self._graphs:
-                self._graphs[kind] = self._trace(arguments)
-            return self._graphs[kind](x)
-
-    def _trace(self, arguments: dict[str, Any]) -> Callable[..., Any]:
+        kind = (x.shape, x.requires_grad, learns, torch.is_grad_enabled(), uses_tf32(), *arguments.items())
         with (
+            self._counter.pause(),
             patch.object(dynamo_utils, 'assert_no_fake_params_or_buffers', lambda _: None),
-            patch.object(conv, 'convolution_dtype', lambda _: torch.float32),  # no detour that a CPU's bfloat16 takes
+            patch.object(torch.compiler, 'is_compiling', lambda: True),
+            patch.object(conv, 'transpose', _transpose),
+            patch.object(upfirdn, 'transpose', _transpose),
         ):
-            return aot_module(
-                _Call(self._network, arguments),
-                fw_compiler=self._compile,
-                bw_compiler=partial(self._compile, is_backward=True),
-                partition_fn=partial(min_cut_rematerialization_partition, compiler='inductor'),
-                decompositions=select_decomp_table(),
-            )
+            if kind not in self._graphs:
+                self._graphs[kind] = aot_module(
+                    _Call(self._network, arguments),
+                    fw_compiler=self._compile,
+                    bw_compiler=partial(self._compile, is_backward=True),
+                    partition_fn=partial(min_cut_rematerialization_partition, compiler='inductor'),
+                    decompositions=select_decomp_table(),
+                )
+            return self._graphs[kind](x)
 
     def _compile(self, graph: GraphModule, inputs: Sequence[Any], is_backward: bool = False) -> Callable[..., Any]:
         with self._counter.pause():
@@ -120,6 +121,12 @@ class _Call(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.network(x, **self.arguments)
+
+
+def _transpose(x: Tensor, weight: Tensor, size: tuple[int, int], stride: int, padding: int, groups: int) -> Tensor:
+    """Return the transpose of a convolution by the operation that :func:`conv.transpose` chooses on a GPU."""
+    arguments = (x, weight, size, stride, padding, groups)
+    return conv.gradient_of_images(*arguments) if groups > 1 and stride > 1 else transpose(*arguments)
 
 
 def lower(graph: GraphModule, inputs: Sequence[Any], is_backward: bool) -> list[Call]:

@@ -20,6 +20,7 @@ from gpen.errors import UserError
 from gpen.memory.forecast import Rehearsal
 from gpen.memory.plan import BatchSetting, Recipe
 from gpen.options import Options
+from gpen.utils.arithmetic import set_arithmetic
 
 ROWS = 24
 
@@ -83,6 +84,7 @@ def measure_roofline(args: argparse.Namespace) -> int:
     overrides = [*args.force_yml, *([f'train:amp={args.amp}'] if args.amp else [])]
     options = Recipe(args.opt, tuple(overrides)).read(f'train:compile={args.compile}'.lower())
     options.train.channels_last = bool(options.train.channels_last)  # what a GPU does by default, whatever traces it
+    set_arithmetic(options.train.tf32, deterministic=False)
     card = CARDS[args.device]
     setting = BatchSetting.of(options)
     if args.compile and (setting.micro_batches > 1 or setting.checkpoint):
