@@ -343,6 +343,12 @@ def test_a_wrong_type_is_the_only_error(option_file: Path, override: str) -> Non
         ("network_g:'[key]'=1", 'there is no such option'),
         ('datasets:train:accumulate=x', 'datasets.train.accumulate: should be a whole number'),
         ('val:metrics:a b={type: calculate_psnr}', 'val.metrics.a b: should be letters'),
+        ('name=yes', 'name: should be text, not true (put it in quotes)'),
+        ('train:optim_g:betas=[0.9]', 'train.optim_g.betas: should have at least 2 items, not [0.9]'),
+        ('datasets:train:dataroot_gt=""', 'datasets.train.dataroot_gt: is empty. Give the folder of the images.'),
+        ('path:experiments_root=""', 'path.experiments_root: should have at least 1 character'),
+        (':'.join('a' * 2000) + '=1', 'no option has such a name'),
+        ('\udcff=1', 'no option has such a name'),
     ],
 )
 def test_names_have_their_place_and_the_nearest_one(option_file: Path, override: str, message: str) -> None:

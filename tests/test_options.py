@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -170,7 +171,7 @@ def test_a_network_or_loss_in_the_wrong_place_is_refused(option_file: Path, over
 
 def test_a_size_that_the_generator_lacks_is_said_once(option_file: Path) -> None:
     (line,) = errors_of(option_file, 'network_g={type: GPEN, size: ~}')[1:]
-    assert 'network_g.size: should be a whole number, not None' in line
+    assert 'network_g.size: should be a whole number, not null' in line
 
 
 def test_a_size_that_is_missing_has_file_and_line(tiny_data: Path, tmp_path: Path) -> None:
@@ -348,3 +349,19 @@ def test_the_merged_file_can_be_parsed_again(option_file: Path, tmp_path: Path) 
     copy.write_text(parsed.text)
     assert yaml.safe_load(parsed.text)['train']['optim_g']['lr'] == 3e-5
     assert parse(copy) == parsed.options
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'name: a\nlist: [1, \xe4]\n', ':2: is no text in UTF-8. Save the file in this encoding'),
+        ('name: a\n'.encode('utf-16'), ':1: is no text in UTF-8'),
+        ('name: a\n'.encode('utf-16-be'), ':1: not valid YAML: it holds the character U+0000'),
+        (b'name: a\n# \x07\n', ':2: not valid YAML: it holds the character U+0007'),
+    ],
+    ids=['latin 1', 'UTF-16', 'UTF-16 without a mark', 'a bell'],
+)
+def test_a_file_in_another_encoding_is_named_with_the_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / 'bad.yml').write_bytes(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse_options(tmp_path / 'bad.yml')

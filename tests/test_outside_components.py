@@ -126,7 +126,7 @@ MISTAKES = [
         'train:losses:edges={type: my_project.losses.EdgeLoss, weight: 1}',
         'train.losses.edges.weight: there is no such option',
     ),
-    ('datasets:train:size=~', 'datasets.train.size: should be a whole number, not None'),
+    ('datasets:train:size=~', 'datasets.train.size: should be a whole number, not null'),
     ('datasets:val={type: my_project.faces.NoisyFaces, folder: x}', 'datasets.val.size: is missing'),
     ('datasets:val:degradation=[{type: my_project.faces.scratches, count: 3}]', 'degradation.0.count: '),
     (

@@ -74,6 +74,9 @@ def check_dataroots(arguments: dict[str, Any], key: Key) -> Iterator[Problem]:
             if not is_table or backend.get('streaming') is not True:
                 yield Problem((*key, name), 'is a URL, which takes io_backend: {type: datasets, streaming: true}')
             continue
+        if not value.strip():  # the project's root would be meant
+            yield Problem((*key, name), 'is empty. Give the folder of the images.')
+            continue
         path = resolve_path(value)
         if not (is_folder(path) or (is_table and is_file(path))):
             kind = 'file or folder' if is_table else 'folder'

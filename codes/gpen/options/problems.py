@@ -1,5 +1,6 @@
 """What is wrong with an option file, in words: pydantic's findings and our own, each with its place."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -106,13 +107,16 @@ def _say(detail: ErrorDetails, location: tuple[str | int, ...], model: type[Base
     elif kind in WORDS:
         message = WORDS[kind]
     else:
-        message = detail['msg'].replace('Input should', 'should').replace('String should', 'should')
+        # Such as "List should have at least 2 items after validation, not 1".
+        message = re.sub(r'^(Input|String|List|Tuple|Dictionary) should', 'should', detail['msg'])
+        message = re.sub(r' after validation, not \d+$', '', message)
 
     # What is there instead.
     given: Any = detail.get('input')
     if isinstance(given, dict):
         return message
-    return f'{message}, not {shorten(repr(given))}{_advise(kind, given)}'
+    shown = {None: 'null', True: 'true', False: 'false'}[given] if isinstance(given, bool | None) else repr(given)
+    return f'{message}, not {shorten(shown)}{_advise(kind, given)}'
 
 
 def _advise(kind: str, given: Any) -> str:

@@ -67,7 +67,7 @@ class Logger(Section):
 class ResultsPath(Section):
     """Where results go."""
 
-    experiments_root: str = 'experiments'
+    experiments_root: Annotated[str, Field(min_length=1)] = 'experiments'
     """Folder of all runs; results go to experiments_root/NAME. A relative path starts at the project's root."""
 
 

@@ -10,7 +10,7 @@ from addict import Dict
 from gpen.errors import UserError
 from gpen.options.blocks import Dataset, Metric, Optimizer, Scheduler
 from gpen.options.recipes import find_recipe, list_recipes, name_recipe
-from gpen.options.yaml_values import Key, Place, parse_yaml
+from gpen.options.yaml_values import MAX_DEPTH, Key, Place, parse_yaml
 from gpen.utils.files import expand_user, is_file, project_root
 from gpen.utils.text import shorten, suggest
 
@@ -106,8 +106,11 @@ class _Files:
                     f'bytes in {MAX_FILES} files. Give a recipe such as those in options/train.'
                 )
             return path.read_text(encoding='utf-8')
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f'Cannot read {path}: {error}. Give a text file in UTF-8.') from error
+        except OSError as error:
+            raise UserError(f'Cannot read {path}: {error.strerror}. Give a file that you may read.') from error
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b'\n') + 1
+            raise UserError(f'{path}:{line}: is no text in UTF-8. Save the file in this encoding.') from error
 
 
 def _take_bases(document: Document) -> list[str]:
@@ -134,6 +137,8 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
         name, equals, text = setting.partition('=')
         keys = [part for part in name.strip().split(':' if ':' in name else '.') if part]
         source = f'--force_yml {shorten(setting)}'
+        if len(keys) > MAX_DEPTH or any('\ud800' <= character <= '\udfff' for character in name):
+            raise UserError(f'{source}: no option has such a name. Write it as messages do.')
         if not equals or not keys:
             raise UserError(f'{source}: write it as block:key=value, such as train:optim_g:lr=2e-4.')
 

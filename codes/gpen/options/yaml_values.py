@@ -91,6 +91,9 @@ def parse_yaml(text: str, file: str, has_lines: bool = True) -> tuple[Any, dict[
         mark = error.problem_mark or error.context_mark
         where = Place(file, mark.line + 1 if mark and has_lines else None)
         raise UserError(f'{where}: not valid YAML: {error.problem or error.context}.') from error
+    except yaml.reader.ReaderError as error:
+        where = Place(file, text[: error.position].count('\n') + 1 if has_lines else None)
+        raise UserError(f'{where}: not valid YAML: it holds the character U+{error.character:04X}.') from error
     except yaml.YAMLError as error:
         raise UserError(f'{file}: not valid YAML: {" ".join(str(error).split())}.') from error
     except (ValueError, RecursionError) as error:  # \UFFFFFFFF, and brackets by the thousand
