@@ -57,7 +57,8 @@ def preview(args: argparse.Namespace) -> int:
     target = Path(args.output).expanduser() if args.output else default
     write_image(target, draw_sheet(dataset, args.images, args.draws))
     print(f'{min(args.images, len(dataset))} faces, sharp | {args.draws} draws each: {target}')
-    print(f'To train on them:\n\n  {spell_command("train", "-opt", args.opt, "--auto_resume", *_repeat(args.force_yml))}')
+    command = spell_command('train', '-opt', args.opt, '--auto_resume', *_repeat(args.force_yml))
+    print(f'To train on them:\n\n  {command}')
     return 0
 
 
