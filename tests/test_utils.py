@@ -15,7 +15,7 @@ from conftest import ROOT
 from gpen.errors import UserError
 from gpen.runs.experiment import move_aside
 from gpen.training.signals import StopRequest
-from gpen.utils import cpu, device, files
+from gpen.utils import cpu, device, files, pool
 from gpen.utils.device import choose_device, explain_out_of_memory, select_device
 from gpen.utils.files import atomic_path, link_or_copy, resolve_path, write_text
 from gpen.utils.seeds import derive_seed
@@ -309,3 +309,15 @@ def test_what_nohup_ignores_stays_ignored() -> None:
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+# --- pools
+
+
+def test_on_one_core_a_pool_works_in_this_process_and_leaves_it_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('joblib._parallel_backends.cpu_count', lambda *_, **__: 1)
+    watched: list[int] = []
+    monkeypatch.setattr(pool, '_end_with', watched.append)  # it ends a process whose parent is another
+    with pool.Pool() as workers:
+        assert sorted(workers.run(abs, [-2, 1])) == [1, 2]
+    assert watched == []

@@ -198,8 +198,11 @@ def _check_reachable(address: str) -> None:
 
 
 def _run_watched(function: Callable[[Task], Result], task: Task, parent: int | None) -> Result:
-    """Run a task; a process of this machine ends with its parent."""
-    if parent is not None and os.name == 'posix':
+    """Run a task; a process of this machine ends with its parent.
+
+    Where there is one core, joblib runs the tasks in the parent itself.
+    """
+    if parent not in (None, os.getpid()) and os.name == 'posix':
         _end_with(parent)
     return function(task)
 
