@@ -2,6 +2,7 @@
 
 import datetime
 import io
+import os
 import pickle
 import shutil
 import struct
@@ -199,6 +200,7 @@ STRANGERS: dict[str, tuple[bytes, str]] = {
     'image': (b'\x89PNG\r\n\x1a\n' + bytes(40), 'is an image'),
     'script': (program(), 'is a TorchScript program'),
     'empty': (b'', 'is empty'),
+    'of another library': (b'lmgg\xff\0\1' + bytes(40), 'no checkpoint at all: it does not begin|no ONNX file'),
     'zeros': (bytes(5000), 'nothing but zeros'),
 }
 
@@ -219,10 +221,27 @@ def test_what_is_no_checkpoint_is_recognised_by_its_first_bytes(tmp_path: Path, 
 
 
 def test_the_content_says_what_a_file_is_not_its_name(tmp_path: Path) -> None:
+    from gpen.restoration.loading import load_restorer
+
     torch.save(GOOD, tmp_path / 'net.safetensors')
     save_file(GOOD, tmp_path / 'net.pth')
     for name in ('net.safetensors', 'net.pth'):
         assert torch.equal(load_weights(tmp_path / name)['final_linear.0.bias'], GOOD['final_linear.0.bias'])
+        (tmp_path / name).rename(tmp_path / 'net.onnx')
+        assert load_restorer(tmp_path / 'net.onnx', torch.device('cpu')).size == 8
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'onnx'])
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path: Path, suffix: str) -> None:
+    from gpen.restoration.loading import load_restorer
+
+    places = {name: tmp_path / f'{name}.{suffix}' for name in ('pipe', 'folder', 'ring', 'nowhere')}
+    os.mkfifo(places['pipe'])
+    places['folder'].mkdir()
+    places['ring'].symlink_to(places['ring'])
+    for path in (*places.values(), tmp_path / ('x' * 300 + '.' + suffix)):
+        with pytest.raises(UserError, match=r'(Cannot read|There is no file) .*\.(pth|onnx)'):
+            load_restorer(path, torch.device('cpu'))
 
 
 # --- what is no weight

@@ -12,7 +12,9 @@ from gpen.errors import UserError
 from gpen.restoration.base import Restorer
 from gpen.restoration.onnx_backend import load_onnx
 from gpen.utils.device import DTYPES
+from gpen.utils.files import is_file
 from gpen.weights.networks import load_generator
+from gpen.weights.recognition import is_weights, read_head
 
 Precision = Literal['fp32', 'bf16', 'fp16']
 
@@ -23,7 +25,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
     The noise of a generator that enlarges (in_size below size) is fixed, so that results can be repeated.
 
     Args:
-        path: the file; one with the suffix ``.onnx`` runs through ONNX Runtime.
+        path: the file; one with the suffix ``.onnx`` runs through ONNX Runtime, unless it holds weights.
         device: where it runs.
         precision: of the convolutions; ONNX files have their own.
         fall_back: run an ONNX file on the CPU where ONNX Runtime cannot use the GPU.
@@ -31,7 +33,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
     Raises:
         UserError: no such file, not a GPEN generator, or a precision for an ONNX file.
     """
-    if path.suffix.lower() == '.onnx':
+    if _is_onnx(path):
         if precision != 'fp32':
             raise UserError(f'--precision {precision} is for PyTorch; {path} has its own. Leave it out.')
         return load_onnx(path, device, fall_back)
@@ -49,3 +51,7 @@ def load_restorer(path: Path, device: torch.device, precision: Precision = 'fp32
             return network(lq.to(device, memory_format=memory_format))
 
     return Restorer(run, config['size'], config['in_size'], f'PyTorch on {device.type}, {precision}')
+
+
+def _is_onnx(path: Path) -> bool:
+    return path.suffix.lower() == '.onnx' and not (is_file(path) and is_weights(read_head(path)))

@@ -153,6 +153,7 @@ def _read_model(path: Path) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
+        read_head(path)  # which does not wait for a named pipe
         # The format is given, because some suffixes would choose a text format.
         model: onnx.ModelProto = library.load(path, format='protobuf', load_external_data=False)
     except FileNotFoundError as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gpen.errors import UserError, find_os_error
 from gpen.utils.text import list_names, shorten
-from gpen.weights.recognition import ZIP, is_safetensors, name_stranger, read_head
+from gpen.weights.recognition import ZIP, is_safetensors, is_weights, name_stranger, read_head
 from gpen.weights.unwrapping import Names, find_weights, find_weights_of
 
 # Keys under which files keep a state dict, the preferred first: EMA weights before raw ones.
@@ -121,6 +121,7 @@ def _read(path: Path, mmap: bool = False, with_strangers: bool = False) -> tuple
         mmap: see :func:`read_file`.
         with_strangers: read what is neither tensor nor plain value as inert objects, instead of refusing the file.
     """
+    head = b''
     try:
         head = read_head(path)
         what = name_stranger(path, head)
@@ -133,8 +134,6 @@ def _read(path: Path, mmap: bool = False, with_strangers: bool = False) -> tuple
         return _load(path, mmap, with_strangers)
     except FileNotFoundError as error:
         raise UserError(f'There is no file {path}. Check the path, or download the weights first.') from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise UserError(f'Cannot read {path}: {error.strerror}. Give the path of a readable file.') from error
     except (MemoryError, UserError):
         raise
     except Exception as error:  # damaged files raise almost any exception
@@ -219,6 +218,13 @@ def _check_sums(path: Path) -> None:
 
 def _explain(path: Path, head: bytes, error: Exception) -> UserError:
     """Return what an exception of torch's or of safetensors means."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return UserError(f'Cannot read {path}: {error.strerror}. Give the path of a readable file.')
+    if not is_weights(head):
+        return UserError(
+            f'{path} is damaged, cut short or no checkpoint at all: it does not begin as a file of torch.save or of '
+            'safetensors does. Choose another file.'
+        )
     code = _find_global(error)
     if code is not None:
         return _refuse(path, [code])

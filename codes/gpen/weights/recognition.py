@@ -1,6 +1,7 @@
 """What a file that should hold weights is instead, by its first bytes."""
 
 import codecs
+import errno
 import re
 import zipfile
 from pathlib import Path
@@ -41,8 +42,19 @@ def is_safetensors(head: bytes) -> bool:
     return head[8:9] == b'{' and head[5:8] == bytes(3)
 
 
+def is_weights(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` may be one of ``torch.save`` or safetensors, and no other kind."""
+    return head.startswith((ZIP, TORCH_LEGACY)) or is_safetensors(head)
+
+
 def read_head(path: Path) -> bytes:
-    """Return the first bytes of a file."""
+    """Return the first bytes of a file.
+
+    Raises:
+        OSError: it cannot be read, or is no file but a named pipe, for which one would wait for ever, or a device.
+    """
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise OSError(errno.EINVAL, 'it is no file, but a named pipe, a socket or a device')
     with path.open('rb') as stream:
         return stream.read(_HEADER)
 
