@@ -56,7 +56,7 @@ def test_an_unbroken_run_ends_with_its_files_and_records(unbroken: Path) -> None
     assert set(records[1]) == {'iter', 'epoch', 'phase'} | train_tags
     tags = {tag for tag, _, _ in read_tensorboard(unbroken)}
     val_tags = {'val/psnr', 'val/ssim', 'val/variety', 'val/ema_gain', 'val/sharpness', 'val/input_restored_sharp'}
-    assert tags == train_tags | val_tags | {'options/text_summary'}
+    assert tags == train_tags | val_tags | {'options/text_summary', 'custom_scalars__config__'}
 
 
 # What happens in a run: 16 steps, 4 epochs of 4; per epoch a validation of 2 batches, then 3 files of a checkpoint

@@ -1,4 +1,4 @@
-"""What training says: a line per record, a row per validation, commands to type at its end."""
+"""What training shows: a line per record, a row per validation, commands to type at its end; curves in groups."""
 
 import re
 import shlex
@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from command_line import run_here, succeed
 from conftest import tiny_options, write_options
@@ -48,24 +50,29 @@ def test_a_table_of_many_metrics_keeps_to_its_width() -> None:
     assert 'metric_5' in lines[0]
 
 
+@pytest.fixture(scope='module')
+def run(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """The folder of a run, and the lines that it printed."""
+    root = tmp_path_factory.mktemp('my runs')
+    option_file = write_options(root / 'tiny.yml', tiny_options(tiny_data, root))
+    printed = succeed(option_file, 'train:total_epochs=2', 'logger:print_freq=1', runner=run_here)
+    return root / 'experiments' / 'tiny', printed.splitlines()
+
+
 def test_a_run_says_so_and_its_last_lines_can_be_pasted(
-    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: tuple[Path, list[str]], tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    option_file = write_options(tmp_path / 'tiny.yml', tiny_options(tiny_data, tmp_path / 'my runs'))
-    changes = ('train:total_epochs=2', 'logger:print_freq=1')
-    printed = succeed(option_file, *changes, runner=run_here)
-    lines = printed.splitlines()
+    folder, lines = run
     records = [line for line in lines if ' s/it ' in line]
     assert len(records) == 8
     assert max(map(len, records)) <= WIDTH
     assert [line.split()[1] for line in lines if line.startswith('validation ')] == ['epoch', '1', '2']
 
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder.parent)
     commands = [shlex.split(line) for line in lines[lines.index('Next:') + 1 :]]
     assert [Path(script).name for _, script, *_ in commands] == ['test.py', 'restore.py', 'report.py']
     for _, script, *words in commands:
         assert import_module(f'gpen.commands.{Path(script).stem}').main(words) == 0
-    folder = tmp_path / 'my runs' / 'experiments' / 'tiny'
     names = sorted(path.name for path in (tiny_data / 'val' / 'blurry').iterdir())
     assert sorted(path.name for path in (folder / 'restored').iterdir()) == names
     assert (folder / 'results' / 'results.json').is_file()
@@ -83,3 +90,24 @@ def test_without_a_folder_of_lq_images_the_photographs_are_left_to_fill_in(tmp_p
     no_val = list_next_commands(Options.model_validate(options), tmp_path, tmp_path / 'net.pth', True)
     assert no_val == commands[1:]
     assert list_next_commands(Options.model_validate(options), tmp_path, tmp_path / 'net.pth', False) == commands[2:]
+
+
+def test_every_curve_of_a_run_has_its_place_in_the_layout_and_only_one(run: tuple[Path, list[str]]) -> None:
+    tags, layouts = [], []
+    for path in (run[0] / 'tb_logger').iterdir():
+        for event in LegacyEventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.WhichOneof('value') == 'simple_value':
+                    tags.append(value.tag)
+                elif value.metadata.plugin_data.plugin_name == 'custom_scalars':
+                    layouts.append(layout_pb2.Layout.FromString(value.tensor.string_val[0]))
+    (layout,) = layouts
+    charts = [chart.multiline.tag for section in layout.category for chart in section.chart]
+    places = {tag: sum(any(re.match(regex, tag) for regex in chart) for chart in charts) for tag in tags}
+    assert places == dict.fromkeys(tags, 1)
+    assert [section.title for section in layout.category] == [
+        'Validation',
+        'Generator',
+        'Discriminator',
+        'Optimization',
+    ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gpen.errors import UserError
 from gpen.runs.experiment import set_aside
 from gpen.runs.log import LOGGER
-from gpen.runs.tensorboard import TENSORBOARD_FOLDER, EventWriter, append_whole, is_same_file, trim_tensorboard
+from gpen.runs.tensorboard import TENSORBOARD_FOLDER, EventWriter, Layout, append_whole, is_same_file, trim_tensorboard
 from gpen.utils.files import explain_writing, write_bytes
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Recorder:
         resume_iteration: records of later iterations, which an interrupted run left behind, are removed first.
         validation_is_due: the validation of this iteration will be done (again), so its records are removed, too.
         restore_folder: called when the folder was made anew, to write what else belongs into it.
+        layout: how TensorBoard groups the curves.
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class Recorder:
         resume_iteration: int = 0,
         validation_is_due: bool = False,
         restore_folder: Callable[[], None] = lambda: None,
+        layout: Layout | None = None,
     ) -> None:
         self.folder = folder
         self._path = folder / METRICS_FILE
         self._restore_folder = restore_folder
+        self._layout = layout or {}
         self._missing: UserError | None = None  # why a record could not be written
         self._writer: EventWriter | None = None
         damaged = trim_metrics(self._path, resume_iteration, validation_is_due)
@@ -69,7 +72,7 @@ class Recorder:
         if use_tensorboard:
             for aside in trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration, validation_is_due):
                 LOGGER.warning('Warning: A file of TensorBoard has damaged records: left out; a copy is %s.', aside)
-            self._writer = EventWriter(folder / TENSORBOARD_FOLDER)
+            self._writer = EventWriter(folder / TENSORBOARD_FOLDER, self._layout)
         self._stream = self._path.open('ab+', buffering=0)
 
     def scalars(
@@ -137,7 +140,7 @@ class Recorder:
             self._stream = self._path.open('ab+', buffering=0)
         if self._writer is not None and not self._writer.is_in_place():
             self._writer.close()
-            self._writer = EventWriter(self.folder / TENSORBOARD_FOLDER)
+            self._writer = EventWriter(self.folder / TENSORBOARD_FOLDER, self._layout)
         self._restore_folder()
 
         LOGGER.warning(

@@ -1,22 +1,62 @@
 """TensorBoard's event files: written record by record, merged and repaired when a run goes on."""
 
 import os
+import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+from gpen.options import Options
 from gpen.runs.experiment import set_aside
 from gpen.utils.files import atomic_path, explain_writing
 
 TENSORBOARD_FOLDER = 'tb_logger'
 
+Layout = dict[str, dict[str, list[str]]]
+"""Sections of charts, each of which shows the tags that regular expressions match."""
+
 _PATTERN = 'events.out.tfevents.*'
 _numbers = count()
+
+
+def build_layout(options: Options, metrics: Iterable[str]) -> Layout:
+    """Return the layout of the page Custom Scalars; elsewhere TensorBoard makes a section of each tag without a slash.
+
+    Args:
+        options: of the run, which tell the losses that there are.
+        metrics: the names of the validation metrics.
+    """
+    train = options.train
+    checks = ('variety', 'sharpness', 'ema_gain')  # see gpen.health.measures
+    losses = [*options.generator_losses, *(['adv'] if options.network_d is not None else [])]
+    if train.feature_matching_opt is not None and train.feature_matching_opt.is_on:
+        losses.append('feature_matching')
+
+    generator = {name: [f'^G_loss_{re.escape(name)}$'] for name in losses}
+    if train.component_opt is not None:
+        generator['component'] = ['^G_loss_component_']
+    return {
+        'Validation': {
+            **{name: [f'^val/{re.escape(name)}$'] for name in metrics if name not in checks},
+            'for the health checks': [f'^val/({"|".join(checks)})$'],
+        },
+        'Generator': generator,
+        'Discriminator': {
+            'losses': ['^D_loss_'],
+            'judged rightly, augmented (shares)': ['^D_acc_', '^D_augment_p$'],
+            'R1 penalty, path lengths': ['^D_r1$', '^G_path_'],
+        },
+        'Optimization': {
+            'learning rates': ['^lr_'],
+            'gradient norms': ['^grad_norm_'],
+            'gradients below eps (shares)': ['^grad_below_eps_'],
+        },
+    }
 
 
 class EventWriter:
@@ -26,23 +66,35 @@ class EventWriter:
 
     Args:
         folder: of the event files.
+        layout: of the page Custom Scalars; written where there is no other file that may have it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, layout: Layout) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
         name = f'events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}'
         self.path = folder / name
         with explain_writing(self.path):
             folder.mkdir(parents=True, exist_ok=True)
+            is_due = bool(layout) and not any(folder.glob(_PATTERN))
             self._stream = self.path.open('wb', buffering=0)
         self._write(Event(file_version='brain.Event:2'))
+        if is_due:
+            self._add_layout(layout)
 
     def add(self, summary: Any, iteration: int) -> None:
         """Append what one of the functions of ``torch.utils.tensorboard.summary`` returned."""
         from tensorboard.compat.proto.event_pb2 import Event
 
         self._write(Event(summary=summary, step=iteration))
+
+    def _add_layout(self, layout: Layout) -> None:
+        from torch.utils.tensorboard import summary
+
+        charts = {
+            title: {chart: ['Multiline', tags] for chart, tags in those.items()} for title, those in layout.items()
+        }
+        self.add(summary.custom_scalars(charts), 0)
 
     def is_in_place(self) -> bool:
         """Whether the file is still where it was made."""

@@ -16,6 +16,7 @@ from gpen.runs.log import LOGGER, RunLog
 from gpen.runs.options_file import write_options
 from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
+from gpen.runs.tensorboard import build_layout
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
 from gpen.training.device import prepare_device, settle_micro_batches
 from gpen.training.lines import list_next_commands
@@ -185,7 +186,9 @@ def _open_records(
 
     use_tensorboard = setup.options.logger.use_tb_logger
     recorder = Recorder(
-        *(folder, use_tensorboard, start, validation_is_due), restore_folder=lambda: write_options(folder, parsed)
+        *(folder, use_tensorboard, start, validation_is_due),
+        restore_folder=lambda: write_options(folder, parsed),
+        layout=build_layout(setup.options, setup.metrics),
     )
     epoch = setup.epoch_of(start)
     if moved:
