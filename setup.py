@@ -50,6 +50,7 @@ setup(
         'photographs': ['pillow>=11.3', 'pillow-heif>=0.16'],  # photographs of phones: AVIF and HEIC
         'quality': ['pyiqa>=0.1.10'],  # MUSIQ, TOPIQ and others: metrics {type: calculate_pyiqa, name: musiq}
         'ray': ['ray>=2.10'],  # preparing data on a cluster: prepare_dataset.py --ray
+        'wandb': ['wandb>=0.16'],  # logger.wandb
     },
     entry_points={
         'console_scripts': [

@@ -56,6 +56,7 @@ SECTIONS: list[tuple[str, type[BaseModel], Registry | None]] = [
     ('`val`', schema.Val, None),
     ('`val.metrics.NAME`', blocks.Metric, METRIC_REGISTRY),
     ('`logger`', schema.Logger, None),
+    ('`logger.wandb`', schema.Wandb, None),
     ('`path`', schema.PathOptions, None),
     ('`dist_params`', schema.DistParams, None),
     ('Top level of a scoring file', schema.ScoringOptions, None),

@@ -86,6 +86,8 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
     if training:
         for check in (_check_length, _check_losses, _check_model, _check_early_stopping, _check_accumulation):
             yield from check(options)
+        if options.logger.uses_wandb and not options.logger.use_tb_logger:
+            yield Problem(('logger', 'wandb'), 'needs use_tb_logger: true, since wandb reads the TensorBoard files')
         if options.datasets.train is None:
             yield Problem(('datasets', 'train'), 'is missing: training needs a data set')
 

@@ -49,6 +49,15 @@ class Val(Scoring):
     """Also write these pictures to experiments/NAME/visualization."""
 
 
+class Wandb(Section):
+    """Records in wandb, too: pip install wandb; WANDB_MODE=offline keeps them on this machine."""
+
+    project: str | None = None
+    """Name of the project in wandb. Default: nothing goes to wandb."""
+    resume_id: str | None = None
+    """Id of a run in wandb to continue. Default: that of this run (wandb_id in run.json), else a new one."""
+
+
 class Logger(Section):
     """Logs and checkpoints."""
 
@@ -60,8 +69,15 @@ class Logger(Section):
     """Numbered checkpoints to keep, beside latest and best."""
     use_tb_logger: bool = True
     """Also write the records as TensorBoard files."""
+    wandb: Wandb | None = None
+    """Records in wandb, too, which takes them from the TensorBoard files."""
     health: bool = True
     """Check the records for what goes wrong in adversarial training; a finding says what to change."""
+
+    @property
+    def uses_wandb(self) -> bool:
+        """Whether records go to wandb."""
+        return self.wandb is not None and bool(self.wandb.project)
 
 
 class ResultsPath(Section):

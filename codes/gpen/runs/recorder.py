@@ -20,6 +20,8 @@ from gpen.utils.files import explain_writing, write_bytes
 if TYPE_CHECKING:
     import torch
 
+    from gpen.runs.wandb_run import WandbRun
+
 METRICS_FILE = 'metrics.jsonl'
 TEXT_WIDTH = 100  # characters in a line of a sentence in TensorBoard
 
@@ -46,6 +48,7 @@ class Recorder:
         validation_is_due: the validation of this iteration will be done (again), so its records are removed, too.
         restore_folder: called when the folder was made anew, to write what else belongs into it.
         layout: how TensorBoard groups the curves.
+        wandb: a run of wandb that reads the TensorBoard files.
     """
 
     def __init__(
@@ -56,11 +59,13 @@ class Recorder:
         validation_is_due: bool = False,
         restore_folder: Callable[[], None] = lambda: None,
         layout: Layout | None = None,
+        wandb: WandbRun | None = None,
     ) -> None:
         self.folder = folder
         self._path = folder / METRICS_FILE
         self._restore_folder = restore_folder
         self._layout = layout or {}
+        self.wandb = wandb
         self._missing: UserError | None = None  # why a record could not be written
         self._writer: EventWriter | None = None
         damaged = trim_metrics(self._path, resume_iteration, validation_is_due)
@@ -73,6 +78,8 @@ class Recorder:
             for aside in trim_tensorboard(folder / TENSORBOARD_FOLDER, resume_iteration, validation_is_due):
                 LOGGER.warning('Warning: A file of TensorBoard has damaged records: left out; a copy is %s.', aside)
             self._writer = EventWriter(folder / TENSORBOARD_FOLDER, self._layout)
+        if wandb is not None:
+            wandb.watch()
         self._stream = self._path.open('ab+', buffering=0)
 
     def scalars(
@@ -188,6 +195,8 @@ class Recorder:
         self._stream.close()
         if self._writer is not None:
             self._writer.close()
+        if self.wandb is not None:
+            self.wandb.finish()
 
 
 def trim_metrics(path: Path, last_iteration: int, validation_is_due: bool = False) -> tuple[Path, int] | None:

@@ -74,6 +74,8 @@ class RunFile(BaseModel):
     val_images: int = 0
     batch_size: int = 0
     """Of one process."""
+    wandb_id: str | None = None
+    """Of the run in wandb, which goes on with this one."""
 
     def write(self, folder: Path) -> None:
         """Write it to the folder of the run, whole or not at all."""

@@ -18,6 +18,7 @@ from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import MetricSummary, RunFile, find_git_commit, now, read_run_file
 from gpen.runs.tensorboard import build_layout
 from gpen.runs.training_state import Checkpoint, load_model, pack_networks
+from gpen.runs.wandb_run import WandbRun, import_wandb
 from gpen.training.device import prepare_device, settle_micro_batches
 from gpen.training.lines import list_next_commands
 from gpen.training.loop import Ending, TrainingRun, save, train, write_run_file
@@ -74,6 +75,8 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         def open_records() -> Recorder | None:
             if not ranks.is_main():
                 return None
+            if options.logger.uses_wandb:
+                import_wandb()  # before anything is changed
             recorder = _open_records(parsed, setup, store, checkpoint, log, is_due)
             stack.callback(recorder.close)
             _write_start(parsed, setup, recorder, run_file, checkpoint)
@@ -184,11 +187,16 @@ def _open_records(
     if checkpoint is not None and not store.owns(checkpoint):
         store.adopt_best(checkpoint)
 
-    use_tensorboard = setup.options.logger.use_tb_logger
+    # Where wandb is asked for, it starts before the event file, since it passes over older ones.
+    logger, wandb = setup.options.logger, None
+    if logger.uses_wandb:
+        before = read_run_file(folder)
+        wandb = WandbRun(setup.options, folder, before.wandb_id if before is not None else None)
     recorder = Recorder(
-        *(folder, use_tensorboard, start, validation_is_due),
+        *(folder, logger.use_tb_logger, start, validation_is_due),
         restore_folder=lambda: write_options(folder, parsed),
         layout=build_layout(setup.options, setup.metrics),
+        wandb=wandb,
     )
     epoch = setup.epoch_of(start)
     if moved:
@@ -205,7 +213,10 @@ def _write_start(
     if checkpoint is not None:
         before = read_run_file(recorder.folder) or RunFile(started=run_file.started)  # none: of an earlier version
         run_file.started, run_file.seconds, run_file.resumes = before.started, before.seconds, before.resumes + 1
+        run_file.wandb_id = before.wandb_id
         run_file.take_over_best(before, recorder.read(), checkpoint.iteration - checkpoint.validation_is_due)
+    if recorder.wandb is not None:
+        run_file.wandb_id = recorder.wandb.id
 
     if checkpoint is None:
         recorder.text('options', parsed.text, 0)

@@ -78,6 +78,7 @@ def build_overrides(options: Options, iterations: int) -> list[str]:
         'train:early_stopping:enabled=false',
         f'val:val_freq={validate_every}',
         'logger:health=false',
+        'logger:wandb=~',
         'val:num_pictures=0',
         f'logger:print_freq={every}',
         f'logger:save_checkpoint_freq={validate_every}',
