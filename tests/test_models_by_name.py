@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-import demo
 import export
 import processes
 from command_line import run_here, succeed
 from conftest import tiny_options, write_options, write_pairs
 from file_server import FileServer, serve_files
 from gpen.archs import build_network
-from gpen.commands import restore
+from gpen.commands import demo, restore
 from gpen.data.image_io import read_image
 from gpen.errors import UserError
 from gpen.evaluation.models import name_models

@@ -146,8 +146,8 @@ def import_for_tables(name: str) -> Any:
 
 def _find_local(root: Path) -> list[str]:
     """Return the Parquet files of a folder, or the Arrow files where there are none; or a file itself."""
-    if root.is_file():
-        return [str(root)] if root.suffix in _SUFFIXES else []
+    if not root.is_dir():
+        return [str(root)] if root.is_file() and root.suffix in _SUFFIXES else []
     found = []
     for folder, folders, names in os.walk(root, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith('.')]
