@@ -198,7 +198,7 @@ def test_the_map_of_the_code_has_every_room_in_the_order_of_imports() -> None:
 
 
 def test_the_page_of_scripts_has_a_section_for_each() -> None:
-    here = {path.name for path in (ROOT / 'scripts').iterdir() if path.suffix in ('.py', '.sh')}
+    here = {path.name for path in (ROOT / 'scripts').iterdir() if path.suffix in ('.py', '.sh', '.ipynb')}
     helpers = {'_path.py', '_env.sh', 'paired_set.py'}
     linked = set(re.findall(r'^\| \[([\w.]+)\]', read('scripts/README.md'), re.MULTILINE))
     assert linked == here - helpers | {'train.py', 'test.py', 'restore.py'}
