@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import roi_align
 
 from conftest import tiny_options
 from gpen.losses import build_loss
@@ -122,6 +123,19 @@ def test_a_crop_holds_the_pixels_of_its_box() -> None:
     crop = crop_boxes(restored, torch.tensor([[4.0, 10, 12, 18], [0, 0, 8, 8]]) - torch.tensor([0.0, 2, 0, 2]), 8)
     assert torch.allclose(crop[0], restored[0, :, 8:16, 4:12], atol=1e-6)
     assert torch.allclose(crop_boxes(restored, torch.tensor([[0.0, 0, 16, 16]] * 2), 16), restored, atol=1e-6)
+
+
+def test_crops_and_their_gradients_are_those_of_torchvisions_roi_align() -> None:
+    images = torch.randn(4, 3, 48, 64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    # Smaller than the crop, up to twice and more than twice as large, and all of the image.
+    boxes = torch.tensor([[3.2, 4.1, 12.7, 13.6], [0.0, 20.5, 27.5, 48.0], [10.3, 0.0, 58.3, 47.9], [0.0, 0, 64, 48]])
+    rois = torch.cat([torch.arange(4.0)[:, None], boxes], dim=1)
+    found, expected = crop_boxes(images, boxes, 16), roi_align(images, rois, 16, aligned=True)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(3))
+    gradients = [torch.autograd.grad((crops * weights).sum(), images)[0] for crops in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,11 @@ def test_every_operation_of_a_step_has_a_deterministic_algorithm(name: str) -> N
     take_steps(build(GPU, **RECIPES[name]))
 
 
+@pytest.mark.usefixtures('deterministic')
+def test_every_operation_of_component_losses_has_a_deterministic_algorithm() -> None:
+    take_steps(build(GPU, train={'component_opt': COMPONENTS}), batch_with_boxes)
+
+
 # ---- what these tests can see
 
 
