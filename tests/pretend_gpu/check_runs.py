@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import processes
 from comparing import read_records
@@ -66,10 +67,13 @@ def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / 'experiments' / 'tiny' / 'models'
 
 
-def test_model_files_hold_tensors_of_the_cpu(trained: Path) -> None:
-    for path in trained.glob('*.pth'):
-        content = torch.load(path, weights_only=True)
-        assert {value.device.type for values in content.values() for value in values.values()} == {'cpu'}, path
+def test_files_of_models_and_training_states_hold_tensors_of_the_cpu(trained: Path) -> None:
+    paths = [*trained.glob('*.pth'), *trained.parent.rglob('*.state')]
+    assert {path.suffix for path in paths} == {'.pth', '.state'}
+    for path in paths:
+        content = torch.load(path, weights_only=True)  # each where it was saved from
+        tensors = [leaf for leaf in tree_leaves(content) if isinstance(leaf, Tensor)]
+        assert {tensor.device.type for tensor in tensors} == {'cpu'}, path
 
 
 @pytest.mark.parametrize('more', [(), ('--precision', 'bf16')], ids=['float32', 'bf16'])
