@@ -135,11 +135,11 @@ def option_file(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope='module')
 def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The option file of a run that is done; its results lie beside it."""
-    from command_line import succeed  # it needs what is defined here
+    from command_line import run_here, succeed  # it needs what is defined here
 
     root = tmp_path_factory.mktemp('trained')
     option_file = write_options(root / 'tiny.yml', tiny_options(tiny_data, root))
-    succeed(option_file, 'train:total_epochs=2')
+    succeed(option_file, 'train:total_epochs=2', runner=run_here)
     return option_file
 
 

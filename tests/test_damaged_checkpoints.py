@@ -6,11 +6,13 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from checkpoint_files import save
+from checkpoint_files import networks, save
+from command_line import fail, run_here
 from gpen.errors import UserError
 from gpen.runs.checkpoints import CheckpointStore
 
@@ -120,6 +122,17 @@ def test_weights_that_are_not_finite_are_named_and_the_checkpoint_before_them_is
     assert f'{path} is spoilt' in damaged[0]
 
 
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_a_state_whose_optimizer_is_not_finite_is_passed_over(value: float, store: CheckpointStore) -> None:
+    save(store, 2)
+    moments = {'exp_avg': torch.tensor([0.0, value])}
+    store.save(4, networks(4.0), {'model': {'optimizer_d': {'state': {0: moments}}}}, {})
+    checkpoint, (sentence,) = store.load_newest()
+    assert checkpoint is not None
+    assert checkpoint.iteration == 2
+    assert f'{store.states / "4.state"} is spoilt' in sentence
+
+
 def test_without_any_whole_checkpoint_all_are_listed(store: CheckpointStore) -> None:
     for iteration in (2, 4):
         save(store, iteration)
@@ -175,6 +188,28 @@ def test_a_state_under_another_number_gets_its_own_back_and_a_copy_is_passed_ove
     assert [sentence.partition(':')[0] for sentence in sentences] == ['Renamed to 4.state', 'Passed over']
     assert sorted(store.clean_up(4)) == ['9.state']
     assert (store.models / 'net_g_4.pth').is_file()
+
+
+ODD: dict[str, Any] = {
+    **{name: {name: value} for name, value in (('iteration', -4), ('networks', {'net_g': 5}), ('checksums', 'x'))},
+    'an iteration of text': {'iteration': '4'},
+    'data': {'data': None},
+    'early stopping': {'early_stopping': 'x'},
+    'images': {'images': {'train': {'a': 1}}},
+    'mean path length': {'model': {'mean_path_length': 'x'}},
+}
+
+
+@pytest.mark.parametrize('odd', ODD.values(), ids=ODD.keys())
+def test_a_state_of_other_content_is_no_training_state(odd: dict[str, Any], trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained.parent, tmp_path / 'run')
+    path = tmp_path / 'run' / 'experiments' / 'tiny' / 'training_states' / '8.state'
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, **odd, 'model': {**state['model'], **odd.get('model', {})}}, path)
+    change = (f'path:experiments_root={tmp_path / "run" / "experiments"}', f'path:resume_state={path}', 'name=new')
+    printed = fail(trained, *change, runner=run_here)
+    assert str(path) in printed
+    assert 'is not a training state of this program' in printed or 'does not fit this run' in printed
 
 
 def test_a_file_of_weights_is_no_training_state(store: CheckpointStore) -> None:

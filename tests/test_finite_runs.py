@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from command_line import fail
+from command_line import fail, states_in
 from gpen.commands import train as train_command
 from gpen.data.image_io import clamp_images
 from gpen.losses.pixel import L1Loss
@@ -81,3 +81,30 @@ def test_infinite_values_are_not_taken_for_white_or_black() -> None:
     clamped = clamp_images(images)
     assert torch.equal(clamped[:6], images[:6].clamp(-1, 1))
     assert clamped[6:].isnan().all()
+
+
+@pytest.mark.parametrize('part', ['generator', 'EMA generator', 'discriminator', 'optimizer of the discriminator'])
+def test_a_run_whose_weights_are_not_finite_any_more_ends_with_the_checkpoint_before(
+    part: str, option_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = GPENModel.train_step
+
+    def train_step(model: GPENModel, batch: dict[str, object], iteration: int) -> None:
+        real(model, batch, iteration)
+        if iteration == 8:
+            networks = {'generator': model.net_g, 'EMA generator': model.net_g_ema, 'discriminator': model.net_d}
+            if part in networks:
+                values = next(networks[part].parameters()).detach()
+            else:
+                values = next(iter(model.optimizer_d.state.values()))['exp_avg_sq']
+            values.view(-1)[0] = math.nan
+
+    monkeypatch.setattr(GPENModel, 'train_step', train_step)
+    change = ('--force_yml', 'train:total_epochs=2', 'val:val_freq=4', 'train:scheduler=~')
+    assert train_command.main(['-opt', str(option_file), *change]) == 2
+    printed = capsys.readouterr().err
+    assert f'Values of the {part} are not finite any more' in printed
+    assert 'Iteration 4 is saved: go on from there' in printed
+    folder = option_file.parent / 'experiments' / 'tiny'
+    assert states_in(folder) == [4]
+    assert json.loads((folder / 'run.json').read_text())['status'] == 'failed'

@@ -104,6 +104,16 @@ def test_a_file_that_a_data_set_of_the_user_cannot_open_is_named(number: int, nu
     assert 'Traceback' not in str(caught.value)
 
 
+def stop() -> None:
+    raise StopIteration
+
+
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_a_data_set_of_the_user_cannot_end_the_data(num_workers: int) -> None:
+    with pytest.raises(RuntimeError, match='sample 2 of Pictures raised StopIteration'):
+        list(build_val_loader(Pictures(stop), 1, num_workers))
+
+
 # --- in a run
 
 

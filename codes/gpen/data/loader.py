@@ -231,6 +231,8 @@ class _Guarded(Dataset[Any]):
             return _Failure(str(error))
         except OSError as error:  # of a data set of the user's own
             return _Failure(f'Sample {index} of {type(self.dataset).__name__} cannot be read: {error}.')
+        except StopIteration as error:  # which would be taken for the end of the data
+            raise RuntimeError(f'sample {index} of {type(self.dataset).__name__} raised StopIteration') from error
 
 
 @dataclass(frozen=True)

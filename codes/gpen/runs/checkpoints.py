@@ -8,6 +8,7 @@ there.
 
 import filecmp
 import hashlib
+import operator
 import re
 import zipfile
 from collections.abc import Mapping
@@ -173,16 +174,20 @@ class CheckpointStore:
         """
         state = _load(path)
         try:
-            iteration, names = int(state.pop('iteration')), dict(state.pop('networks'))
+            iteration = operator.index(state.pop('iteration'))
+            names = {stem: Path(name).name for stem, name in dict(state.pop('networks')).items()}
             checksums = dict(state.pop('checksums', {}))  # none: of an earlier version
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{path} is not a training state of this program.') from error
+        if iteration < 0:
+            raise UserError(f'{path} is not a training state of this program.')
+        check_values(path, dict(walk(state)))
         if _iteration_of(path) not in (None, iteration):
             raise _MisnamedError(path, iteration)
 
         networks = {}
         for stem, name in names.items():
-            file = path.parent.parent / 'models' / Path(name).name
+            file = path.parent.parent / 'models' / name
             networks[stem] = _load(file)
             check_values(file, dict(walk(networks[stem])))
             if stem in checksums and checksums[stem] != _checksum(file):

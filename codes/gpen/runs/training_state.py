@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gpen import __version__
+from gpen.distributed.ranks import is_main
 from gpen.errors import UserError
 from gpen.models.adversarial import AdversarialModel
 from gpen.options.schema import Options
@@ -133,13 +135,45 @@ def load_model(model: AdversarialModel, checkpoint: Checkpoint) -> None:
     try:
         load_networks(model, checkpoint.networks)
         model.load_state_dict(checkpoint.state['model'])
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f'{checkpoint.path} does not fit this run: {error}. Start anew without --auto_resume.'
         ) from error
     for network in checkpoint.networks.values():
         network.clear()
     del checkpoint.state['model']
+
+
+def check_finite(model: AdversarialModel) -> None:
+    """Raise UserError where weights, or what an optimizer keeps of them, are not finite: no step can mend that.
+
+    All ranks find the same, and rank 0 says it.
+    """
+    networks = {
+        'generator': model.net_g,
+        'EMA generator': model.net_g_ema,
+        'discriminator': model.net_d,
+        'discriminators of components': model.net_d_components,
+    }
+    tensors = {name: list(network.state_dict().values()) for name, network in networks.items() if network is not None}
+    for name, optimizer in (('generator', model.optimizer_g), ('discriminator', model.optimizer_d)):
+        if optimizer is not None:
+            tensors[f'optimizer of the {name}'] = [
+                value for entry in optimizer.state.values() for value in entry.values() if isinstance(value, Tensor)
+            ]
+
+    # One answer from the device for each of them.
+    spoilt = [name for name, values in tensors.items() if values and not _all_finite(values)]
+    if spoilt:
+        raise UserError(
+            f'Values of the {" and of the ".join(spoilt)} are not finite any more, so this iteration is not saved, and '
+            'training ends. Lower train.optim_g.lr and train.optim_d.lr, or set train.grad_norm_clip.',
+            is_logged=not is_main(),
+        )
+
+
+def _all_finite(values: list[Tensor]) -> bool:
+    return bool(torch.stack([torch.isfinite(value).all().to(values[0].device) for value in values]).all())
 
 
 def _tree_to_cpu(value: Any) -> Any:

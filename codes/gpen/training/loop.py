@@ -19,7 +19,7 @@ from gpen.runs.log import LOGGER, RECORDED
 from gpen.runs.recorder import Recorder
 from gpen.runs.run_file import RunFile, Status
 from gpen.runs.sheets import keep_sheet
-from gpen.runs.training_state import pack_networks, pack_state
+from gpen.runs.training_state import check_finite, pack_networks, pack_state
 from gpen.training.lines import ValidationTable, describe_record
 from gpen.training.setup import Setup
 from gpen.training.signals import StopRequest
@@ -165,6 +165,7 @@ def save(run: TrainingRun, anew: bool = False) -> None:
         return
     setup, early = run.setup, run.setup.early_stopping
     _report_skipped_steps(run)
+    check_finite(setup.model)
 
     if run.recorder is not None:
         run.recorder.flush()  # first: no record of a saved iteration may be missing after a power cut

@@ -140,6 +140,13 @@ def _build(options: Options, device: torch.device, checkpoint: Checkpoint | None
 def _continue_from(checkpoint: Checkpoint, setup: Setup) -> None:
     """Put the setup into the state of the checkpoint; say so, and which options changed."""
     checkpoint.check()
+    try:
+        _take_over(checkpoint, setup)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # of what another program may have written
+        raise UserError(f'{checkpoint.path} is not a training state of this program ({error}).') from error
+
+
+def _take_over(checkpoint: Checkpoint, setup: Setup) -> None:
     changed = compare_options(checkpoint.options, setup.options.model_dump(mode='json'))
     for name, what, value in (
         ('pairs', 'pairs to train on', len(setup.train_set)),
