@@ -107,7 +107,7 @@ def decode(data: bytes, directory: ImageFileDirectory_v2, stream: BinaryIO) -> t
         pixels = to_unit(pixels)
     # OpenCV sees to that at 8 bits alone.
     if pixels.dtype != np.uint8 and directory.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        pixels = (1 if pixels.dtype == np.float32 else np.iinfo(pixels.dtype).max) - pixels
+        pixels = (1 if pixels.dtype == np.float32 else np.iinfo(np.uint16).max) - pixels
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2), None
     colours = pixels[..., 2::-1]

@@ -8,7 +8,7 @@ and the gradient of the weight.  Here each is an autograd function whose backwar
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -53,7 +53,8 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 
         return F.conv2d(x, weight, bias, stride, padding)
     middle = (weight.shape[2] - 1) // 2
     if bias is not None and x.shape[1] <= FEW_CHANNELS and padding <= middle:
-        x, weight, bias = *bias_as_channel(*cast_as_autocast(x, weight, bias)), None
+        x, weight = bias_as_channel(*cast(list[Tensor], cast_as_autocast(x, weight, bias)))
+        bias = None
     result: Tensor = Convolution.apply(*cast_as_autocast(x, weight, bias), stride, padding, 1)
     return result
 
