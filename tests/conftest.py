@@ -1,5 +1,6 @@
 """Shared by the tests: a tiny data set, a tiny option file, and how to run the commands."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -99,6 +100,12 @@ def degraded_options(data: Path, root: Path, degradation: object) -> dict:
         block.pop('dataroot_lq')
         block |= {'type': 'DegradedFaceDataset', 'degradation': degradation}
     return options
+
+
+@pytest.fixture
+def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run's log is open, as in a new process: what is said goes to the terminal."""
+    monkeypatch.setattr(logging.getLogger('gpen'), 'handlers', [])
 
 
 @pytest.fixture(scope='session')

@@ -16,6 +16,8 @@ from gpen.errors import UserError
 from gpen.weights import downloads, transfer
 from gpen.weights.downloads import MissingWeightsError, obtain
 
+pytestmark = pytest.mark.usefixtures('no_log')
+
 NAME = 'net.pth'
 POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:ebafce4e\nsize 229738\n'
 PAGE = b'<!DOCTYPE html><html>Please log in</html>'

@@ -30,6 +30,8 @@ from gpen.weights.by_name import find_model
 from photographs import DotDetector
 from tiny_model import build, equal, weights_of
 
+pytestmark = pytest.mark.usefixtures('no_log')
+
 NAME = 'GPEN-BFR-512'
 FILE = f'{NAME}.pth'
 
