@@ -120,6 +120,15 @@ def test_a_body_cannot_be_longer_than_it_says(page: Demo) -> None:
     assert ask(page, '/gradio_api/upload', *form(bytes(limit)))[0] == 200
 
 
+def test_what_no_page_sends_is_answered_and_fills_no_log(page: Demo) -> None:
+    unknown = json.dumps({'data': [], 'fn_index': 99_999, 'session_hash': 'a'}).encode()
+    assert ask(page, '/gradio_api/queue/join', unknown, 'application/json')[0] >= 400
+    body, _ = form(b'abc')
+    assert ask(page, '/gradio_api/upload', body, f'multipart/form-data; boundary={"x" * 5000}')[0] >= 400
+    assert ask(page, '/config')[0] == 200
+    assert page.log.read_text() == ''
+
+
 @pytest.mark.skipif(not Path('/proc/self/fd').is_dir(), reason='handles are counted in /proc')
 @pytest.mark.parametrize(
     ('request_of_it', 'goes_on'),

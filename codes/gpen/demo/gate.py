@@ -74,8 +74,12 @@ class _Gate:
             await self._app(scope, receive, send)
             return
 
+        is_answered = False
+
         async def reply(message: Message) -> None:
+            nonlocal is_answered
             if message['type'] == 'http.response.start':
+                is_answered = True
                 _add_headers(message, scope['path'])
             await send(message)
 
@@ -88,6 +92,9 @@ class _Gate:
             await self._app(scope, receive, reply)
         except HTTPException as refusal:
             await PlainTextResponse(refusal.detail, refusal.status_code)(scope, receive, reply)
+        except Exception:  # noqa: BLE001  (what Gradio raises at calls that no page makes would fill the log)
+            if not is_answered:
+                await PlainTextResponse('Not understood.', 400)(scope, receive, reply)
         finally:
             self._uploads.discard(body)  # type: ignore[arg-type]
 
