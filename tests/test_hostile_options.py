@@ -288,6 +288,13 @@ def test_command_line_options_take_hyphens_for_underscores(given: list[str]) -> 
     assert args.force_yml == ['name=a-b', 'val:x-y=1']
 
 
+@pytest.mark.parametrize('given', [['-opt', ''], ['--opt= '], ['-opt', 'a.yml', '--force_yml', 'name=a', '']])
+def test_an_empty_argument_is_refused(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(given)
+    assert 'empty' in capsys.readouterr().err
+
+
 def test_every_command_has_that_parser() -> None:
     files = [*(ROOT / 'codes' / 'gpen' / 'commands').glob('*.py'), *(ROOT / 'scripts').glob('*.py')]
     plain = [path.name for path in files if '= argparse.ArgumentParser(' in path.read_text(encoding='utf-8')]

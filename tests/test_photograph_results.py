@@ -184,6 +184,26 @@ def test_the_command_says_what_was_done_with_photographs_without_a_face_and_with
     assert 'results have 64 pixels' in texts['--aligned']
 
 
+def test_photographs_in_a_folder_of_results_are_photographs(tmp_path: Path) -> None:
+    save(tmp_path / 'new' / 'a.png', draw_photo(1))
+    outcome = restore(tmp_path / 'new', tmp_path)
+    assert (outcome.restored, (tmp_path / 'a.png').is_file()) == (1, True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / 'in.png', draw_photo(1))
+    (tmp_path / 'file').write_bytes(b'mine')
+    for output in ('/dev/null', tmp_path / 'file', tmp_path / 'file' / 'below', tmp_path / ('x' * 300)):
+        words = ['--model', str(tmp_path / 'none.pth'), '--input', str(tmp_path / 'in.png'), '--output', str(output)]
+        assert command.main(words) == 2
+        printed = capsys.readouterr()
+        assert f'Error: Cannot write {output}: ' in printed.err
+        assert printed.out == ''
+    assert (tmp_path / 'file').read_bytes() == b'mine'
+
+
 @pytest.mark.parametrize(
     ('failed', 'restored', 'skipped', 'expected'),
     [(0, 2, 0, 0), (1, 2, 0, 1), (1, 0, 2, 1), (3, 0, 0, 2)],

@@ -83,7 +83,6 @@ def test_degradation_is_a_name_or_steps(degradation: str | None, wanted: Any, tm
         ('[{type: simple}, {type: nothing}]', '1.type'),
         ('{type: [', 'not valid YAML'),
         ('7', 'block'),
-        ('', 'it is empty'),
         ('/', '/ is a folder'),
     ],
 )

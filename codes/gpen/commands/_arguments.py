@@ -4,17 +4,25 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 from gpen.utils.text import shorten
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A parser to which ``--auto-resume`` is ``--auto_resume``, for every option and its abbreviations."""
+    """A parser to which ``--auto-resume`` is ``--auto_resume``, for every option and its abbreviations.
+
+    It refuses an empty argument, as of a variable of the shell that is not set: as a path, it would mean this folder.
+    """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse arguments; see the base class."""
         given = sys.argv[1:] if args is None else args
+        for before, argument in pairwise(['', *given]):
+            name, equals, value = argument.partition('=') if argument.startswith('--') else (before, '=', argument)
+            if equals and not value.strip():
+                self.error(f'argument {name}: it is empty' if name.startswith('-') else 'an argument is empty')
         return super().parse_known_args([self._with_underscores(argument) for argument in given], namespace)
 
     def _with_underscores(self, argument: str) -> str:

@@ -23,10 +23,8 @@ from gpen.preparation.settings import PreparationSettings
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the command line's arguments."""
     parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--input', type=_folder, required=True, metavar='FOLDER', help='photographs, in sub-folders too'
-    )
-    parser.add_argument('--output', type=_folder, required=True, metavar='FOLDER', help='where the data set goes')
+    parser.add_argument('--input', required=True, metavar='FOLDER', help='photographs, in sub-folders too')
+    parser.add_argument('--output', required=True, metavar='FOLDER', help='where the data set goes')
     parser.add_argument(
         '--size',
         type=network_size(16, 4096),
@@ -104,12 +102,6 @@ def _add_number(
         metavar='N',
         help=f'{text} (%(default)s)',
     )
-
-
-def _folder(text: str) -> str:
-    if not text.strip():
-        raise argparse.ArgumentTypeError('it is empty')
-    return text
 
 
 def _share(text: str) -> float:

@@ -141,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gpen.restoration.folder import explain_left_out, plan_targets
         from gpen.restoration.loading import load_restorer
         from gpen.utils.device import choose_device, explain_out_of_memory
+        from gpen.utils.files import check_folder
         from gpen.weights.by_name import find_model
 
         source, left_out = Path(args.input), dict[str, str]()
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f'All {len(targets)} results are there: {args.output}')
             return 0
 
+        check_folder(Path(args.output))  # now, not at the end of the first batch
         device = choose_device(args.device)
         with explain_out_of_memory(f'Lower --batch_size (now {args.batch_size}) or --upscale.'):
             restorer = load_restorer(find_model(args.model), device, args.precision, args.device == 'auto')

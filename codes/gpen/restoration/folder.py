@@ -111,18 +111,22 @@ def _list_images(source: Path, output: Path, left_out: dict[str, str], films: bo
         )
     made = Path(os.path.realpath(output))
     found: list[str] = []
+    holds_source = Path(os.path.realpath(source)).is_relative_to(made)
+
+    def is_result(path: Path) -> bool:
+        return not holds_source and Path(os.path.realpath(path)).is_relative_to(made)
 
     def note(name: str, reason: str) -> None:
         if films and reason == FOREIGN and is_film(name):
             found.append(name)
-        elif not Path(os.path.realpath(source / name)).is_relative_to(made):
+        elif not is_result(source / name):
             left_out[name] = reason
 
     def note_folder(error: OSError) -> None:
         left_out[os.path.relpath(error.filename, source)] = UNREADABLE
 
     paths = sorted(source / name for name in (*walk_images(source, note_folder, note), *found))
-    images = [path for path in paths if made not in Path(os.path.realpath(path)).parents]
+    images = [path for path in paths if not is_result(path)]
     if not images:
         more = ''.join(f' {sentence.rstrip(".")}.' for sentence in explain_left_out(left_out))
         raise UserError(f'There is no image in {source} ({", ".join(SUFFIXES)}).{more}')

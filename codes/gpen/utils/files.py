@@ -86,6 +86,13 @@ def explain_writing(target: Path, outcome: str = 'nothing was changed') -> Itera
         raise UserError(f'Cannot write {target}: {reason}. {advice}; {outcome}.') from error
 
 
+def check_folder(folder: Path) -> None:
+    """Make a folder where there is none; raise UserError unless files can be written in it."""
+    with explain_writing(folder, 'nothing was done'):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 _NAME_BYTES = 200  # of the target's name in that of its temporary file, which has some more
 
 
