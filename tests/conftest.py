@@ -105,7 +105,9 @@ def degraded_options(data: Path, root: Path, degradation: object) -> dict:
 @pytest.fixture
 def no_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """No run's log is open, as in a new process: what is said goes to the terminal."""
-    monkeypatch.setattr(logging.getLogger('gpen'), 'handlers', [])
+    logger = logging.getLogger('gpen')
+    monkeypatch.setattr(logger, 'handlers', [])
+    monkeypatch.setattr(logger, 'propagate', True)  # or pytest gives it a handler
 
 
 @pytest.fixture(scope='session')
