@@ -1,7 +1,6 @@
 """What a run works with: its length, when it validates and saves, and what it follows."""
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,19 +180,16 @@ def test_the_log_has_what_came_before_its_folder_and_other_ranks_print_errors_al
     is_main: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warnings: list[str] = []
-    handlers, level, propagate = list(LOGGER.handlers), LOGGER.level, LOGGER.propagate
-    try:
-        with RunLog(is_main) as log:
-            LOGGER.info('first')
-            LOGGER.warning('early')
-            log.write_to(tmp_path / 'run')
-            log.record_warnings(warnings.append)
-            LOGGER.warning('late')
-            LOGGER.warning('said elsewhere', extra=RECORDED)
-            LOGGER.error('broken')
-    finally:
-        LOGGER.handlers, LOGGER.level, LOGGER.propagate = handlers, level, propagate
-        logging.Logger.manager._clear_cache()  # type: ignore[attr-defined]
+    before = (LOGGER.level, LOGGER.propagate, list(LOGGER.handlers))
+    with RunLog(is_main) as log:
+        LOGGER.info('first')
+        LOGGER.warning('early')
+        log.write_to(tmp_path / 'run')
+        log.record_warnings(warnings.append)
+        LOGGER.warning('late')
+        LOGGER.warning('said elsewhere', extra=RECORDED)
+        LOGGER.error('broken')
+    assert (LOGGER.level, LOGGER.propagate, LOGGER.handlers) == before
     lines = (tmp_path / 'run' / 'train.log').read_text().splitlines()
     assert [line.split(' ', 2)[2] for line in lines] == [
         *('INFO first', 'WARNING early', 'WARNING late', 'WARNING said elsewhere', 'ERROR broken')

@@ -78,6 +78,7 @@ class RunLog:
         self._warnings = _WarningRecorder()
 
     def __enter__(self) -> RunLog:
+        self._before = LOGGER.level, LOGGER.propagate
         LOGGER.setLevel(logging.INFO)
         LOGGER.propagate = False
         for handler in (self._screen, self._buffer, self._warnings):
@@ -101,3 +102,5 @@ class RunLog:
         for handler in list(LOGGER.handlers):
             LOGGER.removeHandler(handler)
             handler.close()
+        level, LOGGER.propagate = self._before  # a program may run several trainings, or something else
+        LOGGER.setLevel(level)

@@ -163,7 +163,7 @@ def check_finite(model: AdversarialModel) -> None:
             ]
 
     # One answer from the device for each of them.
-    spoilt = [name for name, values in tensors.items() if values and not _all_finite(values)]
+    spoilt = [name for name, values in tensors.items() if values and _is_any_spoilt(values)]
     if spoilt:
         raise UserError(
             f'Values of the {" and of the ".join(spoilt)} are not finite any more, so this iteration is not saved, and '
@@ -172,8 +172,8 @@ def check_finite(model: AdversarialModel) -> None:
         )
 
 
-def _all_finite(values: list[Tensor]) -> bool:
-    return bool(torch.stack([torch.isfinite(value).all().to(values[0].device) for value in values]).all())
+def _is_any_spoilt(values: list[Tensor]) -> bool:
+    return bool(torch.stack([torch.isfinite(value).logical_not().any().to(values[0].device) for value in values]).any())
 
 
 def _tree_to_cpu(value: Any) -> Any:
