@@ -1,6 +1,7 @@
 """Pairs of images: what is found before training, and what the samples are."""
 
 import os
+import threading
 import time
 from io import BytesIO
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpen.data import scan_cache
+from gpen.data import scan, scan_cache
 from gpen.data.image_io import read_image, write_image
 from gpen.data.loader import build_dataset
 from gpen.data.paired_dataset import PairedImageDataset
@@ -236,6 +237,29 @@ def test_cache_of_more_names_serves_those_that_are_left_and_those_that_are_new(
     opened.clear()
     assert len(open_pairs(roots)) == 14
     assert opened == []
+
+
+@pytest.mark.parametrize('slow', [0.0, 1e9], ids=['many at once', 'one by one'])
+def test_files_are_asked_for_their_sizes_in_blocks(
+    slow: float, roots: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = open_pairs(roots).scanned.stamps
+    threads = set()
+    real = DiskStorage.stats
+
+    def stats(storage: DiskStorage, keys: list[str]) -> np.ndarray:
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        return real(storage, keys)
+
+    monkeypatch.setattr(DiskStorage, 'stats', stats)
+    monkeypatch.setattr(scan, '_BLOCK', 5)
+    monkeypatch.setattr(scan, '_SLOW', slow)
+    found = open_pairs(roots).scanned.stamps
+    assert expected is not None
+    assert found is not None
+    assert np.array_equal(found.values, expected.values)
+    assert (len(threads) > 3) == (slow == 0)  # this one, and one or more for each side
 
 
 def test_file_damaged_after_a_good_scan_is_found(roots: tuple[Path, Path]) -> None:

@@ -102,9 +102,9 @@ def _judge_file(name: str) -> str:
     if name[0] == '.':
         return HIDDEN
     small = name.lower()
-    if small in _SYSTEM_FILES:
-        return KEPT_BY_SYSTEM
-    return '' if small.endswith(SUFFIXES) else FOREIGN
+    if small.endswith(SUFFIXES):
+        return ''
+    return KEPT_BY_SYSTEM if small in _SYSTEM_FILES else FOREIGN
 
 
 def _count_suffixes(paths: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ cache folder by path, file size and time of change, so that the next scan takes 
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ LISTED = 10
 
 _THREADS = 16
 _BLOCK = 1024
+_SLOW = 1e-4
+"""Seconds to ask for a file's size from which on threads ask for many at once."""
 
 Size = tuple[int, int]
 
@@ -159,7 +162,8 @@ def _leave_out_damaged(keys: list[str], scans: Sequence[_Scan], skip_damaged: in
     Otherwise these are named in a warning.
     """
     damages = [clause for scan in scans for clause in scan.damages.values()]
-    is_good = np.array([all(key not in scan.damages for scan in scans) for key in keys], bool)
+    damaged = {key for scan in scans for key in scan.damages}
+    is_good = np.array([key not in damaged for key in keys], bool)
     good = list(compress(keys, is_good))
     if len(damages) > skip_damaged or (damages and not good):
         allowed = f'unreadable or damaged, where skip_damaged allows {skip_damaged}'
@@ -188,7 +192,7 @@ def _find_different_sizes(
 
 def _scan_storage(storage: Storage, keys: Sequence[str], is_full: bool) -> _Scan:
     # What is known of files that have not changed since
-    names = [storage.file_name(key) for key in keys]
+    names = list(map(storage.file_name, keys))
     cache = ScanCache.load(storage.root)
     stats = _read_stats(storage, keys)  # N x 2
     records = cache.find(names)  # N x 5
@@ -211,17 +215,15 @@ def _read_stats(storage: Storage, keys: Sequence[str]) -> np.ndarray:
     """Return size in bytes and time of the last change of each image's file, N x 2; -1 where that cannot be read."""
     stats = np.empty((len(keys), 2), np.int64)
 
-    def read(key: str) -> tuple[int, int]:
-        try:
-            return storage.stat(key)
-        except OSError:
-            return -1, -1
-
     def read_block(start: int) -> None:
-        stats[start : start + _BLOCK] = list(map(read, keys[start : start + _BLOCK]))
+        stats[start : start + _BLOCK] = storage.stats(keys[start : start + _BLOCK])
 
-    with ThreadPoolExecutor(_THREADS) as pool:  # a file system in the network answers many at once
-        list(pool.map(read_block, range(0, len(keys), _BLOCK)))
+    # A file system in the network answers many at once; a local one is hindered by threads that wait for each other.
+    begun = time.perf_counter()
+    read_block(0)
+    is_slow = time.perf_counter() - begun > _SLOW * min(_BLOCK, len(keys))
+    with ThreadPoolExecutor(_THREADS if is_slow else 1) as pool:
+        list(pool.map(read_block, range(_BLOCK, len(keys), _BLOCK)))
     return stats
 
 

@@ -4,10 +4,13 @@ import os
 import re
 import unicodedata
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from gpen.data.file_check import SUFFIXES
 from gpen.data.row_groups import RowGroups
@@ -77,10 +80,18 @@ class Storage(ABC):
         """Return how messages name the image."""
         return f'{key} in {self.file_of(key)}'
 
-    def stat(self, key: str) -> tuple[int, int]:
-        """Return (size in bytes, time of the last change in ns) of the file that holds the image."""
-        status = os.stat(self.file_of(key))  # noqa: PTH116  (without a Path for each of many files)
-        return status.st_size, status.st_mtime_ns
+    def stats(self, keys: Sequence[str]) -> np.ndarray:
+        """Return size in bytes and time of the last change (ns) of each image's file, N x 2; -1 where it has none."""
+        found = array('q')  # numbers in tuples would take twice as long, and there may be millions
+        for path in map(self.file_of, keys):
+            try:
+                status = os.stat(path)  # noqa: PTH116  (without a Path for each)
+            except OSError:
+                found.extend((-1, -1))
+            else:
+                found.append(status.st_size)
+                found.append(status.st_mtime_ns)
+        return np.array(found, np.int64).reshape(-1, 2)
 
     def check_structure(self) -> None:  # noqa: B027  (only some have one that can be damaged)
         """Raise UserError where what holds the images is damaged in a way that ends a process that reads it."""
@@ -95,7 +106,7 @@ def key_of(name: str) -> str:
     Unicode can write an accented letter in two ways; macOS uses the other one in file names.
     """
     stem = name.rpartition('.')[0] if name.lower().endswith(SUFFIXES) else name
-    return unicodedata.normalize('NFC', stem)
+    return stem if stem.isascii() else unicodedata.normalize('NFC', stem)
 
 
 def explain_unsafe(name: str) -> str:
