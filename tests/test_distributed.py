@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +71,56 @@ def test_two_processes_do_what_one_does_with_the_whole_batch(unbroken: Path, tin
     assert_about_the_same_run(unbroken, train_alone(tiny_data, tmp_path))
 
 
-def test_two_processes_that_accumulate_and_clip_do_so_too(tiny_data: Path, tmp_path: Path) -> None:
+def have_memory(free: int) -> None:
+    """Let a rank have so many free bytes, and print how many micro-batches it settles on."""
+    from gpen.training import device, run
+
+    settle = run.settle_micro_batches
+
+    def settle_and_tell(options: Any, *arguments: Any) -> Any:
+        sentence = settle(options, *arguments)
+        sys.stdout.write(f'micro-batches: {options.micro_batches}\n')
+        return sentence
+
+    device._free_memory = lambda _: free
+    run.settle_micro_batches = settle_and_tell
+
+
+def test_two_processes_that_clip_and_accumulate_as_the_smaller_memory_allows_do_so_too(
+    tiny_data: Path, tmp_path: Path
+) -> None:
     train = {**tiny_options(tiny_data, tmp_path)['train'], 'total_epochs': 8}
     train |= {'use_grad_norm': True, 'grad_norm_clip': 0.3}  # R1 has a backward pass of its own then
     train['feature_matching_opt'] = {'type': 'FeatureMatchingLoss', 'loss_weight': 0.1}
     alone, together = make(tmp_path / 'alone'), make(tmp_path / 'together')
     expected = train_alone(tiny_data, alone, train=train)
     option_file = options_for(tiny_data, together, 2, train=train)
-    results = train_two(together, option_file, '--force_yml', 'datasets:train:accumulate=2')
-    assert [status for status, _ in results] == [0, 0]
+    ranks = {rank: {'prepare': partial(have_memory, free)} for rank, free in enumerate((10**12, 1))}
+    results = train_two(together, option_file, '--force_yml', 'datasets:train:accumulate=auto', special=ranks)
+    assert [status for status, _ in results] == [0, 0], results
+    assert 'accumulate: auto is 2' in results[0][1]
+    assert all('micro-batches: 2' in printed for _, printed in results)
+    assert_about_the_same_run(together / 'experiments' / 'tiny', expected)
+
+
+def trace_the_discriminator() -> None:
+    """Compile the network that ranks exchange numbers inside of, up to where a C++ compiler would be needed."""
+    real = torch.compile
+    torch.compile = lambda network: real(network, backend='eager') if hasattr(network, 'judge') else network
+
+
+def compile_nothing() -> None:
+    torch.compile = lambda network: network
+
+
+def test_a_rank_that_compiles_exchanges_the_same_as_one_that_does_not(tiny_data: Path, tmp_path: Path) -> None:
+    train = {**tiny_options(tiny_data, tmp_path)['train'], 'total_epochs': 1, 'net_d_reg_every': 2}  # 2 iterations
+    alone, together = make(tmp_path / 'alone'), make(tmp_path / 'together')
+    expected = train_alone(tiny_data, alone, train=train)
+    ranks = {rank: {'prepare': prepare} for rank, prepare in enumerate((trace_the_discriminator, compile_nothing))}
+    option_file = options_for(tiny_data, together, 2, train={**train, 'compile': True})
+    results = train_two(together, option_file, special=ranks)
+    assert [status for status, _ in results] == [0, 0], results
     assert_about_the_same_run(together / 'experiments' / 'tiny', expected)
 
 
