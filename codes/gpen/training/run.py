@@ -88,8 +88,14 @@ def run_training(parsed: ParsedOptions, auto_resume: bool = False) -> int:
         if checkpoint is not None and not store.owns(checkpoint):
             save(run, anew=True)
         elif checkpoint is not None:
+            # What follows the writing of a checkpoint, and may have been cut off
             stems = list(checkpoint.networks)
-            ranks.on_main(lambda: store.link(start, stems, run.best_files))
+
+            def complete() -> None:
+                store.link(start, stems, run.best_files)
+                store.prune(setup.model.guard.last_finite_iteration)
+
+            ranks.on_main(complete)
 
         # Training
         LOGGER.info(describe_setup(setup))
