@@ -19,7 +19,7 @@ def run(option_file: Path, *overrides: str, flags: tuple[str, ...] = (), command
 
 
 def run_here(option_file: Path, *overrides: str, flags: tuple[str, ...] = (), command: str = 'train') -> Result:
-    """Run the same in this process, which saves time where a command imports what this one has already."""
+    """Run the same in this process, which saves time: this one has imported and built already what a command needs."""
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
         status = importlib.import_module(f'gpen.commands.{command}').main(_words(option_file, overrides, flags))
@@ -30,14 +30,14 @@ def _words(option_file: Path, overrides: tuple[str, ...], flags: tuple[str, ...]
     return ['-opt', str(option_file), *flags, *(('--force_yml', *overrides) if overrides else ())]
 
 
-def succeed(*arguments: Any, runner: Callable[..., Result] = run, **settings: Any) -> str:
+def succeed(*arguments: Any, runner: Callable[..., Result] = run_here, **settings: Any) -> str:
     status, printed = runner(*arguments, **settings)
     assert status == 0, printed
     assert 'Traceback' not in printed
     return printed
 
 
-def fail(*arguments: Any, runner: Callable[..., Result] = run, **settings: Any) -> str:
+def fail(*arguments: Any, runner: Callable[..., Result] = run_here, **settings: Any) -> str:
     status, printed = runner(*arguments, **settings)
     assert status == 2, printed
     assert 'Traceback' not in printed

@@ -25,6 +25,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(autouse=True)
+def _unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave files to the system, which takes its time to flush them: no test needs them after a power cut."""
+    monkeypatch.setattr(os, 'fsync', lambda _: None)
+
+
+@pytest.fixture(autouse=True)
 def _own_modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget the modules of a user's project, and where they were found, after each test."""
     monkeypatch.setattr(sys, 'path', [*sys.path])
@@ -144,11 +150,11 @@ def option_file(tiny_data: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope='module')
 def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The option file of a run that is done; its results lie beside it."""
-    from command_line import run_here, succeed  # it needs what is defined here
+    from command_line import succeed  # it needs what is defined here
 
     root = tmp_path_factory.mktemp('trained')
     option_file = write_options(root / 'tiny.yml', tiny_options(tiny_data, root))
-    succeed(option_file, 'train:total_epochs=2', runner=run_here)
+    succeed(option_file, 'train:total_epochs=2')
     return option_file
 
 

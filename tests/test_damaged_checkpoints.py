@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from checkpoint_files import networks, save
-from command_line import fail, run_here
+from command_line import fail
 from gpen.errors import UserError
 from gpen.runs.checkpoints import CheckpointStore
 
@@ -207,7 +207,7 @@ def test_a_state_of_other_content_is_no_training_state(odd: dict[str, Any], trai
     state = torch.load(path, weights_only=True)
     torch.save({**state, **odd, 'model': {**state['model'], **odd.get('model', {})}}, path)
     change = (f'path:experiments_root={tmp_path / "run" / "experiments"}', f'path:resume_state={path}', 'name=new')
-    printed = fail(trained, *change, runner=run_here)
+    printed = fail(trained, *change)
     assert str(path) in printed
     assert 'is not a training state of this program' in printed or 'does not fit this run' in printed
 

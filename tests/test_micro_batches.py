@@ -21,10 +21,12 @@ from gpen.training.device import settle_micro_batches
 CPU, GPU = torch.device('cpu'), torch.device('cuda', 0)
 
 
-def options_of(batch: int = 4, accumulate: int | str = 'auto', **train: Any) -> Options:
+def options_of(batch: int = 4, accumulate: int | str = 'auto', size: int = 8, **train: Any) -> Options:
     options = tiny_options(Path('data'), Path('results'))
     options['datasets']['train'] |= {'batch_size_per_gpu': batch, 'accumulate': accumulate}
     options['train'] |= train
+    for network in ('network_g', 'network_d'):
+        options[network]['size'] = size
     return Options.model_validate(options)
 
 
@@ -37,9 +39,22 @@ def gib(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- what is chosen
 
 
+def rehearse_once() -> Any:
+    """Return ``plan._rehearse`` for one set of options, which remembers what each number of micro-batches needs."""
+    real, known = plan._rehearse, {}
+
+    def rehearse(options: Options, count: int) -> Any:
+        if count not in known:
+            known[count] = real(options, count)
+        return known[count]
+
+    return rehearse
+
+
 @pytest.mark.usefixtures('gib')
 def test_as_few_micro_batches_are_chosen_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, 'compile', lambda _: pytest.fail('a forecast compiles nothing'))
+    monkeypatch.setattr(plan, '_rehearse', rehearse_once())
     options = options_of(net_d_reg_every=1, compile=True)
     peaks = {count: plan._rehearse(options, count).total for count in (1, 2, 4)}
     assert peaks[1] > peaks[2] > peaks[4]
@@ -184,6 +199,7 @@ def test_other_words_than_auto_are_refused(option_file: Path) -> None:
 def test_lpips_is_forecast_without_its_weights() -> None:
     pytest.importorskip('torchmetrics')
     plain, with_loss = (
-        plan._rehearse(options_of(2, losses=losses), 1).weights for losses in ({}, {'lpips': {'type': 'LPIPSLoss'}})
+        plan._rehearse(options_of(2, size=16, losses=losses), 1).weights
+        for losses in ({}, {'lpips': {'type': 'LPIPSLoss'}})
     )
     assert with_loss - plain > 50 * 2**20  # the convolutions of VGG-16

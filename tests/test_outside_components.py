@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from command_line import fail, run_here, succeed
+from command_line import fail, succeed
 from conftest import ROOT, write_options
 from gpen.commands import restore
 from gpen.errors import UserError
@@ -61,9 +61,9 @@ def test_the_run_records_the_dotted_names(trained: Path) -> None:
 def test_it_continues_and_is_scored(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
     option_file = trained / 'run.yml'
-    succeed(option_file, 'train:total_epochs=3', flags=('--auto_resume',), runner=run_here)
+    succeed(option_file, 'train:total_epochs=3', flags=('--auto_resume',))
     assert (trained / 'experiments' / 'tiny' / 'training_states' / '12.state').is_file()
-    assert 'CONTOURS' in succeed(option_file, command='test', runner=run_here).upper()
+    assert 'CONTOURS' in succeed(option_file, command='test').upper()
 
 
 def test_restoring_with_another_network_than_gpen_is_refused_in_a_sentence(
@@ -259,7 +259,7 @@ def test_a_training_with_a_module_that_cannot_be_imported_ends_with_status_2(pro
     losses = project / 'my_project' / 'losses.py'
     losses.write_text(f'{losses.read_text()}\n\nnumber = int("one")\n')
     options = outside_options(tiny_data, project)
-    printed = fail(write_options(project / 'run.yml', options), runner=run_here)
+    printed = fail(write_options(project / 'run.yml', options))
     line = len(losses.read_text().splitlines())
     assert f"'my_project.losses' cannot be imported: {losses}:{line}: ValueError: invalid literal" in printed
 

@@ -11,20 +11,21 @@ import pytest
 import torch
 
 import processes
+from command_line import succeed
 from comparing import assert_same, assert_same_run, read_records, read_tensorboard
 from conftest import degraded_options, tiny_options, write_options, write_pairs
 
 
-def run_killed(place: str, count: int, *arguments: object) -> None:
+def run_killed(place: str, count: int, *arguments: object) -> str:
     """Start the training command; it is killed when it passes ``place`` for the ``count``-th time."""
     status, printed = processes.run(Path(arguments[1]).with_name('log'), *arguments, kill_at=(place, count))
     assert status == -signal.SIGKILL, f'not killed at {place} {count}: {printed}'
-
-
-def train(option_file: Path, *arguments: object) -> str:
-    status, printed = processes.run(option_file.with_name('log'), '-opt', option_file, *arguments)
-    assert status == 0, printed
     return printed
+
+
+def train(option_file: Path, *arguments: str) -> str:
+    """Train to the end in this process; return what was printed."""
+    return succeed(option_file, flags=arguments)
 
 
 @pytest.fixture(scope='module')
@@ -60,20 +61,27 @@ def test_an_unbroken_run_ends_with_its_files_and_records(unbroken: Path) -> None
 
 
 # What happens in a run: 16 steps, 4 epochs of 4; per epoch a validation of 2 batches, then 3 files of a checkpoint
-# (net_g, net_d, state), 3 links (net_g latest, net_d latest, net_g best) and the removal of old ones.
+# (net_g, net_d, state), links (net_g latest, net_d latest, the best ones) and the removal of old ones.  Each kill is
+# followed by a process that resumes, renews the links, and is killed in its turn.
 KILLS = {
-    'in the first epoch, before any checkpoint': [('step', 3)],
-    'in the middle of an epoch': [('step', 7)],
-    'several times': [('step', 6), ('step', 3), ('step', 1), ('step', 5)],
-    'during a validation': [('restore', 4)],
-    'while the generator is being written': [('half_written', 4)],
-    'while the discriminator is being written': [('half_written', 5)],
-    'while the state is being written': [('half_written', 6)],
-    'between the state and the links': [('link', 4)],
-    'between the links': [('link', 6)],
-    'before old checkpoints are removed': [('prune', 3)],
-    'between validation and checkpoint': [('save', 2)],
-    'while records are being trimmed': [('step', 10), ('trim', 1)],
+    'in steps, validations and records': [
+        ('step', 3),  # before any checkpoint
+        ('step', 7),
+        ('restore', 2),
+        ('save', 1),
+        ('step', 10),
+        ('trim', 1),
+    ],
+    'in checkpoints': [
+        ('half_written', 4),  # the generator, for the second time
+        ('half_written', 2),  # the discriminator
+        ('half_written', 3),  # the state
+        ('prune', 1),
+        ('link', 2),  # while the links are renewed
+        ('link', 6),  # after the state
+        ('link', 8),
+    ],
+    'several times in one epoch': [('step', 6), ('step', 3), ('step', 1), ('step', 5)],
 }
 
 
@@ -99,9 +107,9 @@ def test_killed_run_continues_bit_for_bit(kills: list[tuple[str, int]], option_f
 
 
 def test_killed_run_with_worker_processes_continues_bit_for_bit(option_file: Path, unbroken: Path) -> None:
-    arguments = ('-opt', option_file, '--auto_resume', '--force_yml', 'datasets:train:num_worker_per_gpu=2')
-    run_killed('step', 7, *arguments)
-    train(option_file, *arguments[2:])
+    arguments = ('--auto_resume', '--force_yml', 'datasets:train:num_worker_per_gpu=2')
+    run_killed('step', 7, '-opt', option_file, *arguments)
+    train(option_file, *arguments)
     assert_same_run(option_file.parent / 'experiments' / 'tiny', unbroken)
 
 
@@ -200,28 +208,28 @@ def largest_record(path: Path) -> bytes:
         return archive.read(max(archive.infolist(), key=lambda item: item.file_size))
 
 
-@pytest.mark.parametrize('damage', ['truncated state', 'flipped bit', 'missing model', 'empty state'])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(
-    damage: str, option_file: Path, unbroken: Path
-) -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_is_used(option_file: Path, unbroken: Path) -> None:
     folder = option_file.parent / 'experiments' / 'tiny'
-    run_killed('step', 11, '-opt', option_file, '--auto_resume')
     state, model = folder / 'training_states' / '8.state', folder / 'models' / 'net_g_8.pth'
-    if damage == 'truncated state':
+
+    def cut_off() -> None:
         state.write_bytes(state.read_bytes()[:-200])
-    elif damage == 'flipped bit':
+
+    def flip_a_bit() -> None:
         content = bytearray(model.read_bytes())
         content[content.index(largest_record(model)) + 9] ^= 1
         model.unlink()
         model.write_bytes(content)
-    elif damage == 'missing model':
-        model.unlink()
-    else:
-        state.write_bytes(b'')
-    printed = train(option_file, '--auto_resume')
-    assert f'Passed over: {model if "model" in damage or "bit" in damage else state}' in printed
-    assert '4.state, after iteration 4' in printed
-    shutil.rmtree(folder / 'superseded', ignore_errors=True)
+
+    run_killed('step', 11, '-opt', option_file, '--auto_resume')
+    damages = ((cut_off, state), (flip_a_bit, model), (model.unlink, model), (lambda: state.write_bytes(b''), state))
+    for damage, path in damages:  # each time, the checkpoint is made anew before the run is killed
+        damage()
+        printed = run_killed('step', 7, '-opt', option_file, '--auto_resume')
+        assert f'Passed over: {path}' in printed
+        assert '4.state, after iteration 4' in printed
+        shutil.rmtree(folder / 'superseded', ignore_errors=True)
+    train(option_file, '--auto_resume')
     assert_same_run(folder, unbroken)
 
 
@@ -279,35 +287,44 @@ def test_a_second_run_on_the_same_folder_is_refused(option_file: Path) -> None:
     assert 'Another run is using' in printed
 
 
-@pytest.mark.parametrize('change', ['nothing', 'content', 'time', 'name'])
-def test_images_that_were_replaced_since_then_are_said(change: str, tmp_path: Path) -> None:
+def test_images_that_were_replaced_since_then_are_said(tmp_path: Path) -> None:
     data = tmp_path / 'data'
     for phase, count in (('train', 5), ('val', 2)):
         write_pairs(data / phase, count)
-    option_file = write_options(tmp_path / 'tiny.yml', tiny_options(data, tmp_path))
-    train(option_file, '--force_yml', 'train:total_epochs=1')
+    options = tiny_options(data, tmp_path)
+    options['train'] |= {'warmup_epochs': 0, 'scheduler': None}
+    option_file = write_options(tmp_path / 'tiny.yml', options)
+    changed = {'train': (data / 'train' / 'blurry' / '003.png', 5), 'val': (data / 'val' / 'sharp' / '001.png', 2)}
 
-    for path in (data / 'train' / 'blurry' / '003.png', data / 'val' / 'sharp' / '001.png'):
+    def resume(epochs: int) -> dict[str, list[str]]:
+        """Return what is said of the images of each phase."""
+        printed = train(option_file, '--auto_resume', '--force_yml', f'train:total_epochs={epochs}')
+        lines = [line.partition('Changed since then: datasets.')[2] for line in printed.splitlines()]
+        return {phase: [line for line in lines if line.startswith(f'{phase}: ')] for phase in changed}
+
+    resume(1)
+    assert resume(2) == {'train': [], 'val': []}
+
+    # Other content at the same time, the same content at another time, another name
+    def replace(path: Path) -> None:
         status = path.stat()
-        if change == 'content':
-            path.write_bytes(path.with_name('000.png').read_bytes())
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        elif change == 'time':
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-        elif change == 'name':
-            for side in ('sharp', 'blurry'):
-                folder = path.parents[1] / side
-                (folder / path.name).rename(folder / f'new_{path.name}')
+        path.write_bytes(path.with_name('000.png').read_bytes())
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
-    printed = train(option_file, '--auto_resume', '--force_yml', 'train:total_epochs=2')
-    said = [line for line in printed.splitlines() if 'Changed since then: datasets.' in line]
-    for phase, name, count in (('train', '003', 5), ('val', '001', 2)):
-        lines = [line for line in said if f'datasets.{phase}: ' in line]
-        if change == 'nothing':
-            assert lines == []
-        elif change == 'name':
-            assert lines == [f'Changed since then: datasets.{phase}: the names of the images are others than then']
-        else:
-            assert len(lines) == 1
-            assert f': 1 of {count} images have another size in bytes or time of change' in lines[0]
-            assert lines[0].endswith(f': {name}')
+    def touch(path: Path) -> None:
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+    for epochs, change in ((3, replace), (4, touch)):
+        for path, _ in changed.values():
+            change(path)
+        said = resume(epochs)
+        for phase, (path, count) in changed.items():
+            (line,) = said[phase]
+            assert f': 1 of {count} images have another size in bytes or time of change' in line
+            assert line.endswith(f': {path.stem}')
+
+    for path, _ in changed.values():
+        for folder in (path.parents[1] / 'sharp', path.parents[1] / 'blurry'):
+            (folder / path.name).rename(folder / f'new_{path.name}')
+    assert resume(5) == {phase: [f'{phase}: the names of the images are others than then'] for phase in changed}
