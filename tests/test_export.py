@@ -33,8 +33,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def enlarging(checkpoint: Path) -> Path:
-    """Another checkpoint beside that one."""
-    return save(checkpoint.with_name('enlarging.pth'), make_network(size=16, in_size=8, isconcat=False))
+    """Another checkpoint beside that one; its biases are zero, so that a grey image is zero in each layer."""
+    network = make_network(size=16, in_size=8, isconcat=False)
+    for name, values in network.named_parameters():
+        if name.endswith('bias'):
+            values.data.zero_()
+    return save(checkpoint.with_name('enlarging.pth'), network)
 
 
 # Runs the script for each list of arguments, in one process, since the exporter takes seconds to import.
@@ -78,7 +82,8 @@ def test_the_command_says_what_was_compared_and_written(exported: tuple[Path, st
     first, *compared, written = printed.splitlines()
     assert first == f'{checkpoint}: GPEN 16 x 16, channel_multiplier 2, narrow 0.0195312'
     checks = [re.fullmatch(r'Largest difference .* in 1/255, (.*): ([\d.e-]+)', line) for line in compared]
-    assert [check and check[1] for check in checks] == ['random input, batch 1', 'random input, batch 3', '8 faces']
+    names = ['grey input', 'random input, batch 1', 'random input, batch 3', '8 faces']
+    assert [check and check[1] for check in checks] == names
     assert all(check and 0 < float(check[2]) < 0.1 for check in checks)
     assert re.fullmatch(rf'Written: {re.escape(str(path))} \(0\.\d MB\)', written)
 
@@ -219,7 +224,7 @@ def test_a_checkpoint_of_another_network_is_one_message(tmp_path: Path) -> None:
 @pytest.mark.usefixtures('prepared')
 def test_onnx_that_restores_otherwise_than_pytorch_is_not_kept(tmp_path: Path) -> None:
     other = save(tmp_path / 'net.pth', make_network(seed=1))
-    with pytest.raises(UserError, match=r'ONNX Runtime and PyTorch differ by [\d.]+/255 \(random input, batch 1\)'):
+    with pytest.raises(UserError, match=r'ONNX Runtime and PyTorch differ by [\d.]+/255 \(grey input\)'):
         export_generator(other, 'onnx')
     assert files_in(tmp_path) == ['net.pth']
     (tmp_path / 'net.onnx').write_bytes(b'precious')

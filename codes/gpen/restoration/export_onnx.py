@@ -35,6 +35,7 @@ _LARGEST_BATCH = 2**16  # torch 2.5 and 2.6 want a bound
 # Protocol buffers hold 2 GB; the graph around the weights takes far less than the rest.
 LARGEST_FILE = 2**31 - 2**26
 _SMALL = 1024  # bytes of a tensor that stays in the graph, where shape inference looks for it, and in float32
+EPSILON = 1e-8  # under the square roots of modulation and of the mapping network
 _HALF = '_float16'  # ends the names of weights that are kept in float16
 
 
@@ -57,7 +58,8 @@ def write_onnx(
         network: on the CPU, for evaluation and without gradients; its noise is fixed.
         config: its options, see :func:`gpen.weights.networks.infer_gpen_config`.
         target: where to; replaced if it is there.
-        faces: 1 x 3 x in_size x in_size each, to compare with, on top of random inputs in batches of 1 and 3.
+        faces: 1 x 3 x in_size x in_size each, to compare with, on top of a grey image and of random ones in batches of
+            1 and 3.
         progress: called with a sentence after each step.
         half: keep the weights in float16, see :func:`halve_weights`.
 
@@ -131,6 +133,7 @@ def build_model(network: GPEN, config: dict[str, Any]) -> onnx.ModelProto:
     # The same network gives the same bytes, with its options as metadata.
     model: onnx.ModelProto = exported.model_proto
     lower_opset(model)
+    restore_epsilons(model)
     _remove_traces(model)
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = 'gpen-trainer', __version__
@@ -167,6 +170,30 @@ def lower_opset(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid('', OPSET))
 
 
+def restore_epsilons(model: onnx.ModelProto) -> None:
+    """Add :data:`EPSILON` under each square root where it is missing: onnxscript takes it for zero and drops it.
+
+    Without it, a grey image in a network whose biases are zero gives NaN.  A GPEN has no other square roots.
+    """
+    from onnx import helper, numpy_helper
+
+    name = 'epsilon'
+    sums = {node.output[0] for node in model.graph.node if node.op_type == 'Add'}
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == 'Sqrt' and node.input[0] not in sums:
+            total = f'{node.input[0]}_{name}'
+            nodes.append(helper.make_node('Add', [node.input[0], name], [total], f'add_{total}'))
+            node.input[0] = total
+        nodes.append(node)
+    if len(nodes) == len(model.graph.node):
+        return
+
+    model.graph.initializer.append(numpy_helper.from_array(np.array(EPSILON, np.float32), name))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def halve_weights(model: onnx.ModelProto) -> None:
     """Keep the large weights of a graph in float16, which halves the file, and cast them to float32 in front of it.
 
@@ -199,7 +226,7 @@ def check_model(
     progress: Callable[[str], object] = len,
     half: bool = False,
 ) -> dict[str, float]:
-    """Check a file with ONNX's checker, then compare ONNX Runtime with PyTorch on random inputs and on ``faces``.
+    """Check a file with ONNX's checker, then compare ONNX Runtime with PyTorch on grey, on noise and on ``faces``.
 
     Raises:
         UserError: the file breaks ONNX's rules, or a difference is above :data:`LARGEST_DIFFERENCE`.
@@ -213,14 +240,14 @@ def check_model(
             f"The exported graph breaks ONNX's rules: {error}. Use other versions of torch and onnx."
         ) from error
 
-    # Random inputs of each batch size, then faces.
+    # A grey image, in which a network without biases has zeros everywhere; random inputs of each batch size; faces.
     restorer = load_onnx(path, torch.device('cpu'))
     generator = derive_generator(0, 'export')
     shape = (3, network.in_size, network.in_size)
-    inputs = {
-        f'random input, batch {batch}': [torch.from_numpy(generator.uniform(-1, 1, (batch, *shape))).float()]
-        for batch in BATCHES
-    }
+    inputs = {'grey input': [torch.zeros(1, *shape)]}
+    for batch in BATCHES:
+        noise = torch.from_numpy(generator.uniform(-1, 1, (batch, *shape))).float()
+        inputs[f'random input, batch {batch}'] = [noise]
     if faces:
         inputs[f'{len(faces)} {"face" if len(faces) == 1 else "faces"}'] = list(faces)
 
