@@ -41,7 +41,7 @@ def load_pretrained(network: nn.Module, paths: PathOptions, letter: str) -> None
     try:
         left_out = fit_weights(network, state, path, strict)
     except MisfitError as error:
-        if strict or letter == 'g':  # a generator from nothing is no fine-tuning
+        if strict or letter == 'g':  # a generator from scratch is no fine-tuning
             raise
         LOGGER.warning('%s: the discriminator starts anew. %s', option, error)
         return

@@ -27,7 +27,7 @@ class Base(NamedTuple):
         passes: how often training sees each face, as far as ``least`` and ``most`` iterations allow.
         least: iterations.
         most: iterations; 0: the base's own length stays.
-        weights: published weights that it starts from, without their suffix; None: it starts from nothing.
+        weights: published weights that it starts from, without their suffix; None: it starts from scratch.
     """
 
     name: str
