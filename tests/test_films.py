@@ -231,17 +231,17 @@ def test_faces_of_a_still_scene_rest(tmp_path: Path) -> None:
     assert followed.var(axis=0).mean() < 0.5 * alone.var(axis=0).mean()
 
 
-def test_the_command_restores_films_beside_photographs(
+def test_the_command_restores_films_beside_photographs_by_a_models_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('gpen.faces.detection.choose_detector', lambda *_: ('dots', 'Faces have dots.'))
     monkeypatch.setattr('gpen.faces.detection.build_detector', lambda *_: DotDetector(10, None))
     save(tmp_path / 'in' / 'a.png', draw())
     write_film(tmp_path / 'in' / 'a.mp4', [draw()] * 3)
-    model = tmp_path / 'net_g.pth'
-    torch.save(GPEN(size=SIZE, style_dim=8, n_mlp=2, narrow=0.01).state_dict(), model)
+    torch.save(GPEN(size=SIZE, style_dim=8, n_mlp=2, narrow=0.01).state_dict(), tmp_path / 'GPEN-BFR-512.pth')
     words = [
-        *('--model', model, '--input', tmp_path / 'in', '--output', tmp_path / 'out'),
+        *('--model', 'GPEN-BFR-512', '--input', tmp_path / 'in', '--output', tmp_path / 'out'),
         *('--device', 'cpu', '--min_face', 10, '--save_faces'),
     ]
     assert command.main([str(word) for word in words]) == 0

@@ -159,16 +159,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_folder(Path(args.output))  # now, not at the end of the first batch
         device = choose_device(args.device)
         with explain_out_of_memory(f'Lower --batch_size (now {args.batch_size}) or --upscale.'):
-            restorer = load_restorer(find_model(args.model), device, args.precision, args.device == 'auto')
+            model = find_model(args.model)
+            restorer = load_restorer(model, device, args.precision, args.device == 'auto')
             print(f'The network restores {restorer.size} x {restorer.size} faces: {restorer.backend}.')
-            outcome = _restore(args, restorer, wanted, device)
+            outcome = _restore(args, model, restorer, wanted, device)
         status = _tell(args, outcome, len(wanted), len(targets) - len(wanted), restorer.size)
         return status or int(UNREADABLE in left_out.values())
 
     return run_command(body)
 
 
-def _restore(args: argparse.Namespace, restorer: Restorer, targets: Targets, device: torch.device) -> Outcome:
+def _restore(
+    args: argparse.Namespace, model: Path, restorer: Restorer, targets: Targets, device: torch.device
+) -> Outcome:
     from tqdm import tqdm
 
     from gpen.data.file_check import MAX_PIXELS
@@ -190,7 +193,7 @@ def _restore(args: argparse.Namespace, restorer: Restorer, targets: Targets, dev
     if films and whole is not None and not outcome.stopped:
         if args.save_faces:
             print(f'--save_faces is for photographs; the faces of {_count(len(films), "film")} are not written.')
-        restore_films(whole, films, _settings(args), outcome, args.strength, max_pixels, _open_bar)
+        restore_films(whole, films, _settings(args, model), outcome, args.strength, max_pixels, _open_bar)
     return outcome
 
 
@@ -200,12 +203,12 @@ def _open_bar(title: str, frames: int) -> Any:
     return tqdm(total=frames or None, desc=title, unit='frame', disable=None)
 
 
-def _settings(args: argparse.Namespace) -> dict[str, object]:
-    """Return what a restored film depends on."""
-    status = Path(args.model).stat()
-    others = ('input', 'output', 'skip_existing', 'format', 'save_faces', 'max_pixels')
+def _settings(args: argparse.Namespace, model: Path) -> dict[str, object]:
+    """Return what a film that is restored by the file ``model`` depends on."""
+    status = model.stat()
+    others = ('input', 'output', 'skip_existing', 'format', 'save_faces', 'max_pixels', 'mirror')
     given = {name: value for name, value in vars(args).items() if name not in others}
-    return {**given, 'model': [args.model, status.st_size, status.st_mtime_ns]}
+    return {**given, 'model': [str(model), status.st_size, status.st_mtime_ns]}
 
 
 def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -> PhotographRestorer:
