@@ -144,7 +144,7 @@ def test_the_listed_size_of_a_published_model_is_that_of_its_network(name: str) 
     width = {'channel_multiplier': 1, 'narrow': 0.5} if size == 256 else {'channel_multiplier': 2, 'narrow': 1}
     with torch.device('meta'):
         network = build_network({'type': 'GPENDiscriminator' if name.endswith('-D') else 'GPEN', 'size': size, **width})
-    assert sum(value.numel() for value in network.parameters()) == MODELS[name].parameters
+    assert (MODELS[name].pixels, MODELS[name].parameters) == (size, sum(v.numel() for v in network.parameters()))
 
 
 @needs_reference

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures('no_log')
 
 NAME = 'GPEN-BFR-512'
 FILE = f'{NAME}.pth'
+SIZE = 16  # of the tiny networks
 
 
 def pack(options: dict[str, Any], seed: int = 0) -> bytes:
@@ -60,7 +61,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, networks: dict[str, 
         for name, content in networks.items():
             files.publish(f'{name}.pth', content)
         for name, model in MODELS.items():
-            monkeypatch.setitem(MODELS, name, replace(model, urls=(f'{files.address}/{name}.pth',)))
+            monkeypatch.setitem(MODELS, name, replace(model, pixels=SIZE, urls=(f'{files.address}/{name}.pth',)))
         for module in (downloads, by_name, published):
             monkeypatch.setattr(module, 'project_root', lambda: root)
         monkeypatch.setattr('gpen.utils.files.project_root', lambda: root)
@@ -144,7 +145,9 @@ def test_the_list_shows_names_sizes_terms_and_addresses(
     printed = capsys.readouterr().out
     assert LICENCE in printed
     for name, model in MODELS.items():
-        line = re.search(rf'^{name} +about \d+ MB +.*\n    {server.address}/{name}\.pth$', printed, re.MULTILINE)
+        line = re.search(
+            rf'^{name} +about \d+ MB +{SIZE} x {SIZE} +.*\n    {server.address}/{name}\.pth$', printed, re.MULTILINE
+        )
         assert line is not None
         assert ('(here already)' in line[0]) == (name == NAME)
         assert model.size in line[0]
@@ -177,6 +180,27 @@ def test_a_recipe_takes_names_and_its_check_downloads_nothing(server: FileServer
     assert server.asked == []
 
 
+def test_a_published_model_of_another_size_is_refused_before_it_is_downloaded(
+    server: FileServer, option_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, model in MODELS.items():
+        monkeypatch.setitem(MODELS, name, replace(model, pixels=512))
+    for option, given, block in (
+        ('pretrain_network_g', NAME, 'network_g'),
+        ('pretrain_prior', 'gpen-bfr-512', 'network_g'),
+        ('pretrain_network_d', f'{NAME}-D', 'network_d'),
+    ):
+        message = f'path.{option}: {MODELS[NAME].name}(-D)? is a network of 512 pixels, and {block}.size is {SIZE}'
+        with pytest.raises(UserError, match=message):
+            parse_options(option_file, [f'path:{option}={given}'])
+
+    # What fits is loaded, and a file of that name is looked at
+    assert parse_options(option_file, [f'path:pretrain_network_g={NAME}', 'path:strict_load_g=false'])
+    (tmp_path / 'project' / FILE).touch()
+    assert parse_options(option_file, [f'path:pretrain_network_g={NAME}'])
+    assert server.asked == []
+
+
 def test_networks_start_from_published_weights_by_name(server: FileServer) -> None:
     fresh = build()
     model = build(path={'pretrain_network_g': NAME, 'pretrain_network_d': f'{NAME}-D'})
@@ -195,7 +219,9 @@ def test_a_dry_run_says_the_licence_before_it_downloads(server: FileServer, opti
 
 
 def move_project(root: Path) -> None:
-    """Let weights go to another folder, in a process that the tests start."""
+    """Let weights go to another folder, in a process that the tests start, and published models be tiny."""
+    for name, model in MODELS.items():
+        MODELS[name] = replace(model, pixels=SIZE)
     for module in (downloads, by_name):
         module.project_root = lambda: root  # type: ignore[attr-defined]
 

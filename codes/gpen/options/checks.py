@@ -10,7 +10,7 @@ from gpen.options.problems import Problem
 from gpen.options.schema import Options, ScoringOptions
 from gpen.options.yaml_values import Key
 from gpen.registry import MODEL_REGISTRY
-from gpen.registry.published import explain_missing
+from gpen.registry.published import explain_missing, find_meant_model
 from gpen.utils.files import is_file, resolve_path
 from gpen.utils.text import list_names, suggest
 
@@ -290,6 +290,27 @@ def _check_files(options: Options) -> Iterator[Problem]:
     for name in ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state'):
         if getattr(paths, name) is not None:
             yield from _check_weights(('path', name), getattr(paths, name), is_state=name == 'resume_state')
+    yield from _check_published_sizes(options)
+
+
+def _check_published_sizes(options: Options) -> Iterator[Problem]:
+    """Yield published models that cannot fit their network, whose download would be in vain."""
+    paths = options.path
+    for name, network, strict in (
+        ('pretrain_network_g', options.network_g, paths.strict_load_g),
+        ('pretrain_prior', options.network_g, True),
+        ('pretrain_network_d', options.network_d, paths.strict_load_d),
+    ):
+        given = getattr(paths, name)
+        model = None if given is None else find_meant_model(given, resolve_path(given))
+        size = None if network is None else network.arguments.get('size')
+        if strict and model is not None and isinstance(size, int) and size != model.pixels:
+            block = 'network_d' if network is options.network_d else 'network_g'
+            message = (
+                f'{model.name} is a network of {model.pixels} pixels, and {block}.size is {size}. Choose another model '
+                'or size.'
+            )
+            yield Problem(('path', name), message)
 
 
 def _check_weights(key: Key, given: str, is_state: bool = False) -> Iterator[Problem]:

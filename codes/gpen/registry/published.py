@@ -28,6 +28,7 @@ class PublishedModel:
     Attributes:
         name: as it is published.
         purpose: what the network does, in words.
+        pixels: side of the images that it makes, or judges.
         parameters: of the network, from which the approximate size of the file follows.
         urls: where the file lies, in the order in which the addresses are tried.
         belongs_to: of a discriminator, the name of its generator.
@@ -35,6 +36,7 @@ class PublishedModel:
 
     name: str
     purpose: str
+    pixels: int
     parameters: int
     urls: tuple[str, ...]
     belongs_to: str | None = None
@@ -50,35 +52,35 @@ class PublishedModel:
         return f'about {self.parameters * _BYTES / 1e6:.0f} MB'
 
 
-def _model(name: str, purpose: str, parameters: int, *more_urls: str) -> tuple[str, PublishedModel]:
+def _model(name: str, purpose: str, pixels: int, parameters: int, *more_urls: str) -> tuple[str, PublishedModel]:
     """Return an entry of the table: a file at the authors' address, and perhaps at others."""
-    return name, PublishedModel(name, purpose, parameters, (f'{_AUTHORS}/{name}.pth', *more_urls))
+    return name, PublishedModel(name, purpose, pixels, parameters, (f'{_AUTHORS}/{name}.pth', *more_urls))
 
 
-def _discriminator(generator: str, parameters: int) -> tuple[str, PublishedModel]:
+def _discriminator(generator: str, pixels: int, parameters: int) -> tuple[str, PublishedModel]:
     """Return an entry for the discriminator of a generator, which is for training (path.pretrain_network_d)."""
     name = f'{generator}-D'
     purpose = f'discriminator of {generator}, for training'
-    return name, PublishedModel(name, purpose, parameters, (f'{_AUTHORS}/{name}.pth',), belongs_to=generator)
+    return name, PublishedModel(name, purpose, pixels, parameters, (f'{_AUTHORS}/{name}.pth',), belongs_to=generator)
 
 
-def _on_modelscope(name: str, purpose: str, parameters: int, file: str) -> tuple[str, PublishedModel]:
+def _on_modelscope(name: str, purpose: str, pixels: int, parameters: int, file: str) -> tuple[str, PublishedModel]:
     """Return an entry for a file on ModelScope, whose owner ``damo`` was renamed to ``iic``."""
     repository = 'cv_gpen_image-portrait-enhancement-hires/resolve/master'
     urls = tuple(f'https://www.modelscope.cn/models/{owner}/{repository}/{file}' for owner in ('damo', 'iic'))
-    return name, PublishedModel(name, purpose, parameters, urls)
+    return name, PublishedModel(name, purpose, pixels, parameters, urls)
 
 
 MODELS = dict(
     (
-        _model('GPEN-BFR-256', 'restores faces, 256 x 256', 18_879_010),
-        _model('GPEN-BFR-512', 'restores faces, 512 x 512', 71_005_223, _MIRROR_512),
-        _on_modelscope('GPEN-BFR-1024', 'restores faces, 1024 x 1024', 71_210_540, 'pytorch_model.pt'),
-        _on_modelscope('GPEN-BFR-2048', 'restores faces, 2048 x 2048', 71_294_769, 'pytorch_model-2048.pt'),
-        _model('GPEN-Colorization-1024', 'colours grey faces, 1024 x 1024 (with --color)', 71_210_540),
-        _model('GPEN-Inpainting-1024', 'fills holes in faces, 1024 x 1024', 71_210_540),
-        _discriminator('GPEN-BFR-256', 6_002_977),
-        _discriminator('GPEN-BFR-512', 28_982_849),
+        _model('GPEN-BFR-256', 'restores faces', 256, 18_879_010),
+        _model('GPEN-BFR-512', 'restores faces', 512, 71_005_223, _MIRROR_512),
+        _on_modelscope('GPEN-BFR-1024', 'restores faces', 1024, 71_210_540, 'pytorch_model.pt'),
+        _on_modelscope('GPEN-BFR-2048', 'restores faces', 2048, 71_294_769, 'pytorch_model-2048.pt'),
+        _model('GPEN-Colorization-1024', 'colours grey faces (with --color)', 1024, 71_210_540),
+        _model('GPEN-Inpainting-1024', 'fills holes in faces', 1024, 71_210_540),
+        _discriminator('GPEN-BFR-256', 256, 6_002_977),
+        _discriminator('GPEN-BFR-512', 512, 28_982_849),
     )
 )
 
@@ -86,6 +88,17 @@ MODELS = dict(
 def look_up(given: str) -> PublishedModel | None:
     """Return the published model of a name, in capital or small letters, or None."""
     return next((model for name, model in MODELS.items() if name.lower() == given.lower()), None)
+
+
+def find_meant_model(given: str, path: Path) -> PublishedModel | None:
+    """Return the published model that a user's words stand for, unless a file of that name comes before it.
+
+    Args:
+        given: a path, the name of a published model, or an address on the Hugging Face Hub.
+        path: where the file would be if it is a path.
+    """
+    model = look_up(given)
+    return None if model is None or is_file(path) or is_file(path.with_name(model.filename)) else model
 
 
 def explain_missing(given: str, path: Path, advice: str, discriminator: bool = False) -> str | None:
@@ -130,5 +143,6 @@ def describe_models() -> Iterator[str]:
     yield LICENCE
     for model in MODELS.values():
         here = ' (here already)' if is_file(project_root() / 'weights' / model.filename) else ''
-        yield f'\n{model.name:24}{model.size:14}{model.purpose}{here}'
+        images = f'{model.pixels} x {model.pixels}'
+        yield f'\n{model.name:24}{model.size:14}{images:13}{model.purpose}{here}'
         yield from (f'    {url}' for url in model.urls)
