@@ -184,4 +184,4 @@ def test_likely_same_people_in_both_splits_are_counted_where_sface_is_here(
     assert 'compared' not in printed
     assert 'both splits' not in printed
     where[0] = None
-    assert f"With SFace's file, weights/{sface.FILENAME}, likely ones are counted" in run('none')
+    assert f"where SFace's file is there: weights/{sface.FILENAME}." in run('none')

@@ -143,6 +143,20 @@ def test_results_that_are_there_can_be_left_out(
     assert 'All 2 results are there' in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures('finds_dots')
+def test_where_nothing_was_restored_the_command_says_what_there_is(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / 'photos', tmp_path / 'out'
+    source.mkdir()
+    (source / 'a.png').write_bytes(b'no image')
+    assert restore(trained, source, output) == 2
+    assert str(output) not in capsys.readouterr().out
+    save(source / 'a.png', draw_photo(1, faces=0))
+    assert restore(trained, source, output) == 0
+    assert f'No face was restored; the photographs are in {output}' in capsys.readouterr().out
+
+
 def test_options_for_photographs_are_no_options_for_aligned_faces(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

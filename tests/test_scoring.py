@@ -84,7 +84,7 @@ def test_a_training_file_is_scored_with_input_restored_and_difference(trained: P
         assert mean == pytest.approx(means[kind]['psnr'])
     assert f'Picture (input | restored | sharp): {folder / "input_restored_sharp.png"}' in printed
     assert read_image(folder / 'input_restored_sharp.png').shape[1] > 3 * 256
-    report, restore = (shlex.split(line)[1:] for line in printed.splitlines() if line.startswith('  '))
+    report, restore = (shlex.split(line)[1:] for line in printed.partition('\nNext:\n')[2].splitlines())
     assert report == ['scripts/report.py', str(folder.parent)]
     assert restore[:3] == ['codes/restore.py', '--model', model['path']]
     assert Path(restore[restore.index('--input') + 1]).is_dir()

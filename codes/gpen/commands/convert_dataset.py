@@ -52,7 +52,7 @@ def convert(args: argparse.Namespace) -> int:
     # One folder, file or URL.
     if not sides:
         count = convert_one(args.input, target, kind, args.shard_size, backend)
-        print(f'{count} images: {target}')
+        print(_describe(count, target))
         print_options({'': {'sharp': target}}, kind)
         return 0
 
@@ -65,9 +65,13 @@ def convert(args: argparse.Namespace) -> int:
             counts[name] = convert_one(str(source), folder / name, kind, args.shard_size, None)
             written.setdefault(split, {})[side] = target / name
     for name, count in counts.items():
-        print(f'{count} images: {target / name}')
+        print(_describe(count, target / name))
     print_options(written, kind)
     return 0
+
+
+def _describe(count: int, target: Path) -> str:
+    return f'{count} image{"" if count == 1 else "s"}: {target}'
 
 
 def choose_kind(output: str, kind: Kind | None) -> Kind:
@@ -150,7 +154,7 @@ def print_options(written: dict[str, dict[str, Path]], kind: str) -> None:
         roots = {SIDES[side]: to_option_path(path) for side, path in sides.items()}
         blocks[split] = roots | {'io_backend': dict(backend)}
     lines = blocks.get('', {'datasets': blocks})
-    print('In the option file:\n')
+    print('\nIn the option file:\n')
     print(yaml.safe_dump(lines, default_flow_style=None, sort_keys=False, allow_unicode=True, width=10_000), end='')
 
 

@@ -35,7 +35,7 @@ def write_recipe(name: str) -> int:
     source = find_recipe(name)
     if source is None:
         near = suggest(name, map(name_recipe, list_recipes()))
-        raise UserError(f'There is no recipe {name}.{near} See all of them without a name.')
+        raise UserError(f'There is no recipe {name}.{near} gpen init lists all of them.')
 
     # All files are looked at before any is written.
     texts = adapt_recipe(source)

@@ -56,7 +56,7 @@ def preview(args: argparse.Namespace) -> int:
     default = resolve_path(options.path.experiments_root) / f'{options.name}_{args.phase}_preview.png'
     target = Path(args.output).expanduser() if args.output else default
     write_image(target, draw_sheet(dataset, args.images, args.draws))
-    print(f'{min(args.images, len(dataset))} faces, sharp | {args.draws} draws each: {target}')
+    print(f'Written: {target} (in each row a sharp face, then {args.draws} draws of its degradation)')
     command = spell_command('train', '-opt', args.opt, '--auto_resume', *_repeat(args.force_yml))
     print(f'To train on them:\n\n  {command}')
     return 0

@@ -298,12 +298,14 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
         fleeting = f'; {_count(film.fleeting, "thing")} seen once alone, taken for no face' if film.fleeting else ''
         followed = f'{_count(film.faces, "face")} followed and restored in {film.restored:,} of {film.frames:,} frames'
         print(f'{_name([path])}: {followed}{fleeting}.')
-    if outcome.restored or not outcome.films:
+    if outcome.restored:
         noun = 'aligned face' if args.aligned else 'face'
         where = '' if args.aligned else f' in {_count(outcome.restored, "photograph")}'
         print(f'{_count(outcome.faces, noun)} restored{where}: {args.output}')
-    else:
+    elif outcome.films:
         print(f'{_count(len(outcome.films), "film")} written: {args.output}')
+    elif outcome.faceless:
+        print(f'No face was restored; the photographs are in {args.output}')
     if outcome.stopped:
         done = outcome.restored + len(outcome.faceless.keys() | outcome.films) + len(outcome.failures)
         print(

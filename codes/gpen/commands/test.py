@@ -109,8 +109,9 @@ def score_and_report(
     print(f'Numbers: {folder / "results.json"}, {folder / "results.csv"}')
     for picture in pictures:
         print(picture)
-    for command in _list_next(options, next(iter(models.values()))):
-        print(f'\n  {command}')
+    commands = _list_next(options, next(iter(models.values())))
+    if commands:
+        print('\nNext:', *(f'  {command}' for command in commands), sep='\n')
 
 
 def _list_next(options: ScoringOptions, model: Path) -> list[str]:

@@ -92,7 +92,7 @@ def describe_people(alike: Sequence[Alike] | None, faces: int) -> str:
     """
     start = 'Without --split_by, each photograph counts as another person, so one person may be in both splits'
     if alike is None:
-        return f"{start}. (With SFace's file, weights/{FILENAME}, likely ones are counted.)"
+        return f"{start}. Such people are counted where SFace's file is there: weights/{FILENAME}."
     if not alike:
         return f'{start}; SFace finds nobody who is.'
     pairs = ', '.join(f'{one.val} and {one.train} ({one.cosine:.2f})' for one in alike[:_SHOWN])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpen.utils.files import is_file, project_root
+from gpen.utils.files import is_file, is_folder, project_root
 from gpen.utils.text import suggest
 
 LICENCE = 'The published GPEN weights are for academic and non-commercial use only (https://github.com/yangxy/GPEN).'
@@ -124,6 +124,9 @@ def explain_missing(given: str, path: Path, advice: str, discriminator: bool = F
         return f'{model.name} is a generator. Its discriminator, if it is published, is called {model.name}-D.'
     if model is not None:
         return f'{model.name} is a discriminator, for path.pretrain_network_d. Its generator is {model.belongs_to}.'
+    if is_folder(path):
+        name = 'net_d_latest.pth' if discriminator else 'net_g_best.pth'
+        return f'the path {path} is a folder. Give a file, such as models/{name} of a run.'
     return f'there is no file {path}{_find_meant(given, discriminator) or f". {advice}"}'
 
 

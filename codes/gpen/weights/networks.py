@@ -145,7 +145,8 @@ def infer_gpen_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
                 'that starts from it (path.pretrain_prior), and use that.'
             ) from error
         raise UserError(
-            f'These are not the weights of a GPEN generator ({list_names(state_dict)}). Choose another file.'
+            f'These are not the weights of a GPEN generator ({list_names(state_dict)}). Give the file of one, such as '
+            'net_g_best.pth of a run.'
         ) from error
     return {'type': 'GPEN', 'size': decoder.pop('size'), 'in_size': 2 ** (encoders + 1), **decoder}
 
