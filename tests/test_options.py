@@ -252,6 +252,21 @@ def test_a_base_file_is_inherited_and_a_new_type_replaces_its_block(option_file:
     assert options.train.scheduler.arguments == {'T_max': 4}
 
 
+@pytest.mark.parametrize('is_link', [False, True])
+def test_a_base_is_named_by_its_shortest_path_that_leads_there(
+    option_file: Path, tmp_path: Path, is_link: bool
+) -> None:
+    (tmp_path / 'base.yml').write_text(f'_base_: {option_file.name}\nunknown: 1\n')
+    folder = tmp_path / 'faces' / 'set'
+    folder.mkdir(parents=True)
+    (folder / 'child.yml').write_text('_base_: ../../base.yml\nname: child\n')
+    if is_link:  # above the link lies another folder
+        (tmp_path / 'link').symlink_to(folder)
+        folder = tmp_path / 'link'
+    where = folder / '..' / '..' if is_link else tmp_path
+    assert f'{where / "base.yml"}:2: unknown: there is no such option.' in '\n'.join(errors_of(folder / 'child.yml'))
+
+
 @pytest.mark.parametrize('base', ['5', '~', '[1]'])
 def test_a_base_that_is_no_file_name_is_refused_with_its_line(tmp_path: Path, base: str) -> None:
     path = tmp_path / 'child.yml'

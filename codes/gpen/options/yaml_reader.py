@@ -1,5 +1,6 @@
 """Option files -> plain data: inheritance (``_base_``), ``--force_yml``, and the file and line of every value."""
 
+import os.path
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class _Files:
             base_path = path.parent / base
             if not is_file(base_path):
                 raise UserError(f'{document.place(("_base_",))}: _base_: there is no file {shorten(str(base_path))}.')
-            _merge_into(merged, self.read(base_path, (*parents, path.resolve())))
+            _merge_into(merged, self.read(_shorten_path(base_path), (*parents, path.resolve())))
         _merge_into(merged, document)
         return merged
 
@@ -111,6 +112,12 @@ class _Files:
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b'\n') + 1
             raise UserError(f'{path}:{line}: is no text in UTF-8. Save the file in this encoding.') from error
+
+
+def _shorten_path(path: Path) -> Path:
+    """Return the path of a file without ``..``, for messages, unless a link among its folders would lead elsewhere."""
+    short = Path(os.path.normpath(path))
+    return short if is_file(short) and short.samefile(path) else path
 
 
 def _take_bases(document: Document) -> list[str]:
