@@ -7,7 +7,6 @@ none: its manifest.csv holds them.
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import _path  # noqa: F401
 from gpen.commands._arguments import ArgumentParser, add_detector, within
@@ -37,15 +36,24 @@ def find_landmarks(args: argparse.Namespace) -> int:
     from gpen.faces.detection import build_detector, choose_detector
     from gpen.preparation.landmark_table import write_landmark_table
     from gpen.preparation.work import DetectorSource
-    from gpen.utils.files import resolve_path
+    from gpen.utils.command_line import spell_command, spell_setting
+    from gpen.utils.files import expand_user, to_option_path
     from gpen.utils.pool import ALL_CORES
 
-    weights = Path(args.weights).expanduser() if args.weights else None
+    weights = expand_user(args.weights) if args.weights else None
     name, reason = choose_detector(args.detector, weights)
     print(reason)
     detector = DetectorSource(build_detector, name, weights, args.min_face)
-    write_landmark_table(
-        Path(args.input).expanduser(), resolve_path(args.output), detector, args.workers or ALL_CORES, print
+    folder, table = (expand_user(path).absolute() for path in (args.input, args.output))
+    write_landmark_table(folder, table, detector, args.workers or ALL_CORES, print)
+
+    # What to type next: the recipe is the user's, with these faces.
+    loss = {'type': 'ComponentLoss', 'loss_weight': 0.05, 'style_weight': 20}
+    changes = {'datasets:train:landmarks': to_option_path(table), 'train:component_opt': loss}
+    settings = [spell_setting(*change) for change in changes.items()]
+    command = spell_command('train', '-opt', 'RECIPE.yml', '--auto_resume', '--force_yml', *settings)
+    print(
+        f'To train with them by a recipe whose datasets.train.dataroot_gt is {to_option_path(folder)}:\n\n  {command}'
     )
     return 0
 

@@ -1,15 +1,18 @@
 """``find_landmarks.py``: a table of landmarks that a data set of aligned faces takes."""
 
 import csv
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import find_landmarks
+from gpen.commands import train
 from gpen.data.degraded_dataset import DegradedFaceDataset
 from gpen.errors import UserError
 from gpen.faces import detection
+from gpen.options import parse_options
 from photographs import POINTS, build_detector, draw_photo, save
 
 
@@ -37,6 +40,20 @@ def test_a_data_set_takes_the_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     expected = np.vstack([POINTS[:2], POINTS[3:].mean(axis=0)]) * 40 + 80  # of a face of radius 40
     assert centres == pytest.approx(expected / 5, abs=0.15)
+
+
+def test_the_printed_command_takes_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option_file: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / 'my faces' / 'a.png', draw_photo(1))
+    assert run(Path('my faces'), Path('a #1.csv')) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])[2:]
+    args = train.parse_arguments(words)
+    options = parse_options(option_file, args.force_yml).options
+    assert args.opt == 'RECIPE.yml'
+    assert options.datasets.train.arguments['landmarks'] == str(tmp_path / 'a #1.csv')
+    assert options.train.component_opt is not None
 
 
 def test_images_without_a_face_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

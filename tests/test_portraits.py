@@ -1,5 +1,6 @@
 """Synthetic portraits and their degradation."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpen.commands import make_portraits
+from gpen.commands import make_portraits, train
 from gpen.data.degradations import build_degradation
 from gpen.data.image_io import read_image, write_image
+from gpen.options import parse_options
 from gpen.portraits.canvas import Canvas, Pose, spline_basis
 from gpen.portraits.pair import render_pair
 from gpen.portraits.render import render_portrait
@@ -87,6 +89,19 @@ def test_portraits_are_written_in_pairs_by_name(tmp_path: Path) -> None:
             assert sorted(path.name for path in (tmp_path / 'set' / split / kind).iterdir()) == names
     sharp = read_image(tmp_path / 'set' / 'train' / 'sharp' / '0001.png')
     assert np.abs(sharp - render_pair(10, 32, ('train', 1))[0]).max() < 1 / 127
+
+
+def test_the_printed_command_trains_on_the_portraits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert make(Path('my set #1, ü')) == 0
+    python, script, *words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert (Path(python).name, Path(script).name) == ('python', 'train.py')
+    args = train.parse_arguments(words)
+    options = parse_options(args.opt, args.force_yml).options  # the folders are looked at
+    assert (options.name, options.network_g.arguments['size'], args.auto_resume) == ('my_set_1_ü', 32, True)
+    assert options.datasets.val.arguments['dataroot_lq'] == str(tmp_path / 'my set #1, ü' / 'val' / 'blurry')
 
 
 def test_finished_set_is_not_rendered_again(

@@ -58,6 +58,19 @@ def test_help_comes_at_once_and_tells_each_default() -> None:
         assert text in ' '.join(done.stdout.split())
 
 
+def test_paths_of_the_command_line_start_at_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for output, wanted in (
+        ('a/b', tmp_path / 'a' / 'b'),
+        ('~nobody-of-that-name/b', tmp_path / '~nobody-of-that-name/b'),
+    ):
+        args = prepare_dataset.parse_arguments(['--input', output, '--output', output, '--size', '64'])
+        settings = prepare_dataset.to_settings(args)
+        assert (settings.input.absolute(), settings.output) == (wanted, wanted)
+
+
 @pytest.mark.parametrize(
     ('degradation', 'wanted'),
     [

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
+from gpen.utils.files import expand_user
 
 Kind = Literal['lmdb', 'parquet', 'arrow', 'disk']
 
@@ -45,9 +46,9 @@ def convert(args: argparse.Namespace) -> int:
     from gpen.data.storage.writing import new_folder
 
     kind = choose_kind(args.output, args.to)
-    target = Path(args.output).expanduser().absolute()
+    target = expand_user(args.output).absolute()
     backend = read_backend(args.io_backend)
-    sides = find_sides(Path(args.input).expanduser()) if backend is None else {}
+    sides = find_sides(expand_user(args.input)) if backend is None else {}
 
     # One folder, file or URL.
     if not sides:
@@ -127,7 +128,7 @@ def convert_one(source: str, target: Path, kind: Kind, shard_size: int, backend:
     from gpen.data.storage import find_backend, open_storage, writing
     from gpen.options.io_backend import is_url
 
-    place = source if is_url(source) else Path(source).expanduser().absolute()
+    place = source if is_url(source) else expand_user(source).absolute()
     if backend is None:
         backend = find_backend(place) if isinstance(place, Path) else {'type': 'datasets', 'streaming': True}
     images = open_storage(place, backend)

@@ -7,11 +7,11 @@ codes/restore.py reads all three.  EMA weights are taken where the checkpoint ha
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from gpen.commands._arguments import ArgumentParser, add_model
 from gpen.commands._run import run_command
 from gpen.errors import UserError
+from gpen.utils.files import expand_user
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -39,7 +39,7 @@ def export(args: argparse.Namespace) -> int:
     from gpen.utils.device import is_out_of_memory
     from gpen.weights.by_name import find_model
 
-    output, faces = (None if path is None else Path(path).expanduser() for path in (args.output, args.check))
+    output, faces = (None if path is None else expand_user(path) for path in (args.output, args.check))
     try:
         target = export_generator(
             find_model(args.model),

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from gpen.commands._arguments import ArgumentParser, network_size, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
+from gpen.utils.command_line import spell, spell_command, spell_setting
 from gpen.utils.cpu import count_cpus
-from gpen.utils.files import suggest_folder, to_option_path
+from gpen.utils.files import expand_user, resolve_path, suggest_folder, to_option_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +64,7 @@ def is_complete(folder: Path, tasks: Sequence[Task], settings: dict[str, Any]) -
         UserError: the folder holds something else that must not be mixed with it.
     """
     manifest = folder / MANIFEST
-    advice = f'Choose another --output, such as {to_option_path(suggest_folder(folder))}.'
+    advice = f'Choose another --output, such as {spell(suggest_folder(folder))}.'
     if manifest.is_file() and _read_manifest(manifest) != settings:
         raise UserError(f'{folder} holds a data set that was made with other settings. {advice}')
 
@@ -117,14 +118,15 @@ def make_portraits(args: argparse.Namespace) -> int:
 
     from gpen.data.image_io import write_image
     from gpen.preparation.pairs import measure_psnr
-    from gpen.utils.files import resolve_path, write_text
+    from gpen.utils.files import write_text
 
     counts = {'train': args.train, 'val': args.val}
-    folder = Path(resolve_path(args.output))
+    folder = expand_user(args.output).absolute()
     settings = {'renderer': RENDERER_VERSION, 'seed': args.seed, 'size': args.size, **counts}
     tasks = [(split, index) for split, count in counts.items() for index in range(count)]
     if is_complete(folder, tasks, settings):
         print(f'{args.train} + {args.val} portraits of {args.size} x {args.size} are already there: {folder}')
+        print(f'To train on them:\n\n  {_spell_training(folder, args.size)}')
         return 0
 
     psnr: dict[str, list[float]] = {split: [] for split in counts}
@@ -137,8 +139,25 @@ def make_portraits(args: argparse.Namespace) -> int:
 
     for split, values in psnr.items():
         print(f'{split}: {len(values)} pairs, mean PSNR of the blurry ones {fmean(values):.2f} dB')
-    print(f'Written to {folder}')
+    print(f'Written to {folder}. To train on them:\n\n  {_spell_training(folder, args.size)}')
     return 0
+
+
+def _spell_training(folder: Path, size: int) -> str:
+    """Return the command that trains on the portraits by the quick start's recipe."""
+    from gpen.preparation.recipe import name_run
+
+    words = ['-opt', 'options/train/quickstart.yml', '--auto_resume']
+    if (folder, size) == (resolve_path('datasets/quickstart'), 64):  # the recipe's own
+        return spell_command('train', *words)
+
+    roots = {
+        f'datasets:{split}:{root}': to_option_path(folder / split / kind)
+        for split in ('train', 'val')
+        for kind, root in zip(KINDS, ('dataroot_gt', 'dataroot_lq'), strict=True)
+    }
+    changes = {'name': name_run(folder), 'network_g:size': size, 'network_d:size': size, **roots}
+    return spell_command('train', *words, '--force_yml', *(spell_setting(*change) for change in changes.items()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

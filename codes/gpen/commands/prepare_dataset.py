@@ -12,7 +12,6 @@ folder for a person.
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from gpen.commands._arguments import ArgumentParser, add_detector, network_size, within
@@ -118,7 +117,7 @@ def to_settings(args: argparse.Namespace) -> PreparationSettings:
         UserError: the degradation is unknown or has wrong arguments.
     """
     from gpen.preparation.degradation import default_degradation, parse_degradation
-    from gpen.utils.files import resolve_path
+    from gpen.utils.files import expand_user
     from gpen.utils.pool import ALL_CORES
 
     own = {name: getattr(args, name) for name in vars(args) if name in PreparationSettings.__dataclass_fields__}
@@ -127,9 +126,9 @@ def to_settings(args: argparse.Namespace) -> PreparationSettings:
     return PreparationSettings(
         **{
             **own,
-            'input': Path(args.input).expanduser(),
-            'output': resolve_path(args.output),
-            'weights': Path(args.weights).expanduser() if args.weights else None,
+            'input': expand_user(args.input),
+            'output': expand_user(args.output).absolute(),
+            'weights': expand_user(args.weights) if args.weights else None,
             'largest_only': args.faces == 'largest',
             'min_face': args.min_face or max(1, args.size // 4),
             'degradation': wanted,

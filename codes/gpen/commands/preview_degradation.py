@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
@@ -45,7 +44,7 @@ def preview(args: argparse.Namespace) -> int:
     from gpen.data.image_io import write_image
     from gpen.training.setup import build_data
     from gpen.utils.command_line import spell_command
-    from gpen.utils.files import resolve_path
+    from gpen.utils.files import expand_user, resolve_path
 
     dataset = build_data(args.phase, block)
     if not getattr(dataset, 'takes_epoch', False) or 'lq' not in dataset[0, 0] or block.type == 'PairedImageDataset':
@@ -54,7 +53,7 @@ def preview(args: argparse.Namespace) -> int:
             'Give an option file with a DegradedFaceDataset.'
         )
     default = resolve_path(options.path.experiments_root) / f'{options.name}_{args.phase}_preview.png'
-    target = Path(args.output).expanduser() if args.output else default
+    target = expand_user(args.output) if args.output else default
     write_image(target, draw_sheet(dataset, args.images, args.draws))
     print(f'Written: {target} (in each row a sharp face, then {args.draws} draws of its degradation)')
     command = spell_command('train', '-opt', args.opt, '--auto_resume', *_repeat(args.force_yml))

@@ -7,10 +7,10 @@ written while the run is going on.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from gpen.commands._arguments import ArgumentParser
 from gpen.commands._run import run_command
+from gpen.utils.files import expand_user
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,7 +29,7 @@ def report(args: argparse.Namespace) -> int:
     """Write the report; return the exit status."""
     from gpen.reporting.run_page import write_report
 
-    output = None if args.output is None else Path(args.output).expanduser()
+    output = None if args.output is None else expand_user(args.output)
     target = write_report(args.runs, output)
     print(f'Written: {target} ({target.stat().st_size / 1e6:.1f} MB). Open it in a browser.')
     return 0

@@ -141,14 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gpen.restoration.folder import explain_left_out, plan_targets
         from gpen.restoration.loading import load_restorer
         from gpen.utils.device import choose_device, explain_out_of_memory
-        from gpen.utils.files import check_folder
+        from gpen.utils.files import check_folder, expand_user
         from gpen.weights.by_name import find_model
 
-        source, left_out = Path(args.input), dict[str, str]()
+        source, output, left_out = expand_user(args.input), expand_user(args.output), dict[str, str]()
         if is_film(source) and source.is_file() and not args.aligned:
             import_av()  # or say what is missing
         films = has_av() and not args.aligned
-        targets = plan_targets(source, Path(args.output), f'.{args.format}', left_out, films)
+        targets = plan_targets(source, output, f'.{args.format}', left_out, films)
         for sentence in explain_left_out(left_out):
             print(sentence)
         wanted = {path: to for path, to in targets.items() if not (args.skip_existing and to.exists())}
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f'All {len(targets)} results are there: {args.output}')
             return 0
 
-        check_folder(Path(args.output))  # now, not at the end of the first batch
+        check_folder(output)  # now, not at the end of the first batch
         device = choose_device(args.device)
         with explain_out_of_memory(f'Lower --batch_size (now {args.batch_size}) or --upscale.'):
             model = find_model(args.model)
@@ -215,9 +215,10 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
     from gpen.faces.detection import build_detector, choose_detector
     from gpen.restoration.background import Enlarger, load_enlarger
     from gpen.restoration.photograph import PhotographRestorer, feather_masks
+    from gpen.utils.files import expand_user
 
     # The face detector.
-    weights = Path(args.weights) if args.weights else None
+    weights = expand_user(args.weights) if args.weights else None
     min_face = args.min_face or _MIN_FACE
     name, reason = choose_detector(args.detector or 'auto', weights)
     print(reason)
@@ -231,7 +232,7 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
         masks = FaceParser(weights, device)
     enlarger = Enlarger(args.upscale or 1)
     if args.background_model:
-        enlarger = load_enlarger(Path(args.background_model), args.upscale, device)
+        enlarger = load_enlarger(expand_user(args.background_model), args.upscale, device)
 
     # What judges faces.
     compare = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from gpen.commands._arguments import ArgumentParser, add_force_yml, add_mirror, add_option_file
 from gpen.commands._run import run_command
+from gpen.utils.files import expand_user
 from gpen.utils.text import shorten
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def _npz(text: str) -> Path:
     if not text.lower().endswith('.npz'):
         raise argparse.ArgumentTypeError(f'{shorten(text)!r} should end in .npz')
-    return Path(text).expanduser()
+    return expand_user(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from gpen.errors import UserError
 from gpen.options.components import check_degradations
 from gpen.options.problems import Problem, to_user_error
 from gpen.options.yaml_reader import parse_value, read_yaml
+from gpen.utils.files import expand_user
 
 _KEY = 'degradation'
 _LARGE = 256  # pixels
@@ -32,9 +33,9 @@ def parse_degradation(text: str) -> Any:
         UserError: no such file or name, or wrong arguments; all of them in one message.
     """
     if text.lower().endswith(('.yml', '.yaml')):
-        return _read_file(Path(text).expanduser())
+        return _read_file(expand_user(text))
 
-    if not text.strip() or Path(text).expanduser().is_dir():
+    if not text.strip() or expand_user(text).is_dir():
         what = f'{text} is a folder' if text.strip() else 'it is empty'
         raise UserError(f"--degradation names no degradation: {what}. Give a name, '{{type: NAME}}' or a YAML file.")
 

@@ -49,7 +49,10 @@ def write_landmark_table(folder: Path, output: Path, detector: DetectorSource, w
     for reason in unusable:
         say(f'Skipped: {reason}')
     if not found:
-        raise UserError(f'No face was found in the {len(rows) - len(unusable)} images of {folder}. Are these faces?')
+        raise UserError(
+            f'No face was found in the {len(rows) - len(unusable)} images of {folder}. Are these faces, '
+            f'and larger than --min_face ({detector.min_face} pixels)?'
+        )
     with atomic_path(output) as temporary, temporary.open('w', encoding='utf-8', newline='') as stream:
         table = csv.writer(stream, lineterminator='\n')
         table.writerow(['name', *COLUMNS])

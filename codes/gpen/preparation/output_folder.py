@@ -6,7 +6,6 @@ depends on all that decides it.  When it is finished its parts are moved up, the
 """
 
 import json
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +18,8 @@ from gpen.preparation.pairs import KINDS
 from gpen.preparation.settings import digest
 from gpen.preparation.splitting import SPLITS
 from gpen.preparation.summary import DATASET, MANIFEST
-from gpen.utils.files import suggest_folder, to_option_path
+from gpen.utils.command_line import spell
+from gpen.utils.files import suggest_folder
 from gpen.utils.locks import hold_lock
 
 _PARTS = (*SPLITS, MANIFEST, CONTACT_SHEET, DATASET)
@@ -141,5 +141,4 @@ class OutputFolder:
 
     def _advise(self, other: Path | None = None) -> str:
         """Return the sentence that names another folder, by default one beside this that is not there yet."""
-        path = to_option_path(other or suggest_folder(self.folder))
-        return f'Give a folder that is empty or new: --output {shlex.quote(path)}'
+        return f'Give a folder that is empty or new: --output {spell(other or suggest_folder(self.folder))}'

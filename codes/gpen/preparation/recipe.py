@@ -4,14 +4,13 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import NamedTuple
 
 from gpen.options.yaml_reader import find_option_file, read_yaml
 from gpen.preparation.settings import PreparationSettings
 from gpen.preparation.summary import DATASET, MANIFEST
 from gpen.utils.files import project_root, resolve_path, to_option_path, write_text
+from gpen.utils.text import to_yaml
 
 RECIPE = 'recipe.yml'
 
@@ -70,23 +69,23 @@ def write_recipe(settings: PreparationSettings) -> Path:
 
 def _format(settings: PreparationSettings, base: Base, faces: int) -> str:
     """Return the text of a recipe, with the comments that recipes have."""
-    folder, name = settings.output, _name_run(settings.output)
+    folder, name = settings.output, name_run(settings.output)
     steps = settings.degradation if isinstance(settings.degradation, list) else [settings.degradation]
     table = [] if settings.aligned else [f'    # landmarks: {_quote(folder / MANIFEST)}  # for train.component_opt']
 
     lines = [
         '# Trains on the faces of this folder. prepare_dataset.py wrote it once and leaves your changes alone.',
         _row(f'_base_: {_quote_base(base, folder)}', 'all that is not said here'),
-        _row(f'name: {_dump(name)}', f'results go to experiments/{name}'),
+        _row(f'name: {to_yaml(name)}', f'results go to experiments/{name}'),
         '',
         'datasets:',
         '  train:',
-        _row(f'    name: {_dump(name)}', 'a name for logs'),
+        _row(f'    name: {to_yaml(name)}', 'a name for logs'),
         _row('    type: DegradedFaceDataset', 'the blurry faces are made anew for every sample'),
         _row(f'    dataroot_gt: {_quote(folder / "train" / "sharp")}', 'folder of sharp faces'),
         _row('    io_backend: {type: disk}', 'image files'),
         _row('    use_hflip: true', 'mirror half of the faces at random'),
-        _row(f'    degradation: {_dump(steps)}', 'as in train/blurry; a list replaces that of _base_'),
+        _row(f'    degradation: {to_yaml(steps)}', 'as in train/blurry; a list replaces that of _base_'),
         *table,
         '  val:',
         _row(f'    name: {name}_val', 'a name for logs'),
@@ -147,7 +146,7 @@ def _find_weights(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _name_run(folder: Path) -> str:
+def name_run(folder: Path) -> str:
     """Return the folder's name with only such characters as the name of a run has."""
     return re.sub(r'[^\w.-]+', '_', folder.name).strip('._-')[:64] or 'faces'
 
@@ -156,17 +155,11 @@ def _quote_base(base: Base, folder: Path) -> str:
     """Return the base's path from the folder where both are in the same checkout, links resolved, else all of it."""
     root, real = project_root().resolve(), folder.resolve()
     is_near = base.path.is_relative_to(root) and real.is_relative_to(root)
-    return _dump(Path(os.path.relpath(base.path, real)).as_posix() if is_near else str(base.path))
+    return to_yaml(Path(os.path.relpath(base.path, real)).as_posix() if is_near else str(base.path))
 
 
 def _quote(path: Path) -> str:
-    return _dump(to_option_path(path))
-
-
-def _dump(value: Any) -> str:
-    """Return a value in one line of YAML."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
-    return text.removesuffix('...\n').rstrip('\n')
+    return to_yaml(to_option_path(path))
 
 
 def _row(text: str, comment: str) -> str:

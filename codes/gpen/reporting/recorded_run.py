@@ -13,7 +13,7 @@ from gpen.runs.experiment import is_in_use
 from gpen.runs.options_file import OPTIONS_FILE
 from gpen.runs.recorder import METRICS_FILE, Record, parse_lines
 from gpen.runs.run_file import RunFile, read_run_file
-from gpen.utils.files import resolve_path
+from gpen.utils.files import expand_user, resolve_path
 
 SPEED = 'seconds_per_iter'
 MEASURES = (
@@ -162,7 +162,7 @@ def find_run(folder: str) -> Path:
     Raises:
         UserError: the folder is not there, or is not the folder of a run.
     """
-    places = [Path(folder).expanduser(), resolve_path(folder)]
+    places = [expand_user(folder), resolve_path(folder)]
     place = next((place for place in places if place.is_dir()), None)
     if place is None:
         raise UserError(f'There is no folder {places[0]}. {_list_runs(places[1].parent)}')

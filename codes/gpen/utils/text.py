@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 _NAMES_SHOWN = 4
 _LONGEST_NAME = 80
@@ -74,3 +75,11 @@ def printable(name: str) -> str:
     return ''.join(
         character if character.isprintable() else character.encode('unicode_escape').decode() for character in name
     )
+
+
+def to_yaml(value: Any) -> str:
+    """Return a value in one line of YAML."""
+    import yaml
+
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1_000_000)
+    return text.removesuffix('...\n').rstrip('\n')
