@@ -95,7 +95,7 @@ def test_row_groups_are_small_and_say_what_they_hold(faces: Path, tmp_path: Path
 
 
 def options_of(printed: str) -> Any:
-    return yaml.safe_load(printed.partition('In the option file:')[2])
+    return yaml.safe_load(printed.partition('RECIPE.yml:\n')[2])
 
 
 @pytest.mark.parametrize('kind', TABLES)
@@ -114,6 +114,15 @@ def test_whole_sets_are_converted_and_their_option_lines_can_be_used(
             assert len(storage.keys()) == (7 if phase == 'train' else 3)
             assert storage.read('001') == (tiny_data / phase / side / '001.png').read_bytes()
     assert parse_options(str(write_options(tmp_path / 'tiny.yml', options))).options.datasets.train is not None
+
+    # Pasted below a recipe such as prepare_dataset.py writes, which degrades sharp faces anew
+    roots = {'dataroot_gt': str(tiny_data / 'train' / 'sharp'), 'degradation': {'type': 'simple'}}
+    options['datasets']['train'] = {'type': 'DegradedFaceDataset', 'batch_size_per_gpu': 2, **roots}
+    write_options(tmp_path / 'recipe.yml', options)
+    (tmp_path / 'mine.yml').write_text('_base_: recipe.yml\n' + printed.partition('RECIPE.yml:\n')[2])
+    pasted = parse_options(str(tmp_path / 'mine.yml')).options.datasets.train
+    assert (pasted.type, pasted.batch_size_per_gpu) == ('PairedImageDataset', 2)
+
     assert convert('--input', tmp_path / 'set', '--output', tmp_path / 'back', '--to', 'disk') == 0
     assert files_in(tmp_path / 'back') == files_in(tiny_data)
 

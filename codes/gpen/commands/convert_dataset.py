@@ -153,9 +153,10 @@ def print_options(written: dict[str, dict[str, Path]], kind: str) -> None:
     blocks: dict[str, Any] = {}
     for split, sides in written.items():
         roots = {SIDES[side]: to_option_path(path) for side, path in sides.items()}
-        blocks[split] = roots | {'io_backend': dict(backend)}
+        kind_of_set = {'type': 'PairedImageDataset'} if len(roots) == len(SIDES) else {}
+        blocks[split] = kind_of_set | roots | {'io_backend': dict(backend)}
     lines = blocks.get('', {'datasets': blocks})
-    print('\nIn the option file:\n')
+    print('\nIn the option file, or in one that begins with _base_: RECIPE.yml:\n')
     print(yaml.safe_dump(lines, default_flow_style=None, sort_keys=False, allow_unicode=True, width=10_000), end='')
 
 
