@@ -113,6 +113,22 @@ def test_faces_are_restored_and_times_and_sound_kept(suffix: str, tmp_path: Path
     assert [path.name for path in (tmp_path / 'out').iterdir()] == [f'a{suffix}']
 
 
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.webm', '.avi'])
+def test_the_stated_rate_is_kept(suffix: str, tmp_path: Path) -> None:
+    source = tmp_path / 'in' / f'a{suffix}'
+    source.parent.mkdir()
+    with av.open(str(source), 'w') as output:
+        stream = output.add_stream('libvpx-vp9' if suffix == '.webm' else 'libx264', rate=25, options={'bf': '0'})
+        stream.height = stream.width = SIDE
+        stream.pix_fmt = 'yuv420p'
+        for _ in range(4):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(draw(), format='rgb24')))
+        output.mux(stream.encode(None))
+    _, target = restore(source, tmp_path / 'out')
+    with av.open(str(source)) as before, av.open(str(target)) as after:
+        assert after.streams.video[0].average_rate == before.streams.video[0].average_rate == 25
+
+
 @pytest.mark.parametrize('turn', [90, 180, -90])
 def test_a_turned_film_becomes_upright(turn: int, tmp_path: Path) -> None:
     upright = draw()

@@ -68,6 +68,7 @@ def _join_streams(original: Any, output: Any, film: Film, segments: Sequence[Pat
     output.metadata.update(original.metadata)
     with import_av().open(str(segments[0]), format='nut') as first:
         encoded = output.add_stream_from_template(first.streams.video[0])
+    encoded.codec_context.framerate = film.rate  # without it, Matroska states one frame per unit of time
     encoded.time_base = film.time_base  # AVI fills up what lies between with empty frames
     tags = original.streams[film.stream].metadata
     encoded.metadata.update({key: value for key, value in tags.items() if key != 'rotate'})
