@@ -1,5 +1,6 @@
 """Films: what they keep, faces in every frame, and runs that are stopped and go on."""
 
+import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -221,6 +222,21 @@ def test_a_film_without_colours_stays_so_whatever_the_network_makes(tmp_path: Pa
     grey = np.repeat(draw().mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
     _, target = restore(write_film(tmp_path / 'a.mp4', [grey] * 2), tmp_path / 'out')
     assert np.ptp(read(target)[1].astype(int), axis=3).max() <= 4
+
+
+def test_frames_whose_pixels_are_guessed_are_counted(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    source = write_film(
+        tmp_path / 'a.mp4', [np.maximum(draw(), noise.integers(0, 60, (SIDE, SIDE, 3), np.uint8)) for _ in range(8)]
+    )
+    with av.open(str(source)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][3]
+        start, size = packet.pos, packet.size
+    content = bytearray(source.read_bytes())
+    content[start + size // 3 : start + size] = bytes(size - size // 3)
+    source.write_bytes(content)
+    outcome, _ = restore(source, tmp_path / 'out')
+    assert re.fullmatch(r'what is damaged in \d of 8 frames', next(iter(outcome.losses)))
 
 
 def test_faces_of_a_still_scene_rest(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ class Frame:
     film: Film
     raw: Any = field(repr=False)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the decoder had to guess some of its pixels."""
+        return bool(self.raw.is_corrupt)
+
     def to_array(self) -> np.ndarray:
         """Return the upright pixels: H x W x 3, uint8, RGB; of a GIF H x W x 4, with its transparency."""
         kind = 'rgba' if self.film.path.suffix.lower() == '.gif' else 'rgb24'

@@ -92,8 +92,10 @@ def restore_film(
         if chosen.faces or restorer.enlarger.scale > 1:
             plain = replace(restorer, keep_grey=restorer.keep_grey and seen.grey, min_quality=0, compare=None)
             with bar(source.name, len(seen.seconds)) as progress:
-                segments = _restore_stretches(_Work(plain, film, chosen.faces, strength), parts, progress)
+                segments, damaged = _restore_stretches(_Work(plain, film, chosen.faces, strength), parts, progress)
             losses = join_segments(segments, film, target)
+            if damaged:
+                losses.append(f'what is damaged in {damaged} of {len(seen.seconds)} frames')
         else:
             with atomic_path(target) as temporary:
                 shutil.copyfile(source, temporary)
@@ -178,17 +180,24 @@ class _Work:
     strength: float
 
 
-def _restore_stretches(work: _Work, parts: Path, progress: Any) -> list[Path]:
-    """Restore and encode what is not there yet; return the files of all stretches."""
-    segments = []
+def _restore_stretches(work: _Work, parts: Path, progress: Any) -> tuple[list[Path], int]:
+    """Restore and encode what is not there yet; return the files of all stretches, and how many frames are damaged."""
+    segments, damaged = [], 0
+
+    def count(frames: Iterator[Frame]) -> Iterator[Frame]:
+        nonlocal damaged
+        for frame in frames:
+            damaged += frame.is_damaged
+            yield frame
+
     for number, frames in read_stretches(work.film):
         path = parts / f'{number:06d}.nut'
         segments.append(path)
         if path.is_file():
-            progress.update(sum(1 for _ in frames))
+            progress.update(sum(1 for _ in count(frames)))
         else:
-            write_segment(path, work.film, _restore_frames(work, frames, progress))
-    return segments
+            write_segment(path, work.film, _restore_frames(work, count(frames), progress))
+    return segments, damaged
 
 
 def _restore_frames(work: _Work, frames: Iterator[Frame], progress: Any) -> Iterator[tuple[Frame, np.ndarray]]:
