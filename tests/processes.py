@@ -106,6 +106,10 @@ def _run(
         install_signal(int(signal_at[0].rpartition(' ')[2]), signal_at[1])
     if prepare is not None:
         prepare()
+    # Workers start as the platform starts them, not from a server of their own that imports everything again; files are
+    # left to the system, as in tests/conftest.py.
+    multiprocessing.set_start_method(None, force=True)
+    os.fsync = lambda _: None  # type: ignore[assignment]
     sys.exit(importlib.import_module(f'gpen.commands.{command}').main(arguments))
 
 

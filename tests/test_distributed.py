@@ -22,9 +22,9 @@ from gpen.runs.run_file import read_run_file
 
 
 def options_for(data: Path, root: Path, batch_size: int, **changes: Any) -> Path:
-    """Write the tiny options: 16 iterations in 8 epochs of 2, for 2 processes with 2 images each or one with 4."""
+    """Write the tiny options: 10 iterations in 5 epochs of 2, for 2 processes with 2 images each or one with 4."""
     options = tiny_options(data, root)
-    options['train']['total_epochs'] = 8
+    options['train']['total_epochs'] = 5
     options['datasets']['train']['batch_size_per_gpu'] = batch_size
     for block, values in changes.items():
         options[block] = {**options[block], **values} if isinstance(values, dict) else values
@@ -89,7 +89,7 @@ def have_memory(free: int) -> None:
 def test_two_processes_that_clip_and_accumulate_as_the_smaller_memory_allows_do_so_too(
     tiny_data: Path, tmp_path: Path
 ) -> None:
-    train = {**tiny_options(tiny_data, tmp_path)['train'], 'total_epochs': 8}
+    train = {**tiny_options(tiny_data, tmp_path)['train'], 'total_epochs': 5}
     train |= {'use_grad_norm': True, 'grad_norm_clip': 0.3}  # R1 has a backward pass of its own then
     train['feature_matching_opt'] = {'type': 'FeatureMatchingLoss', 'loss_weight': 0.1}
     alone, together = make(tmp_path / 'alone'), make(tmp_path / 'together')
@@ -131,7 +131,7 @@ def test_rank_0_speaks_and_writes_alone(unbroken: Path) -> None:
     assert 'Batch: 2 in each of 2 processes, 4 in all' in said
     assert (root / 'rank1').read_text() == ''
     assert len(list((unbroken / 'tb_logger').iterdir())) == 1
-    assert [record['iter'] for record in read_records(unbroken) if record['phase'] == 'val'] == list(range(2, 17, 2))
+    assert [record['iter'] for record in read_records(unbroken) if record['phase'] == 'val'] == list(range(2, 11, 2))
 
 
 def test_rank_0_alone_scans_the_files(unbroken: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_killed_rank_0_ends_all_and_the_run_continues_exactly(
 
 def test_eight_processes_are_killed_and_continue_exactly(tiny_data: Path, tmp_path: Path) -> None:
     alone, whole, killed = (make(tmp_path / name) for name in ('alone', 'whole', 'killed'))
-    changes = {'train': {'total_epochs': 5}, 'datasets': {'val': None}}
+    changes = {'datasets': {'val': None}}
     status, printed = processes.run(alone / 'log', '-opt', options_for(tiny_data, alone, 8, **changes))
     assert status == 0, printed
     assert [status for status, _ in train_two(whole, options_for(tiny_data, whole, 1, **changes), count=8)] == [0] * 8
@@ -212,7 +212,7 @@ def test_fewer_validation_batches_than_processes(tiny_data: Path, tmp_path: Path
 
 def test_a_run_can_go_on_with_another_number_of_processes(unbroken: Path, tiny_data: Path, tmp_path: Path) -> None:
     option_file = options_for(tiny_data, tmp_path, 4)
-    state = unbroken / 'training_states' / '14.state'
+    state = unbroken / 'training_states' / '8.state'
     status, printed = processes.run(tmp_path / 'log', '-opt', option_file, '--force_yml', f'path:resume_state={state}')
     assert status == 0
     assert 'processes that train together: 2 -> 1; an epoch has 2 iterations' in printed
@@ -260,7 +260,7 @@ def test_a_file_that_one_process_cannot_read_ends_all_after_the_last_step_is_sav
 
 def test_steps_that_are_not_finite_end_all_with_the_files_of_the_whole_batch(tiny_data: Path, tmp_path: Path) -> None:
     option_file = options_for(tiny_data, tmp_path, 2)
-    changes = ('--force_yml', 'train:optim_g:lr=1e30', 'train:warmup_epochs=0')
+    changes = ('--force_yml', 'train:optim_g:lr=1e30', 'train:warmup_epochs=0', 'train:total_epochs=7')
     results = train_two(tmp_path, option_file, *changes)
     assert [status for status, _ in results] == [2, 2]
     line = next(line for line in results[0][1].splitlines() if 'not finite' in line)

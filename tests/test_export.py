@@ -1,10 +1,11 @@
 """Exported ONNX files restore as the checkpoint does, in other programs too, or they are not written."""
 
-import os
+import io
 import re
-import subprocess
 import sys
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ pytest.importorskip('onnxscript', reason='onnxscript is not installed')
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp('checkpoint') / 'net_g.pth', make_network())
+    return save(tmp_path_factory.mktemp('checkpoint') / 'net_g.pth', make_network(size=8))
 
 
 @pytest.fixture(scope='module')
@@ -41,30 +42,21 @@ def enlarging(checkpoint: Path) -> Path:
     return save(checkpoint.with_name('enlarging.pth'), network)
 
 
-# Runs the script for each list of arguments, in one process, since the exporter takes seconds to import.
-RUNS = """
-import runpy, sys
-for words in ARGUMENTS:
-    sys.argv = ['export.py', *words]
-    try: runpy.run_path(SCRIPT, run_name='__main__')
-    except SystemExit as end: print('Status', end.code)
-"""
-
-
 @pytest.fixture(scope='module')
 def exported(checkpoint: Path, enlarging: Path) -> tuple[Path, str]:
     """The checkpoint as ONNX beside it, as the other one is, and what the command printed."""
     write_pairs(checkpoint.parent / 'pairs', 12, size=20)
-    faces = checkpoint.parent / 'pairs' / 'sharp'
-    runs = [['--model', str(path), '--format', 'onnx', '--check', str(faces)] for path in (checkpoint, enlarging)]
-    code = RUNS.replace('ARGUMENTS', repr(runs)).replace('SCRIPT', repr(str(ROOT / 'scripts/export.py')))
-    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=environment)
-    assert result.stderr == ''
-    printed, second, rest = result.stdout.split('Status 0\n')
-    assert 'GPEN 8 x 8 to 16 x 16' in second
-    assert rest == ''
-    return checkpoint.with_suffix('.onnx'), printed
+    printed = []
+    for path in (checkpoint, enlarging):
+        out, errors = io.StringIO(), io.StringIO()
+        command = ['--model', str(path), '--format', 'onnx', '--check', str(checkpoint.parent / 'pairs' / 'sharp')]
+        with warnings.catch_warnings(record=True) as warned, redirect_stdout(out), redirect_stderr(errors):
+            warnings.simplefilter('always')
+            assert export.main(command) == 0
+        assert (errors.getvalue(), warned) == ('', [])
+        printed.append(out.getvalue())
+    assert 'GPEN 8 x 8 to 16 x 16' in printed[1]
+    return checkpoint.with_suffix('.onnx'), printed[0]
 
 
 @pytest.fixture
@@ -80,7 +72,7 @@ def test_onnx_restores_as_pytorch_with_any_batch_size(exported: tuple[Path, str]
 def test_the_command_says_what_was_compared_and_written(exported: tuple[Path, str], checkpoint: Path) -> None:
     path, printed = exported
     first, *compared, written = printed.splitlines()
-    assert first == f'{checkpoint}: GPEN 16 x 16, channel_multiplier 2, narrow 0.0195312'
+    assert first == f'{checkpoint}: GPEN 8 x 8, channel_multiplier 2, narrow 0.0195312'
     checks = [re.fullmatch(r'Largest difference .* in 1/255, (.*): ([\d.e-]+)', line) for line in compared]
     names = ['grey input', 'random input, batch 1', 'random input, batch 3', '8 faces']
     assert [check and check[1] for check in checks] == names
@@ -95,9 +87,9 @@ def test_onnx_has_a_free_batch_the_options_and_no_source_paths(exported: tuple[P
     for value in (given, taken):
         batch, *rest = value.type.tensor_type.shape.dim
         assert batch.dim_param == 'batch'
-        assert [length.dim_value for length in rest] == [3, 16, 16]
+        assert [length.dim_value for length in rest] == [3, 8, 8]
     properties = {entry.key: entry.value for entry in model.metadata_props}
-    assert {'format': 'gpen', 'size': '16', 'in_size': '16', 'isconcat': 'True'}.items() <= properties.items()
+    assert {'format': 'gpen', 'size': '8', 'in_size': '8', 'isconcat': 'True'}.items() <= properties.items()
     assert model.producer_name == 'gpen-trainer'
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [('', 17)]
     content = exported[0].read_bytes()
@@ -157,7 +149,7 @@ def test_other_programs_restore_as_we_do(
 ) -> None:
     path = checkpoint.with_suffix('.onnx') if kind == 'exported' else request.getfixturevalue('halved')
     photograph = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    face = cut(photograph, TEMPLATE * 20 + [25, 15], 16)
+    face = cut(photograph, TEMPLATE * 20 + [25, 15], 8)
     restored = restore_as_tools(onnxruntime.InferenceSession(path), face)
 
     lq = torch.from_numpy(face[..., ::-1].copy()).permute(2, 0, 1).float() / 127.5 - 1
@@ -223,7 +215,7 @@ def test_a_checkpoint_of_another_network_is_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures('prepared')
 def test_onnx_that_restores_otherwise_than_pytorch_is_not_kept(tmp_path: Path) -> None:
-    other = save(tmp_path / 'net.pth', make_network(seed=1))
+    other = save(tmp_path / 'net.pth', make_network(seed=1, size=8))
     with pytest.raises(UserError, match=r'ONNX Runtime and PyTorch differ by [\d.]+/255 \(grey input\)'):
         export_generator(other, 'onnx')
     assert files_in(tmp_path) == ['net.pth']
@@ -236,7 +228,7 @@ def test_onnx_that_restores_otherwise_than_pytorch_is_not_kept(tmp_path: Path) -
 
 @pytest.mark.usefixtures('prepared')
 def test_values_that_are_no_numbers_are_a_difference(tmp_path: Path) -> None:
-    network = make_network()
+    network = make_network(size=8)
     network.state_dict()['generator.conv1.conv.weight'].fill_(3e38)  # their squares are infinite; the graph has others
     with pytest.raises(UserError, match='differ by nan/255'):
         export_generator(save(tmp_path / 'net.pth', network), 'onnx')
@@ -246,7 +238,7 @@ def test_values_that_are_no_numbers_are_a_difference(tmp_path: Path) -> None:
 @pytest.mark.parametrize('kind', ['onnx', 'safetensors', 'gpen'])
 @pytest.mark.parametrize('value', [torch.nan, torch.inf])
 def test_weights_that_are_no_numbers_are_not_exported(tmp_path: Path, kind: Format, value: float) -> None:
-    network = make_network()
+    network = make_network(size=8)
     network.state_dict()['generator.to_rgb1.bias'].fill_(value)
     with pytest.raises(UserError, match=r'net\.pth is spoilt: 1 of its .* not finite \(generator\.to_rgb1\.bias\)'):
         export_generator(save(tmp_path / 'net.pth', network), kind)
@@ -279,7 +271,7 @@ def test_weights_too_large_for_the_file_lie_beside_it(
 def test_a_failing_check_leaves_no_weights_beside_it_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_onnx, 'LARGEST_FILE', 10_000)
     with pytest.raises(UserError, match='nothing was written'):
-        export_generator(save(tmp_path / 'net.pth', make_network(seed=1)), 'onnx')
+        export_generator(save(tmp_path / 'net.pth', make_network(seed=1, size=8)), 'onnx')
     assert files_in(tmp_path) == ['net.pth']
 
 
