@@ -122,7 +122,9 @@ def test_the_loss_scale_goes_on_after_an_interruption() -> None:
     other.load_state_dict(old)  # a state of an earlier version
 
 
-def assert_same_training(found: tuple[GPENModel, dict[str, float]], expected: tuple[GPENModel, dict[str, float]]) -> None:
+def assert_same_training(
+    found: tuple[GPENModel, dict[str, float]], expected: tuple[GPENModel, dict[str, float]]
+) -> None:
     (model, values), (other, others) = found, expected
     assert values.keys() == others.keys()
     assert values == pytest.approx(others, rel=2e-3, abs=1e-5)
