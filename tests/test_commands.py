@@ -354,6 +354,15 @@ def test_help_comes_without_importing_torch(command: str) -> None:
     assert imported & {'torch', 'cv2', 'numpy', 'pydantic', 'torchvision', 'basicsr', 'facexlib'} == set()
 
 
+@pytest.mark.parametrize('arguments', ['codes/train.py -opt quickstart', 'scripts/export.py --model m --format onnx'])
+def test_a_python_without_the_packages_is_told_what_to_install(arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, '-S', *arguments.split()], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert re.match(r'Error: this Python has no package \w+: .* -m pip install -r requirements\.txt\n$', done.stderr)
+
+
 def test_a_full_disk_while_recording_is_said_once_and_in_the_log(
     option_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
