@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import _path  # noqa: F401
-from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, network_size, within
 from gpen.commands._run import run_command
 
 
@@ -59,7 +59,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     # The network.
     parser.add_argument('--model', metavar='FILE', help='weights of a generator (default: random ones)')
     parser.add_argument(
-        '--size', type=within(int, 8, 4096), default=512, metavar='N', help='side of random weights (512)'
+        '--size', type=network_size(8, 4096), default=512, metavar='N', help='side of random weights (512)'
     )
     parser.add_argument(
         '--channel_multiplier', type=within(int, 1, 64), metavar='N', help='of random weights (as published)'
@@ -113,7 +113,7 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
 
     # The settings.
     parser.add_argument(
-        '--size', type=within(int, 8, 4096), nargs='+', default=[256], metavar='N', help='side of the images (256)'
+        '--size', type=network_size(8, 4096), nargs='+', default=[256], metavar='N', help='side of the images (256)'
     )
     parser.add_argument(
         '--narrow', type=within(float, 0, 8), nargs='+', default=[0.25], metavar='X', help='of both networks (0.25)'

@@ -157,13 +157,19 @@ def test_settings_are_the_default_several_by_their_places_and_the_full_one() -> 
     ('arguments', 'message'),
     [
         (('--size', '64', '128', '--batch', '4', '2', '1'), '--size has 2 values where another has 3'),
-        (('--size', '24'), '--size should be a power of two'),
         (('--narrow', '0.0001'), 'leaves no channel'),
     ],
 )
 def test_settings_that_cannot_be_are_one_message(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         choose(*arguments)
+
+
+@pytest.mark.parametrize('part', ['step', 'restore'])
+def test_a_size_that_no_network_takes_is_refused_in_a_sentence(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        benchmark.parse_arguments([part, '--size', '60'])
+    assert 'argument --size: 60 is no size of a network: give 8, 16, 32' in capsys.readouterr().err
 
 
 class KilledWorker:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.machine import describe_machine, format_machine
 from benchmarks.step_worker import DEPTHWISE, OURS, PLAIN, Shares, StepSetting, Worker
 from benchmarks.tables import format_table, write_json
-from gpen.archs.channels import channel_counts, check_size
+from gpen.archs.channels import channel_counts
 from gpen.errors import UserError
 from gpen.utils.device import explain_out_of_memory, select_device
 
@@ -137,7 +137,6 @@ def choose_settings(args: argparse.Namespace) -> list[StepSetting]:
     if args.full:
         settings.append(FULL)
     for setting in settings:
-        check_size('--size', setting.size)
         channel_counts(setting.size, 2, setting.narrow)
     return list(dict.fromkeys(settings))
 
