@@ -148,7 +148,8 @@ def test_init_never_overwrites(
 
 def test_init_lists_every_recipe_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpen('init') == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, _, hint = capsys.readouterr().out.splitlines()
+    assert hint == 'gpen init NAME writes one of them into this folder, to be edited.'
     assert [line.split()[0] for line in lines] == [name_recipe(path) for path in list_recipes()]
     assert all(len(line.split()) > 2 and len(line) <= init._WIDTH for line in lines)
     assert gpen('init', 'gpn_512') == 2

@@ -123,7 +123,7 @@ def test_a_file_of_that_name_comes_before_the_published_model(
         ('there/gpen-bfr-512.pth', 'no file there/gpen-bfr-512.pth. The name alone, GPEN-BFR-512, downloads the'),
         ('GPEN-BFR-512-D', 'is a discriminator, for path.pretrain_network_d. Its generator is GPEN-BFR-512.'),
         ('.', 'The path . is a folder. Give a file, such as models/net_g_best.pth of a run.'),
-        ('my.pth', 'There is no file my.pth. Check it; restore.py --list_models shows names to give.'),
+        ('my.pth', 'restore.py --list_models shows names to give.'),
         ('hf://owner/file', 'The address hf://owner/file is not of the form hf://OWNER/REPO/FILE.'),
         ('hf://owner/repo/../../file', 'is not of the form hf://OWNER/REPO/FILE.'),
     ],

@@ -17,7 +17,7 @@ from gpen.runs.experiment import move_aside
 from gpen.training.signals import StopRequest
 from gpen.utils import cpu, device, files, pool
 from gpen.utils.device import choose_device, explain_out_of_memory, select_device
-from gpen.utils.files import atomic_path, link_or_copy, resolve_path, write_text
+from gpen.utils.files import atomic_path, check_folder, link_or_copy, resolve_path, write_text
 from gpen.utils.seeds import derive_seed
 from gpen.utils.stop_signals import STOP_SIGNALS
 from gpen.utils.text import format_duration, format_shape, list_names, suggest
@@ -321,3 +321,9 @@ def test_on_one_core_a_pool_works_in_this_process_and_leaves_it_running(monkeypa
     with pool.Pool() as workers:
         assert sorted(workers.run(abs, [-2, 1])) == [1, 2]
     assert watched == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / 'a.png').touch()
+    with pytest.raises(UserError, match=r'a\.png is a file, and a folder is needed'):
+        check_folder(tmp_path / 'a.png')

@@ -89,6 +89,7 @@ def list_all() -> int:
     width = max(map(len, recipes))
     for name, path in recipes.items():
         print(f'{name:{width}}  {describe_recipe(path.read_text(encoding="utf-8"), _WIDTH - width - 2)}')
+    print('\ngpen init NAME writes one of them into this folder, to be edited.')
     return 0
 
 

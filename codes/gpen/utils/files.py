@@ -88,6 +88,8 @@ def explain_writing(target: Path, outcome: str = 'nothing was changed') -> Itera
 
 def check_folder(folder: Path) -> None:
     """Make a folder where there is none; raise UserError unless files can be written in it."""
+    if is_file(folder):
+        raise UserError(f'{folder} is a file, and a folder is needed. Choose another; nothing was done.')
     with explain_writing(folder, 'nothing was done'):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

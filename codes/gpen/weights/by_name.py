@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gpen.errors import UserError
 from gpen.registry.published import HUB, HUB_FORM, LICENCE, explain_missing, look_up
+from gpen.utils.command_line import spell_command
 from gpen.utils.files import expand_user, is_file, project_root
 from gpen.utils.packages import import_package
 from gpen.utils.text import shorten
@@ -29,7 +30,9 @@ def find_model(given: str | Path, root: Path | None = None, discriminator: bool 
     """
     words = str(given)
     path = (root or Path()) / expand_user(words)
-    problem = explain_missing(words, path, 'Check it; restore.py --list_models shows names to give.', discriminator)
+    problem = explain_missing(
+        words, path, f'Check it; {spell_command("restore", "--list_models")} shows names to give.', discriminator
+    )
     if problem is not None:
         raise UserError(f'{problem[:1].upper()}{problem[1:]}')
     if words.startswith(HUB):

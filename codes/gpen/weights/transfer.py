@@ -100,7 +100,8 @@ def _open(url: str, start: int = 0) -> Any:
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        raise DownloadError(f'the server answered {error.code} {error.reason}') from error
+        reason = ' '.join(str(error.reason).split())
+        raise DownloadError(f'the server answered {error.code} {reason}') from error
     except urllib.error.URLError as error:
         raise DownloadError(str(error.reason)) from error
     except (OSError, http.client.HTTPException) as error:
