@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import yaml
 import processes
 from conftest import ROOT, run_code, tiny_options, write_options
 from figures import read_figures, without_plotly
-from gpen.commands import search_lr
+from gpen.commands import search_lr, train
 from gpen.errors import UserError
 from gpen.options import parse_options
 from gpen.runs.recorder import read_metrics
@@ -105,6 +106,10 @@ def test_the_report_says_the_same_on_the_page_and_in_json(searched) -> None:
     assert content['trials'][0]['lr_g'] == content['recommended']['lr_g']
     lines = yaml.safe_load(content['recommended']['yaml'].replace('e-', 'e-0'))
     assert float(lines['train']['optim_g']['lr']) == content['recommended']['lr_g']
+    words = shlex.split(next(line for line in printed.splitlines() if line.startswith('  ') and 'train.py' in line))
+    args = train.parse_arguments(words[2:])
+    optimizer = parse_options(args.opt, args.force_yml).options.train.optim_g
+    assert float(optimizer.arguments['lr']) == content['recommended']['lr_g']
     for text in (content['result'], *content['recommended']['yaml'].splitlines()):
         assert text in printed
         assert text in page

@@ -6,12 +6,19 @@ falls slowly could be higher; the rest is ranked by validation PSNR.  Writes rep
 experiments/NAME_lr_search.  Stopped and started again, it goes on where it was.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
 from gpen.commands._run import run_command
+from gpen.utils.command_line import spell_command
+
+if TYPE_CHECKING:
+    from gpen.tuning.rates import Trial
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -75,11 +82,21 @@ def search(args: argparse.Namespace) -> int:
         print(f'\n{words}')
         if lines is not None:
             print(f'In the recipe:\n\n{lines}\n')
+            print(f'Or beside it:\n\n  {_spell_training(args, result.ranking[0])}\n')
         print(f'Written: {", ".join(str(file) for file in files)}')
     if result.exit_status:
         print('Stopped. Continue with the same command.')
         return result.exit_status
     return 0 if result.ranking else 1
+
+
+def _spell_training(args: argparse.Namespace, best: Trial) -> str:
+    """Return the command that trains at the rates of a trial."""
+    from gpen.tuning.rates import format_rate
+
+    rates = {'optim_g': best.rate, 'optim_d': best.rate_d}
+    settings = [f'train:{name}:lr={format_rate(rate)}' for name, rate in rates.items() if rate is not None]
+    return spell_command('train', '-opt', args.opt, '--auto_resume', '--force_yml', *args.force_yml, *settings)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
