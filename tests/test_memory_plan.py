@@ -40,8 +40,8 @@ def write(folder: Path, **changes: Any) -> Recipe:
 
 
 def middle(folder: Path, checkpoint: bool, micro_batches: int) -> Options:
-    """Networks that need about 150 MB at a batch of 4; R1 in each third step."""
-    both = {'size': 32, 'narrow': 0.25, 'grad_checkpoint': checkpoint}
+    """Networks whose activations need more than all else at a batch of 4, 4 MB; R1 in each third step."""
+    both = {'size': 16, 'narrow': 0.06, 'grad_checkpoint': checkpoint}
     recipe = write(folder, network_g=both, network_d=both, train={'feature_matching_opt': FEATURE_MATCHING})
     return recipe.read('datasets:train:batch_size_per_gpu=4', f'datasets:train:accumulate={micro_batches}')
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TextIO
 
 import pytest
 import yaml
@@ -23,6 +24,7 @@ from gpen.commands import search_lr, train
 from gpen.errors import UserError
 from gpen.options import parse_options
 from gpen.runs.recorder import read_metrics
+from gpen.tuning import trial_run
 from gpen.tuning.curves import SKIPPED, to_curves
 from gpen.tuning.display import Display
 from gpen.tuning.plan import Trial
@@ -37,6 +39,36 @@ ITERATIONS = 16
 
 def never(*_: object) -> None:
     return None
+
+
+class ForkedTraining:
+    """Stands in for subprocess.Popen of a training: in a process that is forked from one that has imported PyTorch."""
+
+    def __init__(self, command: tuple[str, ...], stdout: TextIO, env: dict[str, str], **_: object) -> None:
+        words = command[command.index('-opt') :]
+        self._process = processes.start(Path(stdout.name), *words, environment=env).process
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired('train', timeout or 0)
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+FORKED = SimpleNamespace(**{**vars(subprocess), 'Popen': ForkedTraining})
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +103,8 @@ def searched(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     assert status == 130, printed
     assert 'Continue with the same command' in printed
     done = {path: path.stat().st_mtime_ns for path in folder.glob('trials/*/trial.json')}
-    with contextlib.redirect_stdout(io.StringIO()) as stream:
+    with contextlib.redirect_stdout(io.StringIO()) as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial_run, 'subprocess', FORKED)
         assert search_lr.main(list(map(str, arguments))) == 0
     return folder, done, stream.getvalue()
 
@@ -137,7 +170,10 @@ def test_other_options_start_a_search_anew_and_keep_the_old_one(searched) -> Non
         archived.rename(folder)
 
 
-def test_a_rate_that_diverges_is_stopped_early_and_judged_too_high(option_file: Path) -> None:
+def test_a_rate_that_diverges_is_stopped_early_and_judged_too_high(
+    option_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial_run, 'subprocess', FORKED)
     study = open_study(str(option_file), ['logger:use_tb_logger=false'], 2000)
     printed = io.StringIO()
     pool = TrialPool(study.folder, choose_devices(['cpu', 'cpu'], 0))
@@ -240,25 +276,21 @@ def test_each_device_runs_one_trial_at_a_time_and_one_failure_ends_all(tmp_path:
     assert time.monotonic() - started < 30
 
 
-def test_a_ray_cluster_runs_trials_and_hands_on_what_failed(tmp_path: Path) -> None:
+def test_a_ray_cluster_runs_trials_stops_them_and_hands_on_what_failed(tmp_path: Path) -> None:
     pytest.importorskip('ray')
     code = "import os; (folder / 'parent').write_text(str(os.getppid()))"
     runs = [python_run(tmp_path / str(n), code) for n in range(2)]
+    slow, bad = python_run(tmp_path / 'slow', 'time.sleep(60)'), python_run(tmp_path / 'bad', 'sys.exit(3)')
     with TrialPool(tmp_path, ray='local') as cluster:
         assert dict(cluster.run_trials(runs, never, lambda: False)) == dict.fromkeys(runs, True)
         assert str(os.getpid()) not in [(run.folder / 'parent').read_text() for run in runs]  # Ray started them
-        bad = python_run(tmp_path / 'bad', 'sys.exit(3)')
+
+        started = time.monotonic()
+        assert dict(cluster.run_trials([slow], never, slow.folder.exists)) == {slow: False}
+        assert time.monotonic() - started < 50
+
         with pytest.raises(UserError, match='failed with status 3'):
             list(cluster.run_trials([bad], never, lambda: False))
-
-
-def test_trials_are_stopped_on_ray_and_give_nothing_to_judge(tmp_path: Path) -> None:
-    pytest.importorskip('ray')
-    run = python_run(tmp_path / 'slow', 'time.sleep(60)')
-    started = time.monotonic()
-    with TrialPool(tmp_path, ray='local') as cluster:
-        assert dict(cluster.run_trials([run], never, run.folder.exists)) == {run: False}
-    assert time.monotonic() - started < 50
 
 
 def test_devices_are_those_that_the_user_sees(monkeypatch: pytest.MonkeyPatch) -> None:
