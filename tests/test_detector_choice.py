@@ -118,6 +118,15 @@ def test_retinaface_comes_first_only_where_its_weights_are_here(
     assert choose_detector('retinaface')[0] == 'retinaface'
 
 
+def test_the_folder_of_weights_need_not_hold_retinaface_for_it_to_be_used(root: Path, tmp_path: Path) -> None:
+    pytest.importorskip('facexlib', reason='facexlib is not installed')
+    usual = root / 'weights' / retinaface.FILENAME
+    usual.parent.mkdir(parents=True)
+    usual.touch()
+    assert choose_detector('auto', tmp_path)[0] == 'retinaface'
+    assert retinaface.find_retinaface(tmp_path) == usual
+
+
 @pytest.mark.usefixtures('root', 'offline')
 @pytest.mark.parametrize('name', [yunet.FILENAME, yunet.OLDER])
 def test_yunet_is_found_in_the_folder_of_the_weights(name: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from gpen.errors import UserError
 from gpen.faces.parsing import FILENAME, FaceParser, to_mask
+from gpen.weights import downloads
 
 pytest.importorskip('facexlib', reason='needs facexlib')
 
@@ -39,7 +40,9 @@ def test_the_parser_takes_weights_of_its_layout_and_refuses_others(
 ) -> None:
     from facexlib.parsing.parsenet import ParseNet
 
-    torch.save(ParseNet(in_size=512, out_size=512, parsing_ch=19).state_dict(), tmp_path / FILENAME)
+    weights = tmp_path / 'weights'
+    weights.mkdir()
+    torch.save(ParseNet(in_size=512, out_size=512, parsing_ch=19).state_dict(), weights / FILENAME)
 
     def judge(self: ParseNet, images: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ARG001
         assert images.shape[1:] == (3, 512, 512)
@@ -49,14 +52,15 @@ def test_the_parser_takes_weights_of_its_layout_and_refuses_others(
     monkeypatch.setattr(ParseNet, 'forward', judge)
     faces = torch.full((2, 3, 64, 64), -1.0)
     faces[1, :, :, 32:] = 1
-    empty, half = FaceParser(tmp_path)(faces)
+    empty, half = FaceParser(weights)(faces)
     assert empty.max() == 0
     assert half.shape == (64, 64)
     assert half[32, 8] == pytest.approx(0, abs=0.01)
     assert half[32, 48] == pytest.approx(1, abs=0.01)
 
-    torch.save({'other.weight': torch.zeros(3)}, tmp_path / FILENAME)
+    monkeypatch.setattr(downloads, 'project_root', lambda: tmp_path)
+    assert FaceParser(tmp_path / 'of another network')(faces)[0].max() == 0
+
+    torch.save({'other.weight': torch.zeros(3)}, weights / FILENAME)
     with pytest.raises(UserError, match='does not hold the weights of ParseNet'):
-        FaceParser(tmp_path)
-    with pytest.raises(UserError, match=r'--weights names .* there is no such file'):
-        FaceParser(tmp_path / 'elsewhere')
+        FaceParser(weights)

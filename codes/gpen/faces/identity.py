@@ -40,12 +40,10 @@ def build_comparison(weights: Path | None, device: torch.device) -> tuple[Compar
 def _find_arcface(weights: Path | None) -> Path | None:
     from importlib.util import find_spec
 
-    from gpen.losses.identity import FILENAME, URL
+    from gpen.losses.identity import URL
     from gpen.weights.downloads import find_on_disk
 
-    own = None if weights is None else weights / FILENAME
-    path = own if own is not None and own.is_file() else find_on_disk(URL)
-    return path if find_spec('facexlib') is not None else None
+    return find_on_disk(URL, weights) if find_spec('facexlib') is not None else None
 
 
 def _load_arcface(path: Path, device: torch.device) -> Compare:

@@ -30,7 +30,7 @@ class FaceParser:
     """Masks of faces, with hair and earrings.
 
     Args:
-        weights: a folder that holds the weights; None: the usual places, or a download.
+        weights: a folder that may hold the weights; otherwise: the usual places, or a download.
         device: where it runs.
 
     Raises:
@@ -38,15 +38,14 @@ class FaceParser:
     """
 
     def __init__(self, weights: Path | None = None, device: torch.device | str = 'cpu') -> None:
-        from gpen.weights.downloads import find_weights
+        from gpen.weights.downloads import find_in_folder
         from gpen.weights.files import load_weights
         from gpen.weights.networks import MisfitError, fit_weights
 
         advice = "--mask parse needs the package facexlib: pip install 'facexlib>=0.3'."
         library = import_package('facexlib.parsing.parsenet', advice)
         network: Any = library.ParseNet(in_size=_SIZE, out_size=_SIZE, parsing_ch=19)
-        local = None if weights is None else str(weights.absolute() / FILENAME)
-        path = find_weights(URL, local, 'weights of the face parser ParseNet', '--weights')
+        path = find_in_folder(URL, weights, 'weights of the face parser ParseNet')
         try:
             fit_weights(network, load_weights(path), path)
         except MisfitError as error:

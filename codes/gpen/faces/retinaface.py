@@ -20,24 +20,22 @@ _OVERLAP = 0.4  # share of the union above which the weaker of two boxes goes
 
 
 def find_retinaface(weights: Path | None = None) -> Path:
-    """Return the path of RetinaFace's weights; without a folder, they are downloaded where they are not on disk.
+    """Return the path of RetinaFace's weights: in a folder, in the usual places, or downloaded.
 
     Raises:
-        UserError: facexlib is not installed, the folder does not hold them, or the download fails.
+        UserError: facexlib is not installed, or the weights are nowhere and the download fails.
     """
     _import_class()
-    from gpen.weights.downloads import find_weights
+    from gpen.weights.downloads import find_in_folder
 
-    local = None if weights is None else str(weights.absolute() / FILENAME)
-    return find_weights(URL, local, 'weights of the face detector RetinaFace', '--weights')
+    return find_in_folder(URL, weights, 'weights of the face detector RetinaFace')
 
 
 def find_retinaface_on_disk(weights: Path | None = None) -> Path | None:
     """Return the path of RetinaFace's weights where facexlib is installed and they are on the disk."""
     from gpen.weights.downloads import find_on_disk
 
-    own = None if weights is None else weights / FILENAME
-    path = own if own is not None and own.is_file() else find_on_disk(URL)
+    path = find_on_disk(URL, weights)
     try:
         if path is not None:
             _import_class()
@@ -50,7 +48,7 @@ class RetinaFace:
     """facexlib's RetinaFace with a ResNet-50.
 
     Args:
-        weights: a folder that holds the weights; None: the usual places, or a download.
+        weights: a folder that may hold the weights; otherwise: the usual places, or a download.
         device: such as ``cpu`` or ``cuda``.
 
     Raises:

@@ -30,20 +30,16 @@ def find_sface(weights: Path | None = None) -> Path:
     Raises:
         UserError: it is nowhere, and the download fails.
     """
-    from gpen.weights.downloads import Published, find_weights
+    from gpen.weights.downloads import Published, find_in_folder
 
-    found = find_sface_on_disk(weights)
-    if found is not None:
-        return found
-    return find_weights(URL, None, 'the face recognition network SFace', '--weights', Published(SIZE, SHA256))
+    return find_in_folder(URL, weights, 'the face recognition network SFace', Published(SIZE, SHA256))
 
 
 def find_sface_on_disk(weights: Path | None = None) -> Path | None:
     """Return the path of the network where it is on the disk: in a folder, or in the usual places."""
     from gpen.weights.downloads import find_on_disk
 
-    own = None if weights is None else weights / FILENAME
-    return own if own is not None and own.is_file() else find_on_disk(URL)
+    return find_on_disk(URL, weights)
 
 
 class SFace:

@@ -123,10 +123,20 @@ def obtain(
     )
 
 
-def find_on_disk(url: str) -> Path | None:
-    """Return where the file of an address or name is on the disk, if it is in one of the places of :func:`obtain`."""
+def find_in_folder(url: str, folder: Path | None, what: str, published: Published | None = None) -> Path:
+    """Return the path of a weight file: in the folder of ``--weights``, or what :func:`find_weights` returns.
+
+    The folder need not hold every network that a command runs.
+    """
+    own = None if folder is None else folder / url.rpartition('/')[2]
+    return own if own is not None and own.is_file() else find_weights(url, None, what, '--weights', published)
+
+
+def find_on_disk(url: str, folder: Path | None = None) -> Path | None:
+    """Return where the file of an address or name is on the disk: in ``folder``, or in a place of :func:`obtain`."""
     filename = url.rpartition('/')[2]
-    places = (project_root() / 'weights' / filename, Path(torch.hub.get_dir(), 'checkpoints', filename))
+    own = [] if folder is None else [folder / filename]
+    places = (*own, project_root() / 'weights' / filename, Path(torch.hub.get_dir(), 'checkpoints', filename))
     return next((path for path in places if path.is_file()), None)
 
 
