@@ -55,6 +55,13 @@ def run(log: Path, *arguments: object, **settings: Any) -> tuple[int, str]:
     return start(log, *arguments, **settings).wait()
 
 
+def run_python(log: Path, code: str) -> tuple[int, str]:
+    """Run Python instead of a command; return the same.  PyTorch and what it trains with are imported already."""
+    process = CONTEXT.Process(target=_execute, args=(log, code))
+    process.start()
+    return Command(process, log).wait()
+
+
 def start_together(
     folder: Path,
     *arguments: object,
@@ -95,11 +102,7 @@ def _run(
     prepare: Callable[[], None] | None,
 ) -> None:
     os.environ.update(environment)
-    with log.open('w', encoding='utf-8') as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-    sys.stdout = os.fdopen(1, 'w', encoding='utf-8')
-    sys.stderr = os.fdopen(2, 'w', encoding='utf-8', buffering=1)
+    _print_to(log)
     if kill_at is not None:
         install_kill(*kill_at)
     if signal_at is not None:
@@ -111,6 +114,19 @@ def _run(
     multiprocessing.set_start_method(None, force=True)
     os.fsync = lambda _: None  # type: ignore[assignment]
     sys.exit(importlib.import_module(f'gpen.commands.{command}').main(arguments))
+
+
+def _execute(log: Path, code: str) -> None:
+    _print_to(log)
+    exec(code, {'__name__': '__main__'})  # noqa: S102
+
+
+def _print_to(log: Path) -> None:
+    with log.open('w', encoding='utf-8') as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.stdout = os.fdopen(1, 'w', encoding='utf-8')
+    sys.stderr = os.fdopen(2, 'w', encoding='utf-8', buffering=1)
 
 
 def kill() -> None:

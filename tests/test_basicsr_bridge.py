@@ -2,8 +2,6 @@
 
 import importlib.util
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import processes
 from gpen.errors import UserError
 from gpen.losses import build_loss
 from gpen.losses.gan import GANLoss
 from gpen.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, basicsr_adapters
 from gpen.registry.basicsr import BasicSR
 from gpen.registry.definitions import Definition
-
-CODES = Path(__file__).resolve().parents[1] / 'codes'
 
 needs_basicsr = pytest.mark.skipif(importlib.util.find_spec('basicsr') is None, reason='basicsr is not installed')
 
@@ -39,18 +36,22 @@ def original(registry_name, name):
     return dict(iter(getattr(importlib.import_module('basicsr.utils.registry'), registry_name)))[name]
 
 
-def run(code):
-    """Run Python in a new process and return what it prints."""
-    command = [sys.executable, '-c', code]
-    result = subprocess.run(command, cwd=CODES, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
+@pytest.fixture
+def run(tmp_path):
+    """Run Python in a process without basicsr and return what it prints."""
+
+    def run(code):
+        status, printed = processes.run_python(tmp_path / 'log', code)
+        assert status == 0, printed
+        return printed.strip()
+
+    return run
 
 
 # --- when it is imported
 
 
-def test_our_own_names_do_not_import_basicsr():
+def test_our_own_names_do_not_import_basicsr(run):
     code = """
 import importlib, pkgutil, sys
 import gpen.losses, gpen.utils
@@ -80,7 +81,7 @@ def test_unknown_name_is_none_and_the_error_lists_what_exists():
         LOSS_REGISTRY.get('NoSuchLoss')
 
 
-def test_basicsr_that_cannot_be_imported_is_an_error_with_the_reason_each_time(tmp_path):
+def test_basicsr_that_cannot_be_imported_is_an_error_with_the_reason_each_time(run, tmp_path):
     package = tmp_path / 'basicsr'
     package.mkdir()
     (package / '__init__.py').write_text('import basicsr.half\nimport module_that_is_missing\n')
@@ -236,7 +237,7 @@ def test_dataset_gives_images_in_our_range_and_keeps_names(pair_options, normali
 
 
 @needs_basicsr
-def test_dataset_reaches_a_spawned_worker(pair_options, tmp_path):
+def test_dataset_reaches_a_spawned_worker(run, pair_options, tmp_path):
     dataset = find('DATASET_REGISTRY', 'PairedImageDataset')(**pair_options)
     (tmp_path / 'dataset.pkl').write_bytes(pickle.dumps(dataset))
     path = str(tmp_path / 'dataset.pkl')

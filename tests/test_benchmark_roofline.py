@@ -1,6 +1,9 @@
 """The cost of a training step on a GPU is counted without one."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +16,21 @@ from benchmarks.fake_gpu import CPU
 from benchmarks.inductor import CompiledNetwork
 from benchmarks.kernels import CONVOLUTION, DEPTHWISE, KernelCounter
 from benchmarks.step_worker import FlopCounter
-from conftest import run_code, tiny_options, write_options
+from conftest import tiny_options, write_options
 from gpen.archs.layers import Blur
 from gpen.archs.ops import concat_leaky_relu
 from gpen.models import build_model
 from gpen.options import parse_options
 from gpen.utils.arithmetic import ieee_float32, set_arithmetic
 
+Numbers = dict[str, Any]
 
-def count(file: Path, *arguments: object) -> dict[str, Any]:
-    """Return all numbers for an option file; a process of its own, since torch gets a further device there."""
-    numbers = file.with_suffix('.json')
-    result = run_code('scripts/benchmark.py', 'roofline', '-opt', file, '--json', numbers, *arguments)
-    assert result.returncode == 0, result.stderr
-    return json.loads(numbers.read_text())
+# Both runs in a process of its own, since torch gets a further device there.
+RUNS = """
+import benchmark, json, sys
+for words in json.loads(sys.argv[1]):
+    assert benchmark.main(['roofline', *words]) == 0
+"""
 
 
 @pytest.fixture(scope='module')
@@ -38,8 +42,25 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_options(folder / 'tiny.yml', options)
 
 
-def test_a_step_has_the_operations_of_a_real_one_and_every_weight_is_read_and_written(options: Path) -> None:
-    numbers = count(options)
+@pytest.fixture(scope='module')
+def counted(options: Path) -> tuple[Numbers, Numbers]:
+    """All numbers for the option file, and those in bf16 with channels last and recomputation in micro-batches."""
+    files = [options.with_name(name) for name in ('plain.json', 'half.json')]
+    settings = ['train:channels_last=true', 'datasets:train:accumulate=2']
+    more: list[list[str]] = [[], ['--amp', 'bf16', '--force_yml', *settings]]
+    runs = [['-opt', str(options), '--json', str(file), *words] for file, words in zip(files, more, strict=True)]
+    environment = {**os.environ, 'CUDA_VISIBLE_DEVICES': ''}
+    command = [sys.executable, '-c', RUNS, json.dumps(runs)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    plain, half = (json.loads(file.read_text()) for file in files)
+    return plain, half
+
+
+def test_a_step_has_the_operations_of_a_real_one_and_every_weight_is_read_and_written(
+    options: Path, counted: tuple[Numbers, Numbers]
+) -> None:
+    numbers, _ = counted
     real = parse_options(str(options), ['train:num_gpu=0'], phases=('none',)).options
     model = build_model(real, torch.device('cpu'))
     size, batch = real.network_g.arguments['size'], real.datasets.train.batch_size_per_gpu
@@ -57,9 +78,8 @@ def test_a_step_has_the_operations_of_a_real_one_and_every_weight_is_read_and_wr
         assert adam['bytes'] == pytest.approx(7 * 4 * weights, rel=0.02)
 
 
-def test_precisions_and_layouts_are_those_of_a_gpu(options: Path) -> None:
-    settings = ('train:channels_last=true', 'datasets:train:accumulate=2')  # with recomputation
-    numbers = count(options, '--amp', 'bf16', '--force_yml', *settings)
+def test_precisions_and_layouts_are_those_of_a_gpu(counted: tuple[Numbers, Numbers]) -> None:
+    _, numbers = counted
     rows = [row for rows in numbers['steps'].values() for row in rows if row['kind'] == 'convolution']
     assert {row['precision'] for row in rows} == {'bf16', 'tf32', 'fp32'}  # the last one with R1
     half = [row for row in rows if row['precision'] == 'bf16']
