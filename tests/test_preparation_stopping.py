@@ -23,7 +23,7 @@ pytest_plugins = ['preparation_fixtures']
 
 
 def test_number_of_workers_changes_no_byte(finished: Path, photos: Path, tmp_path: Path) -> None:
-    command = photographs.start(tmp_path / 'log', *words(photos, tmp_path / 'set', '--workers', 3))
+    command = photographs.start(tmp_path / 'log', *words(photos, tmp_path / 'set', '--workers', 2))
     status, printed = command.wait()
     assert status == 0, printed
     assert 'Traceback' not in printed
