@@ -14,6 +14,7 @@ from gpen.errors import UserError
 from gpen.faces import identity
 from gpen.faces.face import Face
 from gpen.faces.identity import build_comparison
+from gpen.restoration.background import Enlarger
 from gpen.restoration.base import Restorer
 from gpen.restoration.folder import Outcome, plan_targets, restore_films, restore_photographs
 from gpen.restoration.photograph import PhotographRestorer
@@ -102,9 +103,12 @@ def test_a_face_of_a_film_is_judged_once_for_all_its_frames(tmp_path: Path) -> N
     base = Restorer(lambda lq: torch.zeros_like(lq), SIZE, SIZE, 'a stand-in')
     outcome = Outcome()
     targets = plan_targets(tmp_path / 'in', tmp_path / 'out', films=True)
-    restorer = PhotographRestorer(base, Doubtful(20, None), keep_detail=False, min_quality=0.9)
+    enlarged = []
+    enlarger = Enlarger(1, lambda photo: enlarged.append(1) or photo)  # type: ignore[func-returns-value]
+    restorer = PhotographRestorer(base, Doubtful(20, None), keep_detail=False, min_quality=0.9, enlarger=enlarger)
     restore_films(restorer, targets, {}, outcome, 1.0, 10**6, command._open_bar)
     assert [film.faces for film in outcome.films.values()] == [1]
+    assert len(enlarged) == len(images), 'the frames that are judged are not enlarged for it'
     verdicts = outcome.verdicts[source]
     assert {place for place, _ in verdicts} == {'face from 0:00.0 to 0:00.1'}
     assert sorted(verdict.reason for _, verdict in verdicts) == ['', 'its score is below 0.9']

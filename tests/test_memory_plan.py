@@ -116,6 +116,13 @@ def test_identity_loss_counts_without_its_weights(tmp_path: Path) -> None:
     assert with_loss.without_r1.weights - without.without_r1.weights > 100 * 2**20  # IR-SE50 has 44 million weights
 
 
+def test_a_network_for_images_of_any_size_is_forecast_at_that_of_the_data(tmp_path: Path) -> None:
+    network = 'network_g={type: torch.nn.Conv2d, in_channels: 3, out_channels: 3, kernel_size: 1}'
+    sizes = [f'datasets:{phase}:size=8' for phase in ('train', 'val')]
+    recipe = Recipe(write(tmp_path).file, (network, *sizes))
+    assert memory_plan.forecast(recipe).size == 8
+
+
 def test_switches_lower_the_forecast(tmp_path: Path) -> None:
     plain, checkpoint, micro_batches = (
         Rehearsal(middle(tmp_path, on, count)).measure(3, 4).activations

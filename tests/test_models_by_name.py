@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from file_server import FileServer, serve_files
 from gpen.archs import build_network
 from gpen.commands import demo, restore
 from gpen.data.image_io import read_image
+from gpen.demo.service import Choice
 from gpen.errors import UserError
 from gpen.evaluation.models import name_models
 from gpen.options import parse_options, parse_scoring_options
@@ -27,7 +29,7 @@ from gpen.registry import published
 from gpen.registry.published import LICENCE, MODELS
 from gpen.weights import by_name, downloads
 from gpen.weights.by_name import find_model
-from photographs import DotDetector
+from photographs import DotDetector, draw_photo, save
 from tiny_model import build, equal, weights_of
 
 pytestmark = pytest.mark.usefixtures('no_log')
@@ -267,12 +269,39 @@ def test_export_takes_a_name(server: FileServer, tmp_path: Path) -> None:
     assert server.asked == [(FILE, 0)]
 
 
+def test_what_is_exported_from_the_hub_goes_to_this_folder_not_into_its_cache(
+    networks: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cached = tmp_path / 'cache' / 'deep' / 'net.pth'
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(networks[NAME])
+    monkeypatch.setattr(by_name, '_obtain_from_hub', lambda _: cached)
+    assert export.main(['--model', 'hf://owner/repo/deep/net.pth', '--format', 'gpen']) == 0
+    assert (tmp_path / 'net_gpen.pth').is_file()
+    assert [path.name for path in cached.parent.iterdir()] == ['net.pth']
+
+
 def test_the_page_takes_a_name(server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('gpen.faces.detection.choose_detector', lambda *_: ('dots', 'Faces have dots.'))
     monkeypatch.setattr('gpen.faces.detection.build_detector', lambda *_: DotDetector(32, None))
     _, network = demo.build_service(demo.parse_arguments(['--model', NAME, '--device', 'cpu']), tmp_path)
     assert network.startswith(f'{FILE}: faces of 16 x 16 pixels')
     assert server.asked == [(FILE, 0)]
+
+
+@pytest.mark.usefixtures('server')
+def test_the_page_colours_grey_photographs_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('gpen.faces.detection.choose_detector', lambda *_: ('dots', 'Faces have dots.'))
+    monkeypatch.setattr('gpen.faces.detection.build_detector', lambda *_: DotDetector(32, None))
+    save(tmp_path / 'grey.png', draw_photo(1)[..., [0, 0, 0]])
+    for words, is_coloured in ([], False), (['--color'], True):
+        args = demo.parse_arguments(['--model', NAME, '--device', 'cpu', *words])
+        service, _ = demo.build_service(args, tmp_path)
+        restored = read_image(service.restore({'path': tmp_path / 'grey.png'}, Choice()).download)
+        assert (np.ptp(restored, axis=2).max() > 0.1) == is_coloured
 
 
 # ---- the Hugging Face Hub

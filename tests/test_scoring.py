@@ -15,9 +15,10 @@ from command_line import fail, read_records, succeed
 from conftest import write_options, write_pairs
 from gpen.archs import build_network
 from gpen.data.image_io import read_image
+from gpen.errors import UserError
 from gpen.evaluation.models import find_run_weights, load_model, name_models
 from gpen.evaluation.sheet import choose_ranks, draw_sheet
-from gpen.options import Component, parse_options
+from gpen.options import Component, parse_options, to_scoring_options
 
 
 def scoring_options(trained: Path, tiny_data: Path, root: Path) -> dict[str, Any]:
@@ -249,7 +250,16 @@ def test_models_are_named_by_their_files_and_where_these_are_equal_by_suffix_and
     assert list(name_models(both)) == ['net_g_best.pth', 'net_g_best.onnx']
     assert list(name_models([*both, best[1]])) == ['a_net_g_best.pth', 'a_net_g_best.onnx', 'b_net_g_best.pth']
     assert name_models([best[0], best[0]]) == {'net_g_best': best[0]}
+    link = tmp_path / 'mine.pth'  # as the cache of the Hugging Face Hub has them, whose files are called by a hash
+    link.symlink_to(best[1])
+    assert name_models([link, best[0]]) == {'mine': link, 'net_g_best': best[0]}
     assert list(name_models([best[0], best[0].with_name('input.pth')])) == ['net_g_best.pth', 'input.pth']
+
+
+def test_a_training_file_with_pictures_alone_is_asked_for_a_metric(trained: Path) -> None:
+    options = parse_options(trained, ['val:metrics:psnr=~', 'val:metrics:ssim=~'], training=False).options
+    with pytest.raises(UserError, match=r'val\.metrics names no metric in the option file\. Give one: --force_yml'):
+        to_scoring_options(options)
 
 
 def test_a_training_run_is_scored_by_its_best_weights_or_else_its_latest(trained: Path, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from command_line import run_here, succeed
 from conftest import tiny_options, write_options
 from gpen.options import Options
-from gpen.training.lines import WIDTH, ValidationTable, describe_record, list_next_commands
+from gpen.options.blocks import Dataset
+from gpen.training.lines import WIDTH, ValidationTable, describe_record, list_next_commands, spell_restoring
 
 NAMES = ['pixel', 'adv', 'perceptual', 'identity', 'feature_matching', 'lpips', 'component', 'style']
 VALUES = {f'G_loss_{name}': 1.2345e-3 for name in NAMES} | {'D_loss_real': 0.5, 'D_loss_fake': 0.25, 'D_acc_real': 0.9}
@@ -90,6 +91,26 @@ def test_without_a_folder_of_lq_images_the_photographs_are_left_to_fill_in(tmp_p
     no_val = list_next_commands(Options.model_validate(options), tmp_path, tmp_path / 'net.pth', True)
     assert no_val == commands[1:]
     assert list_next_commands(Options.model_validate(options), tmp_path, tmp_path / 'net.pth', False) == commands[2:]
+
+
+def test_only_commands_that_can_work_are_listed(tmp_path: Path) -> None:
+    def list_scripts(**changes: object) -> list[str]:
+        options = Options.model_validate({**tiny_options(tmp_path, tmp_path), **changes})
+        commands = list_next_commands(options, tmp_path, tmp_path / 'net.pth', True)
+        return [Path(shlex.split(command)[1]).name for command in commands]
+
+    assert list_scripts() == ['test.py', 'restore.py', 'report.py']
+    assert list_scripts(val={'metrics': {}}) == ['restore.py', 'report.py']
+    assert list_scripts(network_g={'type': 'nets.PlainNet'}) == ['test.py', 'report.py']
+
+
+@pytest.mark.parametrize('degradation', [{'type': 'grayscale'}, [{'type': 'simple'}, {'type': 'grayscale'}]])
+def test_a_network_that_colours_faces_is_tried_on_photographs_with_color(tmp_path: Path, degradation: object) -> None:
+    val = Dataset.model_validate({'type': 'DegradedFaceDataset', 'dataroot_gt': 'faces', 'degradation': degradation})
+    (command,) = spell_restoring(tmp_path / 'net.pth', None, val, tmp_path)
+    assert command.endswith(' --color')
+    (plain,) = spell_restoring(tmp_path / 'net.pth', None, val.model_copy(update={'degradation': []}), tmp_path)
+    assert '--color' not in plain
 
 
 def test_every_curve_of_a_run_has_its_place_in_the_layout_and_only_one(run: tuple[Path, list[str]]) -> None:

@@ -81,8 +81,9 @@ def test_without_the_package_one_sentence_says_so_and_nothing_is_written(
 ) -> None:
     for missing in (None, types.ModuleType('wandb')):  # or a folder of that name
         monkeypatch.setitem(sys.modules, 'wandb', missing)
-        printed = fail(option_file, WANDB, runner=run_here)
-        assert 'logger.wandb needs the package wandb: pip install wandb. Or remove that block.\n' in printed
+        for flags in ((), ('--dry_run',)):
+            printed = fail(option_file, WANDB, flags=flags, runner=run_here)
+            assert 'logger.wandb needs the package wandb: pip install wandb. Or remove that block.\n' in printed
     assert not (option_file.parent / 'experiments' / 'tiny').exists()
 
 

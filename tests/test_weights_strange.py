@@ -220,6 +220,12 @@ def test_what_is_no_checkpoint_is_recognised_by_its_first_bytes(tmp_path: Path, 
     assert '\n' not in str(caught.value)
 
 
+def test_an_onnx_file_in_place_of_weights_is_not_asked_for_another_name(tmp_path: Path) -> None:
+    (tmp_path / 'net.onnx').write_bytes(STRANGERS['onnx'][0])
+    with pytest.raises(UserError, match=r'is an ONNX file\. Here, give the checkpoint that it was exported from\.'):
+        load_weights(tmp_path / 'net.onnx')
+
+
 def test_the_content_says_what_a_file_is_not_its_name(tmp_path: Path) -> None:
     from gpen.restoration.loading import load_restorer
 

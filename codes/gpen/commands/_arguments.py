@@ -88,6 +88,13 @@ class _SetMirror(argparse.Action):
         os.environ['GPEN_MIRROR'] = value
 
 
+def add_color(group: argparse._ActionsContainer) -> None:
+    """Add ``--color``; None where it was not given."""
+    group.add_argument(
+        '--color', action='store_const', const=True, help='grey photographs may get coloured faces (colourisation)'
+    )
+
+
 def add_detector(group: argparse._ActionsContainer, default: str | None = 'auto') -> None:
     """Add ``--detector``; without a default, so that it shows whether it was given."""
     group.add_argument(

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpen.commands._arguments import ArgumentParser, add_detector, add_model, within
+from gpen.commands._arguments import ArgumentParser, add_color, add_detector, add_model, within
 from gpen.commands._run import run_command
+from gpen.utils.files import expand_user
 
 if TYPE_CHECKING:
     from gpen.demo.service import Service
@@ -45,8 +46,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--device', choices=['auto', 'cpu', 'cuda'], default='auto')
     parser.add_argument('--precision', choices=['fp32', 'bf16', 'fp16'], default='fp32')
     parser.add_argument('--batch_size', type=within(int, 1, 1024), default=4, metavar='N', help='faces at a time (4)')
+    add_color(parser)
     add_detector(parser)
-    parser.add_argument('--weights', type=Path, metavar='FOLDER', help="where the detectors' weights are")
+    parser.add_argument('--weights', type=expand_user, metavar='FOLDER', help="where the detectors' weights are")
     parser.add_argument(
         '--max_size', type=within(float, 0.001, 4000), default=20, metavar='MB', help='largest file (20 MB)'
     )
@@ -94,7 +96,8 @@ def build_service(args: argparse.Namespace, folder: Path) -> tuple[Service, str]
     name, reason = choose_detector(args.detector, args.weights)
     print(reason)
     detector = build_detector(name, args.weights, MIN_FACE, device.type)
-    service = Service(PhotographRestorer(restorer, detector, args.batch_size, MIN_FACE), folder, args.max_pixels)
+    photographs = PhotographRestorer(restorer, detector, args.batch_size, MIN_FACE, keep_grey=not args.color)
+    service = Service(photographs, folder, args.max_pixels)
     return service, f'{model.name}: faces of {restorer.size} x {restorer.size} pixels, {restorer.backend}'
 
 

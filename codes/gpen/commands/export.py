@@ -7,6 +7,7 @@ codes/restore.py reads all three.  EMA weights are taken where the checkpoint ha
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from gpen.commands._arguments import ArgumentParser, add_model
 from gpen.commands._run import run_command
@@ -20,7 +21,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add_model(parser, 'our checkpoint, a published one, BasicSR-style or safetensors')
     parser.add_argument('--format', required=True, choices=('onnx', 'safetensors', 'gpen'))
     parser.add_argument(
-        '--output', metavar='FILE', help='where to (beside the checkpoint: NAME.onnx, .safetensors or NAME_gpen.pth)'
+        '--output',
+        metavar='FILE',
+        help='where to (beside the checkpoint, of hf:// into this folder: NAME.onnx, .safetensors or NAME_gpen.pth)',
     )
     parser.add_argument('--overwrite', action='store_true', help='replace a file that is there')
     parser.add_argument(
@@ -34,12 +37,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def export(args: argparse.Namespace) -> int:
     """Write the file; return the exit status."""
-    from gpen.restoration.export import export_generator
+    from gpen.registry.published import HUB
+    from gpen.restoration.export import export_generator, name_output
     from gpen.restoration.export_onnx import external_path
     from gpen.utils.device import is_out_of_memory
     from gpen.weights.by_name import find_model
 
     output, faces = (None if path is None else expand_user(path) for path in (args.output, args.check))
+    if output is None and args.model.startswith(HUB):  # not beside it, in a cache
+        output = Path(name_output(args.model.rpartition('/')[2], args.format, args.half))
     try:
         target = export_generator(
             find_model(args.model),

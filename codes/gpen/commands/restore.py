@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpen.commands._arguments import ArgumentParser, add_detector, add_model, within
+from gpen.commands._arguments import ArgumentParser, add_color, add_detector, add_model, within
 from gpen.commands._run import run_command
 
 if TYPE_CHECKING:
@@ -93,9 +93,7 @@ def _add_whole(group: argparse._ArgumentGroup) -> None:
         choices=('detail', 'replace'),
         help="faces larger than the network's size: keep the photograph's own finer detail, or replace it (detail)",
     )
-    group.add_argument(
-        '--color', action='store_const', const=True, help='grey photographs may get coloured faces (colourisation)'
-    )
+    add_color(group)
 
     # How faces are found.
     add_detector(group, default=None)

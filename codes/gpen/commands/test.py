@@ -117,20 +117,15 @@ def score_and_report(
 
 def _list_next(options: ScoringOptions, model: Path) -> list[str]:
     """Return commands to paste: a report, if the run was trained here, and restoring of the faces that were scored."""
+    from gpen.training.lines import spell_restoring
     from gpen.utils.command_line import spell_command
-    from gpen.utils.files import resolve_path
 
     commands = []
     folder = options.experiment_folder
     if (folder / 'run.json').is_file():
         commands.append(spell_command('report', folder))
-
-    roots = next(iter(options.datasets.values())).arguments
-    faces = resolve_path(str(roots.get('dataroot_lq') or roots.get('dataroot_gt')))
-    if faces.is_dir():
-        where = ('--input', faces, '--output', folder / 'restored', '--aligned')
-        commands.append(spell_command('restore', '--model', model, *where))
-    return commands
+    first = next(iter(options.datasets.values()))
+    return commands + spell_restoring(model, options.network_g, first, folder / 'restored')
 
 
 def _save_fid_stats(scoring: Scoring, path: Path) -> None:

@@ -98,7 +98,7 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
     Raises:
         UserError: no such file, or it does not fit.
     """
-    if network_g is None or network_g.type == 'GPEN' or path.suffix.lower() == '.onnx':
+    if is_known_by_file(path, network_g):
         return load_restorer(path, device, fall_back=True)
 
     network = build_network(network_g.to_dict())
@@ -112,6 +112,11 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
     size = network_g.arguments.get('size') or 0
     in_size = network_g.arguments.get('in_size') or size
     return Restorer(run, size, in_size, f'PyTorch on {device.type}, fp32')
+
+
+def is_known_by_file(path: Path, network_g: Component | None) -> bool:
+    """Tell whether a file says which network it belongs to, as restore.py needs it: those of a GPEN and ONNX files."""
+    return network_g is None or network_g.type == 'GPEN' or path.suffix.lower() == '.onnx'
 
 
 def find_run_weights(options: Options) -> Path:
@@ -137,7 +142,8 @@ def name_models(files: Sequence[str | Path]) -> dict[str, Path]:
     Raises:
         UserError: a file is not there, and cannot be downloaded.
     """
-    paths = {found.resolve(): found for found in map(find_model, files)}
+    found = {path.resolve(): path for path in map(find_model, files)}.values()  # each file once
+    paths = {path.parent.resolve() / path.name: path for path in found}  # a link has its own name
 
     for depth in range(max(len(path.parts) for path in paths)):
         for has_suffix in (False, True):

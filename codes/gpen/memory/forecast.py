@@ -44,15 +44,17 @@ class Rehearsal:
         model: the model.
 
     Raises:
-        UserError: the network's size is not given.
+        UserError: neither the network nor the training data have a size.
     """
 
     def __init__(self, options: Options, device: torch.device = CPU) -> None:
         self._options = options
         self._device = device
-        size, in_size = (options.network_g.arguments.get(name) for name in ('size', 'in_size'))
+        train = options.datasets.train  # whose size counts where the network takes images of any
+        sizes = {**(train.arguments if train is not None else {}), **options.network_g.arguments}
+        size, in_size = sizes.get('size'), sizes.get('in_size')
         if not isinstance(size, int):
-            raise UserError('network_g.size is missing: the forecast makes up images of that size.')
+            raise UserError('network_g.size and datasets.train.size are missing: the forecast makes up such images.')
         self.size, self._in_size = size, in_size or size
         # Constants that networks make on the meta device, as facexlib's do, are not fake by themselves.
         self._mode = _OneFakeMode(allow_non_fake_inputs=True)

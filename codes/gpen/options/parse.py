@@ -112,10 +112,15 @@ def to_scoring_options(options: Options) -> ScoringOptions:
     """Return what scoring takes from the options of a training run: the set is ``datasets.val``, models are none.
 
     Raises:
-        UserError: there is no ``datasets.val``.
+        UserError: there is no ``datasets.val``, or no metric.
     """
     if options.datasets.val is None:
         raise UserError('datasets.val is missing in the option file: scoring needs pairs.')
+    if not options.val.metrics:
+        raise UserError(
+            'val.metrics names no metric in the option file. Give one: --force_yml '
+            '"val:metrics:psnr={type: calculate_psnr}".'
+        )
 
     return ScoringOptions(
         name=options.name,

@@ -79,9 +79,6 @@ def export_generator(
 def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: bool, half: bool = False) -> Path:
     """Return the path of the exported file: ``output``, or one beside the checkpoint with the suffix of the format.
 
-    The published layout has the suffix of our own checkpoints, so its default name is ``NAME_gpen.pth``; that of an
-    ONNX file with float16 weights is ``NAME_fp16.onnx``.
-
     Raises:
         UserError: the checkpoint is an ONNX file or would be lost, another file is in the way, or the suffix is that of
             another format, by which the file would be read wrongly later.
@@ -91,8 +88,7 @@ def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: 
         raise UserError(f'{checkpoint} is exported already. Give the checkpoint that it was made from.')
 
     if output is None:
-        mark = '_gpen' if kind == 'gpen' else '_fp16' if half else ''
-        output = checkpoint.with_name(f'{checkpoint.stem}{mark}{suffix}')
+        output = checkpoint.with_name(name_output(checkpoint.name, kind, half))
     if output.suffix.lower() != suffix:
         raise UserError(f'--output {output}: a file of --format {kind} should end in {suffix}.')
     if output.resolve() == checkpoint.resolve():
@@ -105,6 +101,16 @@ def plan_output(checkpoint: Path, kind: Format, output: Path | None, overwrite: 
         if place.exists() and not overwrite:
             raise UserError(f'{place} is there already. Choose another --output, or replace it with --overwrite.')
     return output
+
+
+def name_output(checkpoint: str, kind: Format, half: bool = False) -> str:
+    """Return the default name of the exported file, from the checkpoint's.
+
+    The published layout has the suffix of our own checkpoints, so its default name is ``NAME_gpen.pth``; that of an
+    ONNX file with float16 weights is ``NAME_fp16.onnx``.
+    """
+    mark = '_gpen' if kind == 'gpen' else '_fp16' if half else ''
+    return f'{Path(checkpoint).stem}{mark}{SUFFIXES[kind]}'
 
 
 def describe_network(config: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gpen.data.image_io import to_float
 from gpen.errors import UserError
 from gpen.faces.face import Detector, Face
 from gpen.faces.tracking import Look, Track
+from gpen.restoration.background import Enlarger
 from gpen.restoration.photograph import PhotographRestorer, Verdict
 from gpen.utils.files import write_json
 
@@ -151,13 +152,14 @@ def judge_tracks(
     if not done.is_file():
         verdicts: dict[int, Verdict] = {}
         wanted = [_find_typical(track) for track in tracks]
+        plain = replace(restorer, enlarger=Enlarger())  # only the face is looked at
         with bar(f'{film.path.name}, identity', max(wanted) + 1) as progress:
             for frame in read_frames(film):
                 here = [index for index, number in enumerate(wanted) if number == frame.number]
                 if here:
                     photo = to_float(frame.to_array()[..., :3])
                     for index in here:
-                        result = restorer.restore([photo], faces=[[tracks[index].faces[frame.number]]])[0]
+                        result = plain.restore([photo], faces=[[tracks[index].faces[frame.number]]])[0]
                         verdicts[index] = result.verdicts[0]
                 progress.update(1)
                 if len(verdicts) == len(tracks):

@@ -14,6 +14,7 @@ from gpen.evaluation.validation import validate
 from gpen.memory.cures import advise
 from gpen.models.step_log import describe_gradients
 from gpen.options import Options, ParsedOptions
+from gpen.runs.wandb_run import import_wandb
 from gpen.training.device import prepare_device, settle_micro_batches
 from gpen.training.run import describe_setup
 from gpen.training.setup import Setup, build_data_sets, build_setup
@@ -31,6 +32,8 @@ def run_dry(parsed: ParsedOptions) -> list[str]:
         UserError: anything that the user can put right.
     """
     options = parsed.options
+    if options.logger.uses_wandb:
+        import_wandb()  # or say what is missing
     device, sentence, warnings = prepare_device(options)
     chosen = settle_micro_batches(options, device, None)
     with explain_out_of_memory(advise(options)), writing_nothing():

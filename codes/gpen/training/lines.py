@@ -3,8 +3,10 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from gpen.evaluation.models import is_known_by_file
 from gpen.models.adversarial import LOSS
 from gpen.options import Options
+from gpen.options.blocks import Component, Dataset
 from gpen.utils.command_line import spell_command
 from gpen.utils.files import resolve_path
 from gpen.utils.text import format_duration
@@ -93,17 +95,34 @@ def list_next_commands(options: Options, folder: Path, weights: Path, restores: 
     """
     commands = []
     if restores:
-        if options.datasets.val is not None:
+        if options.datasets.val is not None and options.val.metrics:
             commands.append(spell_command('test', '-opt', folder / 'options.yml'))
-        commands.append(spell_command('restore', '--model', weights, *_choose_input(options, folder / 'restored')))
+        commands += spell_restoring(weights, options.network_g, options.datasets.val, folder / 'restored')
     return [*commands, spell_command('report', folder)]
 
 
-def _choose_input(options: Options, output: Path) -> list[str | Path]:
-    """Return arguments of the restore command: the LQ images of the validation set, else photographs of the user's."""
-    val = options.datasets.val
+def spell_restoring(weights: Path, network_g: Component | None, val: Dataset | None, output: Path) -> list[str]:
+    """Return the command to paste that restores; none for networks that restore.py does not know.
+
+    Args:
+        weights: of the network.
+        network_g: see :func:`gpen.evaluation.models.load_model`.
+        val: a set whose LQ images are restored, where they are image files.
+        output: where results go.
+    """
+    if not is_known_by_file(weights, network_g):
+        return []
+    return [spell_command('restore', '--model', weights, *_choose_input(val, output))]
+
+
+def _choose_input(val: Dataset | None, output: Path) -> list[str | Path]:
+    """Return arguments of the restore command: the LQ images of a set, else photographs of the user's."""
     block = {} if val is None else val.to_dict()
     given, backend = block.get('dataroot_lq'), block.get('io_backend') or {}
     if isinstance(given, str) and backend.get('type', 'disk') == 'disk' and resolve_path(given).is_dir():
         return ['--input', resolve_path(given), '--output', output, '--aligned']
-    return ['--input', 'PHOTOS', '--output', output]
+
+    # What learnt to colour faces would leave grey photographs grey.
+    steps = block.get('degradation') or []
+    greys = {'type': 'grayscale'} in (steps if isinstance(steps, list) else [steps])
+    return ['--input', 'PHOTOS', '--output', output, *(['--color'] if greys else [])]

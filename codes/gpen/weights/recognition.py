@@ -19,6 +19,7 @@ _SHORTEST_TEXT = 12
 _AGAIN = 'Download the file itself'
 _UNPACK = 'Unpack it, and give the weights that are inside'
 _STRANGE = 'Choose another file'
+_ONNX = 'an ONNX file'
 _NVIDIA = re.compile(rb'dnnlib|torch_utils[./\n]|training[.]networks')
 
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
@@ -28,7 +29,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (rb'\s*[{[]\s*["{[]', 'a file of JSON', _AGAIN),
     (rb'\x1f\x8b|BZh|\xfd7zXZ\0|\x28\xb5\x2f\xfd', 'a compressed file', _UNPACK),
     (rb'7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|.{257}ustar', 'an archive', _UNPACK),
-    (rb'[\x08][\x01-\x20](\x12|\x3a|\x1a|\x42)', 'an ONNX file', 'Give it a name that ends in .onnx'),
+    (rb'[\x08][\x01-\x20](\x12|\x3a|\x1a|\x42)', _ONNX, 'Give it a name that ends in .onnx'),
     (rb'\x89HDF\r\n', 'an HDF5 file, such as Keras writes', _STRANGE),
     (rb'\x93NUMPY', 'an array of NumPy', _STRANGE),
     (rb'GGUF|.{4}TFL3', 'a file for another library', _STRANGE),
@@ -82,7 +83,8 @@ def name_stranger(path: Path, head: bytes) -> str | None:
 
     for pattern, what, advice in _KINDS:
         if re.match(pattern, head.removeprefix(b'\xef\xbb\xbf'), re.DOTALL):  # a byte order mark
-            return f'is {what}. {advice}.'
+            is_named = what == _ONNX and path.suffix.lower() == '.onnx'
+            return f'is {what}. {"Here, give the checkpoint that it was exported from" if is_named else advice}.'
     if _is_text(head):
         words = shorten(head.decode(errors='ignore').strip(), 40)
         return f'is a text that begins with {words!r}. {_AGAIN}.'
