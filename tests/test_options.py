@@ -238,6 +238,14 @@ def test_run_options_are_accepted_under_train_and_must_agree(tiny_data: Path, tm
     options['train'] |= {'num_gpu': 1, 'manual_seed': 10}
     parsed = parse(write_options(tmp_path / 'inside.yml', options))
     assert (parsed.num_gpu, parsed.seed) == (1, 10)
+
+    # What comes later decides: the command line, and a file after its bases.
+    changed = parse_options(tmp_path / 'inside.yml', ['num_gpu=0', 'manual_seed=5']).options
+    assert (changed.num_gpu, changed.seed) == (0, 5)
+    child = write_options(tmp_path / 'child.yml', {'_base_': 'inside.yml', 'manual_seed': 7})
+    assert parse(child).seed == 7
+    assert parse_options(child, ['train:manual_seed=8']).options.seed == 8
+
     options['manual_seed'] = 11
     assert 'is 10 here and 11 at the top level' in errors_of(write_options(tmp_path / 'both.yml', options))[1]
 

@@ -8,6 +8,7 @@ from gpen.options.components import PRIOR, find_definition, parameter_names
 from gpen.options.io_backend import check_dataroots, check_io_backend
 from gpen.options.problems import Problem
 from gpen.options.schema import Options, ScoringOptions
+from gpen.options.yaml_reader import RUN_NAMES
 from gpen.options.yaml_values import Key
 from gpen.registry import MODEL_REGISTRY
 from gpen.registry.published import explain_missing, find_meant_model
@@ -33,7 +34,7 @@ PAIR_METRICS = {
 def unify_run_options(options: Options) -> list[Problem]:
     """Take ``num_gpu`` and ``manual_seed`` from ``train`` where they stand there; both places must agree."""
     problems = []
-    for name in ('num_gpu', 'manual_seed'):
+    for name in RUN_NAMES:
         above, inside = getattr(options, name), getattr(options.train, name)
         if above is not None and inside is not None and above != inside:
             problems.append(Problem(('train', name), f'is {inside} here and {above} at the top level. Give it once.'))

@@ -17,6 +17,7 @@ from gpen.utils.text import shorten, suggest
 
 MAX_BYTES = 250_000  # of an option file and all its bases
 MAX_FILES = 50
+RUN_NAMES = ('num_gpu', 'manual_seed')  # options of a run that may stand at the top level or under train
 # Options of a block that do not depend on its type.
 KEPT_KEYS = {name for block in (Dataset, Metric, Optimizer, Scheduler) for name in block.model_fields} - {'type'}
 
@@ -195,6 +196,7 @@ def _replace(known: Any, keys: list[str], value: Any, source: str) -> Any:
 
 
 def _merge_into(base: Document, child: Document) -> None:
+    _drop_other_places(base, child)
     for key in _drop_replaced_types(base.data, child.data, ()):
         base.places = {
             place: where for place, where in base.places.items() if place[: len(key)] != key or place[-1] in KEPT_KEYS
@@ -203,6 +205,17 @@ def _merge_into(base: Document, child: Document) -> None:
     merged.update(child.data)
     base.data = merged.to_dict()
     base.places.update(child.places)
+
+
+def _drop_other_places(base: Document, child: Document) -> None:
+    """Take out of ``base`` what may stand in two places and ``child`` gives in the other one."""
+    for name in RUN_NAMES:
+        for here, there in (((name,), ('train', name)), (('train', name), (name,))):
+            if here in child.places and there not in child.places and there in base.places:
+                del base.places[there]
+                block = base.data if len(there) == 1 else base.data.get('train')
+                if isinstance(block, dict):
+                    block.pop(name, None)
 
 
 def _drop_replaced_types(base: dict[str, Any], child: dict[str, Any], key: Key) -> list[Key]:
