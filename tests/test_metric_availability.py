@@ -81,6 +81,16 @@ def test_a_missing_package_names_the_command_that_installs_it(
     assert caught.value.missing == f'the package {command.split(chr(39))[1].partition(">")[0]}'
 
 
+def test_niqe_is_not_available_where_basicsr_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise UserError('basicsr is installed but cannot be imported')
+
+    pytest.importorskip('basicsr', reason='basicsr is not installed')
+    monkeypatch.setattr('gpen.registry.basicsr.BasicSR.get', fail)
+    with pytest.raises(MetricNotAvailableError, match='NIQE: basicsr is installed but cannot be imported'):
+        build_metric({'type': 'calculate_niqe'})
+
+
 def test_niqe_without_basicsr_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
     with pytest.raises(MetricNotAvailableError, match=r"pip install 'basicsr==1\.4\.2'"):

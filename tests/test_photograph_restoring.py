@@ -85,6 +85,13 @@ def test_grey_photographs_stay_grey_unless_colours_are_asked_for() -> None:
     assert not is_grey(photo())
 
 
+@pytest.mark.parametrize('keep', [True, False])
+def test_a_grey_background_stays_grey_though_a_network_enlarges_it(keep: bool) -> None:
+    enlarger = Enlarger(1, lambda seen: seen * np.array([1, 0.5, 0.5], np.float32))
+    (result,) = build(keep_grey=keep, enlarger=enlarger).restore([np.repeat(photo()[..., :1], 3, axis=2)])
+    assert is_grey(result.background) == keep
+
+
 def test_an_enlarged_photograph_has_its_faces_at_the_same_place() -> None:
     picture = photo()
     small, large = (build(enlarger=Enlarger(scale)).restore([picture])[0].compose() for scale in (1, 3))

@@ -41,7 +41,7 @@ def calculate_niqe(
         The metric; lower is better.
 
     Raises:
-        MetricNotAvailableError: BasicSR is not installed.
+        MetricNotAvailableError: BasicSR is not installed, or cannot be imported.
     """
     from gpen.registry.basicsr import BasicSR
 
@@ -52,7 +52,10 @@ def calculate_niqe(
         )
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)  # BasicSR imports SciPy's filters by their old name
-        niqe: Callable[..., Tensor] = BasicSR('METRIC_REGISTRY').get('calculate_niqe')
+        try:
+            niqe: Callable[..., Tensor] = BasicSR('METRIC_REGISTRY').get('calculate_niqe')
+        except UserError as error:  # as where another package that BasicSR needs is missing
+            raise MetricNotAvailableError(f'NIQE: {error}', 'the package basicsr') from error
 
     def measure(restored: Tensor, gt: Tensor | None) -> Tensor:  # noqa: ARG001  (no reference)
         height, width = (max(0, side - 2 * crop_border) for side in restored.shape[-2:])

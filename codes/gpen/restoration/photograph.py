@@ -182,7 +182,7 @@ class PhotographRestorer:
             done, verdicts = self._judge(all_faces, done) if self.judges else (done, [])
             # A network that enlarges knows sRGB alone, too.
             enlarge = self.enlarger
-            large = enlarge(photo) if enlarge.network is None else space.from_srgb(enlarge(seen))
+            large = enlarge(photo) if enlarge.network is None else space.from_srgb(_enlarge(seen, enlarge, grey))
             results.append(Restoration(large, enlarge.scale, done, len(small), space, self.keep_detail, verdicts))
         return results
 
@@ -233,9 +233,20 @@ class PhotographRestorer:
         size, in_size = self.restorer.size, self.restorer.in_size
         before = aligned.image if size == in_size else align_face(photo, face.landmarks, size, soften=False).image
         if grey:
-            after = np.repeat((after @ _LUMA)[..., None], 3, axis=2)
+            after = to_grey(after)
         matrix = scale_matrix(aligned.matrix, target=size / in_size)
         return RestoredFace(face, before, after, mask, matrix, in_size / (size * aligned.scale))
+
+
+def _enlarge(photo: np.ndarray, enlarge: Enlarger, grey: bool) -> np.ndarray:
+    """Return a photograph that a network enlarged; a grey one stays grey."""
+    large = enlarge(photo)
+    return to_grey(large) if grey else large
+
+
+def to_grey(image: np.ndarray) -> np.ndarray:
+    """Return the luma of an image, H x W x 3, in three equal channels."""
+    return np.repeat((image @ _LUMA)[..., None], 3, axis=2)
 
 
 def is_grey(photo: np.ndarray) -> bool:
