@@ -1,5 +1,6 @@
 """Films: what they keep, faces in every frame, and runs that are stopped and go on."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -261,6 +262,21 @@ def test_faces_of_a_still_scene_rest(tmp_path: Path) -> None:
     photos = [(image / np.float32(127.5) - 1).astype(np.float32) for image in read(source)[1]]
     alone = np.stack([(result.compose() + 1) * 127.5 for result in restorer.restore(photos)])
     assert followed.var(axis=0).mean() < 0.5 * alone.var(axis=0).mean()
+
+
+def test_a_stopped_film_goes_on_from_another_folder_and_with_a_smaller_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'net.pth').touch()
+    found = []
+    for folder, batch in ((tmp_path, '8'), (tmp_path / 'below', '2')):
+        folder.mkdir(exist_ok=True)
+        monkeypatch.chdir(folder)
+        path = Path(os.path.relpath(tmp_path / 'net.pth'))
+        files = ['--model', str(path), '--background_model', str(path), '--weights', str(path.parent)]
+        args = command.parse_arguments([*files, '--input', 'in', '--output', 'out', '--batch_size', batch])
+        found.append(command._settings(args, path))
+    assert found[0] == found[1]
 
 
 def test_the_command_restores_films_beside_photographs_by_a_models_name(

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from command_line import run_here, succeed
 from conftest import tiny_options, write_options, write_pairs
 from file_server import FileServer, serve_files
 from gpen.archs import build_network
-from gpen.commands import demo, restore
+from gpen.commands import demo, prepare_dataset, restore, search_lr, train
 from gpen.data.image_io import read_image
 from gpen.demo.service import Choice
 from gpen.errors import UserError
@@ -302,6 +303,15 @@ def test_the_page_colours_grey_photographs_where_it_is_asked_to(
         service, _ = demo.build_service(args, tmp_path)
         restored = read_image(service.restore({'path': tmp_path / 'grey.png'}, Choice()).download)
         assert (np.ptp(restored, axis=2).max() > 0.1) == is_coloured
+
+
+@pytest.mark.parametrize('command', [train, search_lr, prepare_dataset, restore])
+def test_commands_that_download_take_a_mirror(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('GPEN_MIRROR', 'https://before')
+    needed = ['-opt', 'x.yml'] if command in (train, search_lr) else ['--input', 'in', '--output', 'out']
+    model = ['--model', 'net.pth'] if command is restore else []
+    command.parse_arguments([*needed, *model, '--mirror', 'https://here/weights'])
+    assert os.environ['GPEN_MIRROR'] == 'https://here/weights'
 
 
 # ---- the Hugging Face Hub

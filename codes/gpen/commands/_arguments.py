@@ -64,9 +64,9 @@ def add_model(parser: argparse.ArgumentParser, help_text: str) -> None:
     add_mirror(parser)
 
 
-def add_mirror(parser: argparse.ArgumentParser) -> None:
+def add_mirror(group: argparse._ActionsContainer) -> None:
     """Add ``--mirror``, which sets the environment variable GPEN_MIRROR."""
-    parser.add_argument(
+    group.add_argument(
         '--mirror',
         action=_SetMirror,
         metavar='URL',

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpen.commands._arguments import ArgumentParser, add_detector, network_size, within
+from gpen.commands._arguments import ArgumentParser, add_detector, add_mirror, network_size, within
 from gpen.commands._run import run_command
 from gpen.preparation.settings import PreparationSettings
 
@@ -43,6 +43,7 @@ def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--aligned', action='store_true', help='the images are aligned, square faces: detect nothing')
     add_detector(group)
     group.add_argument('--weights', metavar='FOLDER', help="where the detectors' weights are")
+    add_mirror(group)
     group.add_argument('--faces', choices=('all', 'largest'), default='all', help='of each photograph (%(default)s)')
 
 

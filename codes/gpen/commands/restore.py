@@ -202,11 +202,18 @@ def _open_bar(title: str, frames: int) -> Any:
 
 
 def _settings(args: argparse.Namespace, model: Path) -> dict[str, object]:
-    """Return what a film that is restored by the file ``model`` depends on."""
-    status = model.stat()
-    others = ('input', 'output', 'skip_existing', 'format', 'save_faces', 'max_pixels', 'mirror')
+    """Return what a film that is restored by the file ``model`` depends on, whatever the working directory is."""
+    from gpen.restoration.film import stamp
+    from gpen.utils.files import expand_user
+
+    # Where memory ran out, a stopped film goes on with a lower --batch_size.
+    others = ('input', 'output', 'skip_existing', 'format', 'save_faces', 'max_pixels', 'batch_size', 'mirror')
     given = {name: value for name, value in vars(args).items() if name not in others}
-    return {**given, 'model': [str(model), status.st_size, status.st_mtime_ns]}
+    if args.background_model:
+        given['background_model'] = stamp(expand_user(args.background_model))
+    if args.weights:
+        given['weights'] = expand_user(args.weights).resolve()
+    return {**given, 'model': stamp(model)}
 
 
 def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -> PhotographRestorer:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file, within
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_mirror, add_option_file, within
 from gpen.commands._run import run_command
 from gpen.utils.command_line import spell_command
 
@@ -54,6 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     parser.add_argument('--ray', metavar='ADDRESS', help='run the trials on a Ray cluster; local starts one here')
     add_force_yml(parser)
+    add_mirror(parser)
     args = parser.parse_args(arguments)
     if args.ray and args.devices:
         parser.error('--devices chooses among those of this machine: leave it out with --ray')

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from gpen.commands._arguments import ArgumentParser, add_force_yml, add_option_file
+from gpen.commands._arguments import ArgumentParser, add_force_yml, add_mirror, add_option_file
 from gpen.commands._run import handle_errors
 
 
@@ -17,6 +17,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help='continue from the newest state of this run; without it, results of an earlier run are moved aside',
     )
     add_force_yml(parser, 'train:optim_g:lr=2e-4 name=trial')
+    add_mirror(parser)
     parser.add_argument(
         '--dry_run',
         action='store_true',

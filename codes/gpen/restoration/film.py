@@ -82,7 +82,7 @@ def restore_film(
     parts = target.with_name(f'{target.name}.parts')
     busy = f'{parts} is in use by another run. Wait until it is done, or choose another --output.'
     with hold_lock(parts / 'lock', busy, lambda error: f'Cannot use {parts}: {error}. Choose another --output.'):
-        _begin(parts, {**settings, 'strength': strength, 'film': _stamp(source)})
+        _begin(parts, {**settings, 'strength': strength, 'film': stamp(source)})
 
         seen = look_through(film, restorer.detector, parts, bar)
         chosen = _choose_faces(restorer, film, seen, parts, bar)
@@ -164,7 +164,7 @@ def _begin(parts: Path, settings: dict[str, object]) -> None:
         write_json(path, wanted)
 
 
-def _stamp(path: Path) -> list[object]:
+def stamp(path: Path) -> list[object]:
     """Return what tells whether a file is still the same."""
     status = path.stat()
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
