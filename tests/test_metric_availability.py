@@ -20,6 +20,7 @@ from gpen.metrics import landmarks as landmarks_module
 from gpen.metrics import lpips as lpips_module
 from gpen.options import Options
 from gpen.options.blocks import Metric as MetricOptions
+from gpen.registry import METRIC_REGISTRY
 from gpen.training.setup import build_early_stopping, build_validation_metrics
 from gpen.weights import downloads as weights
 from gpen.weights.downloads import find_url
@@ -85,6 +86,7 @@ def test_niqe_is_not_available_where_basicsr_cannot_be_imported(monkeypatch: pyt
     def fail(*_: object) -> None:
         raise UserError('basicsr is installed but cannot be imported')
 
+    METRIC_REGISTRY.get('calculate_niqe')  # finds its modules while they can be found
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _: object())
     monkeypatch.setattr('gpen.registry.basicsr.BasicSR.get', fail)
     with pytest.raises(MetricNotAvailableError, match='NIQE: basicsr is installed but cannot be imported'):
@@ -92,6 +94,7 @@ def test_niqe_is_not_available_where_basicsr_cannot_be_imported(monkeypatch: pyt
 
 
 def test_niqe_without_basicsr_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    METRIC_REGISTRY.get('calculate_niqe')  # as above
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
     with pytest.raises(MetricNotAvailableError, match=r"pip install 'basicsr==1\.4\.2'"):
         build_metric({'type': 'calculate_niqe'})
