@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from conftest import tiny_options, write_options
+from gpen.archs import build_network
 from gpen.commands import plan_memory
 from gpen.memory import forecast as memory_forecast
 from gpen.memory import plan as memory_plan
@@ -121,6 +122,21 @@ def test_a_network_for_images_of_any_size_is_forecast_at_that_of_the_data(tmp_pa
     sizes = [f'datasets:{phase}:size=8' for phase in ('train', 'val')]
     recipe = Recipe(write(tmp_path).file, (network, *sizes))
     assert memory_plan.forecast(recipe).size == 8
+
+
+def test_a_discriminator_whose_width_its_file_tells_is_forecast_at_that_width(tmp_path: Path) -> None:
+    recipe, narrow = write(tmp_path), 'network_d:narrow=0.02'
+    options = recipe.read(narrow)
+    torch.save(build_network(options.network_d.to_dict()).state_dict(), tmp_path / 'net_d.pth')
+    anew = ('network_d:narrow=~', 'network_d:channel_multiplier=~')
+    named, filed = (
+        recipe.read(*anew, f'path:pretrain_network_d={given}').network_d.to_dict()
+        for given in ('gpen-bfr-256-d', tmp_path / 'net_d.pth')
+    )
+    assert (named['channel_multiplier'], named['narrow']) == (1, 0.5)
+    assert build_network(filed).state_dict().keys() == build_network(options.network_d.to_dict()).state_dict().keys()
+    assert filed['narrow'] < 0.03
+    assert recipe.read(*anew, 'path:pretrain_network_d=nowhere.pth').network_d.arguments.get('narrow') is None
 
 
 def test_switches_lower_the_forecast(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def load_model(path: Path, network_g: Component | None, device: torch.device) ->
     Raises:
         UserError: no such file, or it does not fit.
     """
-    if is_known_by_file(path, network_g):
+    if network_g is None or is_known_by_file(path, network_g):
         return load_restorer(path, device, fall_back=True)
 
     network = build_network(network_g.to_dict())

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 from gpen.memory.counter import MemoryUse
 from gpen.memory.cures import CHECKPOINT, find_checkpointing
 from gpen.memory.forecast import Rehearsal, choose_iterations
+from gpen.models.initial_weights import complete_discriminator
 from gpen.options import Options, parse_options
 from gpen.options.blocks import Dataset
 
@@ -19,9 +21,7 @@ RESERVED = 0.6
 LARGEST_BATCH = 1024
 ACCUMULATE = 'datasets:train:accumulate'
 
-# A forecast needs no weight files, and runs the operations one by one.
 FILES = ('pretrain_network_g', 'pretrain_network_d', 'pretrain_prior', 'resume_state')
-ALWAYS = (*(f'path:{name}=~' for name in FILES), 'train:compile=false')
 NO_FOLDERS = ('none',)  # no data set has this name, so that no folder of data has to exist
 
 
@@ -38,7 +38,8 @@ class Recipe:
         Raises:
             UserError: see :func:`gpen.options.parse_options`.
         """
-        return parse_options(self.file, [*self.overrides, *ALWAYS, *settings], phases=NO_FOLDERS).options
+        overrides = [*self.overrides, *settings]
+        return _simplify(parse_options(self.file, overrides, phases=NO_FOLDERS, check_weights=False).options)
 
 
 @dataclass(frozen=True)
@@ -256,12 +257,20 @@ def choose_micro_batches(options: Options, free_bytes: float) -> tuple[int, str]
 def _rehearse(options: Options, micro_batches: int) -> MemoryUse:
     """Return the peak of the step that needs the most, with the batch in so many micro-batches."""
     train = _train_set(options).model_copy(update={'accumulate': micro_batches})
-    changed = {
-        'datasets': options.datasets.model_copy(update={'train': train}),
+    changed = {'datasets': options.datasets.model_copy(update={'train': train})}
+    return Rehearsal(_simplify(options.model_copy(update=changed))).measure_largest(options.batch_size)
+
+
+def _simplify(options: Options) -> Options:
+    """Return options for a forecast, which needs no weight files, and runs the operations one by one."""
+    changed: dict[str, Any] = {
         'path': options.path.model_copy(update=dict.fromkeys(FILES)),
         'train': options.train.model_copy(update={'compile': False}),
     }
-    return Rehearsal(options.model_copy(update=changed)).measure_largest(options.batch_size)
+    if options.network_d is not None:
+        network_d = complete_discriminator(options.network_d.to_dict(), options.path, is_forecast=True)
+        changed['network_d'] = type(options.network_d).model_validate(network_d)
+    return options.model_copy(update=changed)
 
 
 def _to_proposal(setting: BatchSetting, use: MemoryUse, options: Options, in_micro_batches: bool) -> Proposal:

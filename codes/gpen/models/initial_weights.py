@@ -8,7 +8,8 @@ from torch import nn
 from gpen.archs.discriminator import GPENDiscriminator
 from gpen.errors import UserError
 from gpen.options.schema import PathOptions
-from gpen.utils.files import project_root
+from gpen.registry.published import find_meant_model
+from gpen.utils.files import is_file, project_root, resolve_path
 from gpen.weights.by_name import find_model
 from gpen.weights.files import DISCRIMINATOR_WRAPPERS, WRAPPERS, load_weights
 from gpen.weights.networks import MisfitError, fit_weights, infer_discriminator_config
@@ -50,8 +51,13 @@ def load_pretrained(network: nn.Module, paths: PathOptions, letter: str) -> None
         LOGGER.warning('%s: weights of %s that did not fit: %s', option, path, left_out)
 
 
-def complete_discriminator(options: dict[str, Any], paths: PathOptions) -> dict[str, Any]:
+def complete_discriminator(options: dict[str, Any], paths: PathOptions, is_forecast: bool = False) -> dict[str, Any]:
     """Return the options of a discriminator, with the width read off its file where the options name none.
+
+    Args:
+        options: of the discriminator.
+        paths: the options of ``path``.
+        is_forecast: only what is known without a download is filled in, and the file need not be there.
 
     Raises:
         UserError: the file is missing or damaged.
@@ -59,7 +65,14 @@ def complete_discriminator(options: dict[str, Any], paths: PathOptions) -> dict[
     wanted = [name for name in ('channel_multiplier', 'narrow') if options.get(name) is None]
     if options['type'] != GPENDiscriminator.__name__ or paths.pretrain_network_d is None or not wanted:
         return options
-    path = find_model(paths.pretrain_network_d, project_root(), discriminator=True)
+    given = paths.pretrain_network_d
+    model = find_meant_model(given, resolve_path(given)) if is_forecast else None
+    if model is not None:
+        return {**options, **{name: model.width[name] for name in wanted if name in model.width}}
+    if is_forecast and not is_file(resolve_path(given)):
+        return options
+
+    path = find_model(given, project_root(), discriminator=True)
     state = load_weights(path, paths.param_key_d, DISCRIMINATOR_WRAPPERS, DISCRIMINATOR)
     try:
         found = infer_discriminator_config(state)

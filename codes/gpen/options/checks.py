@@ -75,13 +75,16 @@ def fill_dataset_arguments(options: Options | ScoringOptions) -> list[Problem]:
     return problems
 
 
-def find_errors(options: Options, training: bool = True, phases: Sequence[str] = ('train', 'val')) -> Iterator[Problem]:
+def find_errors(
+    options: Options, training: bool = True, phases: Sequence[str] = ('train', 'val'), check_weights: bool = True
+) -> Iterator[Problem]:
     """Yield combinations of options that cannot work.
 
     Args:
         options: what to check.
         training: ask for what a training run needs.
         phases: the data sets whose folders must be there.
+        check_weights: for training, the files under ``path`` must be there, too.
     """
     # What training alone needs.
     if training:
@@ -98,7 +101,7 @@ def find_errors(options: Options, training: bool = True, phases: Sequence[str] =
         yield from _check_pairs(options, phases)
     yield from _check_sharp(options, phases)
     yield from _check_folders(options, phases)
-    if training:
+    if training and check_weights:
         yield from _check_files(options)
 
 

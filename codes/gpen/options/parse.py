@@ -61,6 +61,7 @@ def parse_options(
     overrides: Sequence[str] = (),
     training: bool = True,
     phases: Sequence[str] | None = None,
+    check_weights: bool = True,
 ) -> ParsedOptions:
     """Read an option file of a training run, apply ``--force_yml`` settings and check everything.
 
@@ -71,6 +72,7 @@ def parse_options(
         overrides: settings of the form ``train:optim_g:lr=2e-4``.
         training: check what a training run needs, too.
         phases: the data sets whose folders must be there; default: train and val for training, otherwise val.
+        check_weights: for training, the files under ``path`` must be there, too.
 
     Raises:
         UserError: one error that lists all that is wrong, each with file, line and option path.
@@ -83,7 +85,8 @@ def parse_options(
             f'{document.file} is an option file for scoring: it has models, and no train block. Use it with '
             'codes/test.py, or give a recipe from options/train.'
         )
-    return _parse_training(document, training, phases or (('train', 'val') if training else ('val',)))
+    phases = phases or (('train', 'val') if training else ('val',))
+    return _parse_training(document, training, phases, check_weights)
 
 
 def parse_scoring_options(
@@ -139,8 +142,10 @@ def _read(path: str | Path, overrides: Sequence[str]) -> Document:
     return document
 
 
-def _parse_training(document: Document, training: bool, phases: Sequence[str]) -> ParsedOptions:
-    options = _validate(document, Options, lambda options: checks.find_errors(options, training, phases))
+def _parse_training(
+    document: Document, training: bool, phases: Sequence[str], check_weights: bool = True
+) -> ParsedOptions:
+    options = _validate(document, Options, lambda options: checks.find_errors(options, training, phases, check_weights))
     warnings = [describe(document, problem) for problem in remarks.find_warnings(options)] if training else []
     text = yaml.safe_dump(document.data, sort_keys=False, allow_unicode=True)
     return ParsedOptions(options, warnings, text, document)

@@ -4,8 +4,8 @@ Source: the README of https://github.com/yangxy/GPEN, and for the addresses of M
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpen.utils.files import is_file, is_folder, project_root
@@ -32,6 +32,7 @@ class PublishedModel:
         parameters: of the network, from which the approximate size of the file follows.
         urls: where the file lies, in the order in which the addresses are tried.
         belongs_to: of a discriminator, the name of its generator.
+        width: of a discriminator, its options channel_multiplier and narrow.
     """
 
     name: str
@@ -40,6 +41,7 @@ class PublishedModel:
     parameters: int
     urls: tuple[str, ...]
     belongs_to: str | None = None
+    width: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def filename(self) -> str:
@@ -57,11 +59,15 @@ def _model(name: str, purpose: str, pixels: int, parameters: int, *more_urls: st
     return name, PublishedModel(name, purpose, pixels, parameters, (f'{_AUTHORS}/{name}.pth', *more_urls))
 
 
-def _discriminator(generator: str, pixels: int, parameters: int) -> tuple[str, PublishedModel]:
+def _discriminator(
+    generator: str, pixels: int, parameters: int, channel_multiplier: int, narrow: float
+) -> tuple[str, PublishedModel]:
     """Return an entry for the discriminator of a generator, which is for training (path.pretrain_network_d)."""
     name = f'{generator}-D'
     purpose = f'discriminator of {generator}, for training'
-    return name, PublishedModel(name, purpose, pixels, parameters, (f'{_AUTHORS}/{name}.pth',), belongs_to=generator)
+    width = {'channel_multiplier': channel_multiplier, 'narrow': narrow}
+    urls = (f'{_AUTHORS}/{name}.pth',)
+    return name, PublishedModel(name, purpose, pixels, parameters, urls, belongs_to=generator, width=width)
 
 
 def _on_modelscope(name: str, purpose: str, pixels: int, parameters: int, file: str) -> tuple[str, PublishedModel]:
@@ -79,8 +85,8 @@ MODELS = dict(
         _on_modelscope('GPEN-BFR-2048', 'restores faces', 2048, 71_294_769, 'pytorch_model-2048.pt'),
         _model('GPEN-Colorization-1024', 'colours grey faces (with --color)', 1024, 71_210_540),
         _model('GPEN-Inpainting-1024', 'fills holes in faces', 1024, 71_210_540),
-        _discriminator('GPEN-BFR-256', 256, 6_002_977),
-        _discriminator('GPEN-BFR-512', 512, 28_982_849),
+        _discriminator('GPEN-BFR-256', 256, 6_002_977, channel_multiplier=1, narrow=0.5),
+        _discriminator('GPEN-BFR-512', 512, 28_982_849, channel_multiplier=2, narrow=1),
     )
 )
 
