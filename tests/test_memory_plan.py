@@ -120,7 +120,7 @@ def test_identity_loss_counts_without_its_weights(tmp_path: Path) -> None:
 def test_a_network_for_images_of_any_size_is_forecast_at_that_of_the_data(tmp_path: Path) -> None:
     network = 'network_g={type: torch.nn.Conv2d, in_channels: 3, out_channels: 3, kernel_size: 1}'
     sizes = [f'datasets:{phase}:size=8' for phase in ('train', 'val')]
-    recipe = Recipe(write(tmp_path).file, (network, *sizes))
+    recipe = Recipe(write(tmp_path, network_d=None, train=NO_GAN).file, (network, *sizes))
     assert memory_plan.forecast(recipe).size == 8
 
 
