@@ -19,7 +19,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--input', required=True, metavar='FOLDER', help='sharp faces: dataroot_gt of the option file')
     parser.add_argument('--output', required=True, metavar='FILE', help='the table, such as datasets/landmarks.csv')
     add_detector(parser)
-    parser.add_argument('--weights', metavar='FOLDER', help="where the detectors' weights are")
     parser.add_argument(
         '--min_face',
         type=within(int, 1, 4096),
@@ -40,10 +39,9 @@ def find_landmarks(args: argparse.Namespace) -> int:
     from gpen.utils.files import expand_user, to_option_path
     from gpen.utils.pool import ALL_CORES
 
-    weights = expand_user(args.weights) if args.weights else None
-    name, reason = choose_detector(args.detector, weights)
+    name, reason = choose_detector(args.detector, args.weights)
     print(reason)
-    detector = DetectorSource(build_detector, name, weights, args.min_face)
+    detector = DetectorSource(build_detector, name, args.weights, args.min_face)
     folder, table = (expand_user(path).absolute() for path in (args.input, args.output))
     write_landmark_table(folder, table, detector, args.workers or ALL_CORES, print)
 

@@ -71,9 +71,9 @@ class DotDetector:
 
 
 def build_detector(name: str, weights: Path | None, min_face: int) -> DotDetector:
-    """Stand in for the function of this name; the folder of the weights is the file of calls."""
+    """Stand in for the function of this name; the folder of the weights holds the file of calls."""
     assert name == 'dots'
-    return DotDetector(min_face, weights)
+    return DotDetector(min_face, None if weights is None else weights / 'calls')
 
 
 def find_detector(settings: PreparationSettings, say: Any) -> DetectorSource:

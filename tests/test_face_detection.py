@@ -248,5 +248,3 @@ def test_file_that_is_not_retinaface_is_named(tmp_path: Path) -> None:
     torch.save({'weight': torch.zeros(2)}, tmp_path / retinaface.FILENAME)
     with pytest.raises(UserError, match=f'{retinaface.FILENAME} does not hold the weights of RetinaFace'):
         build_detector('retinaface', tmp_path)
-    with pytest.raises(UserError, match='--weights names'):
-        build_detector('retinaface', tmp_path / 'elsewhere')

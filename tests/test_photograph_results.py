@@ -199,7 +199,8 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_loaded(
         words = ['--model', str(tmp_path / 'none.pth'), '--input', str(tmp_path / 'in.png'), '--output', str(output)]
         assert command.main(words) == 2
         printed = capsys.readouterr()
-        assert f'Error: Cannot write {output}: ' in printed.err
+        expected = f'{output} is a file, and' if output == tmp_path / 'file' else f'Cannot write {output}: '
+        assert f'Error: {expected}' in printed.err
         assert printed.out == ''
     assert (tmp_path / 'file').read_bytes() == b'mine'
 

@@ -1,5 +1,6 @@
 """The command line of data set preparation."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,16 @@ def test_wrong_arguments_end_with_status_2(wrong: list[str], capsys: pytest.Capt
         prepare_dataset.main(['--input', 'in', '--output', 'out', *wrong])
     assert stopped.value.code == 2
     assert wrong[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['demo', 'prepare_dataset', 'restore'])
+def test_a_folder_of_weights_that_is_not_there_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {'prepare_dataset': ['--input', 'in', '--output', 'out'], 'demo': ['--model', 'a.pth']}
+    words['restore'] = [*words['prepare_dataset'], *words['demo']]
+    with pytest.raises(SystemExit) as stopped:
+        importlib.import_module(f'gpen.commands.{command}').main([*words[command], '--weights', 'nowhere'])
+    assert stopped.value.code == 2
+    assert 'argument --weights: there is no folder nowhere' in capsys.readouterr().err
 
 
 def test_a_size_that_no_network_has_is_refused_with_those_that_they_have(capsys: pytest.CaptureFixture[str]) -> None:

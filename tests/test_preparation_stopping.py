@@ -92,14 +92,15 @@ def test_stopped_run_goes_on_and_ends_byte_for_byte_the_same(
     tmp_path: Path,
     prepare: Prepare,
 ) -> None:
-    output, calls = tmp_path / 'set', tmp_path / 'calls'
-    arguments = words(photos, output, '--weights', calls, '--workers', workers)
+    output, calls = tmp_path / 'set', tmp_path / 'weights' / 'calls'
+    calls.parent.mkdir()
+    arguments = words(photos, output, '--weights', calls.parent, '--workers', workers)
     status, printed = photographs.start(tmp_path / 'log', *arguments, stop=(stage, count, number)).wait()
     assert status == (-9 if number == signal.SIGKILL else 130), printed
     assert 'Traceback' not in printed
     assert not (output / 'dataset.json').exists()
     assert are_gone({int(line) for line in calls.read_text().split()})
-    assert prepare(photos, output, '--weights', calls) == 0
+    assert prepare(photos, output, '--weights', calls.parent) == 0
     assert read_tree(output) == read_tree(finished)
     if workers == 1:
         assert count_calls(calls) == 7, 'a photograph was looked at twice'
@@ -175,7 +176,8 @@ def test_full_disk_is_one_message_and_the_next_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    output, calls = tmp_path / 'set', tmp_path / 'calls'
+    output, calls = tmp_path / 'set', tmp_path / 'weights' / 'calls'
+    calls.parent.mkdir()
     real = os.fsync
     written = 0
 
@@ -192,13 +194,13 @@ def test_full_disk_is_one_message_and_the_next_run_goes_on(
         pytest.skip('needs /proc to tell files apart')
     with monkeypatch.context() as patch:
         patch.setattr(files.os, 'fsync', fsync)
-        assert prepare(photos, output, '--weights', calls) == 2
+        assert prepare(photos, output, '--weights', calls.parent) == 2
     printed = capsys.readouterr()
     assert printed.err.count('the disk is full') == 1
     assert 'Traceback' not in printed.err
     assert not [name for name in read_tree(output) if name.endswith('.tmp')]
     assert not any((output / name).exists() for name in ('train', 'manifest.csv', 'dataset.json'))
-    assert prepare(photos, output, '--weights', calls) == 0
+    assert prepare(photos, output, '--weights', calls.parent) == 0
     assert read_tree(output) == read_tree(finished)
     assert count_calls(calls) <= 7 + 1  # the photograph whose faces did not fit is looked at again
 
@@ -251,12 +253,13 @@ def test_photograph_that_changed_while_the_run_was_stopped_is_looked_at_again(
 ) -> None:
     for n in range(3):
         save(tmp_path / 'in' / f'{n}.png', draw_photo(n))
+    (tmp_path / 'weights').mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(preparing, 'write_manifest', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert prepare(tmp_path / 'in', tmp_path / 'set', '--weights', tmp_path / 'calls') == 130
+        assert prepare(tmp_path / 'in', tmp_path / 'set', '--weights', tmp_path / 'weights') == 130
     save(tmp_path / 'in' / '1.png', draw_photo(5, faces=2))
-    assert prepare(tmp_path / 'in', tmp_path / 'set', '--weights', tmp_path / 'calls') == 0
-    assert count_calls(tmp_path / 'calls') == 4
+    assert prepare(tmp_path / 'in', tmp_path / 'set', '--weights', tmp_path / 'weights') == 0
+    assert count_calls(tmp_path / 'weights' / 'calls') == 4
     assert len(read_manifest(tmp_path / 'set')) == 4
 
 

@@ -5,8 +5,10 @@ import os
 import sys
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from gpen.utils.files import expand_user
 from gpen.utils.text import shorten
 
 
@@ -96,13 +98,27 @@ def add_color(group: argparse._ActionsContainer) -> None:
 
 
 def add_detector(group: argparse._ActionsContainer, default: str | None = 'auto') -> None:
-    """Add ``--detector``; without a default, so that it shows whether it was given."""
+    """Add ``--detector`` (without a default, so that it shows whether it was given) and ``--weights``."""
     group.add_argument(
         '--detector',
         choices=('auto', 'yunet', 'retinaface', 'mtcnn'),
         default=default,
         help='auto: RetinaFace where its weights are on the disk, else YuNet (downloaded, 230 kB), else MTCNN (auto)',
     )
+    group.add_argument(
+        '--weights',
+        type=existing_folder,
+        metavar='FOLDER',
+        help='where weights of detectors and other networks are looked for first',
+    )
+
+
+def existing_folder(text: str) -> Path:
+    """Parse the path of a folder that is there, as an argparse type."""
+    path = expand_user(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f'there is no folder {shorten(str(path))}')
+    return path
 
 
 def network_size(lowest: int, highest: int) -> Callable[[str], int]:

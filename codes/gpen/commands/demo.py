@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from gpen.commands._arguments import ArgumentParser, add_color, add_detector, add_model, within
 from gpen.commands._run import run_command
-from gpen.utils.files import expand_user
 
 if TYPE_CHECKING:
     from gpen.demo.service import Service
@@ -48,7 +47,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument('--batch_size', type=within(int, 1, 1024), default=4, metavar='N', help='faces at a time (4)')
     add_color(parser)
     add_detector(parser)
-    parser.add_argument('--weights', type=expand_user, metavar='FOLDER', help="where the detectors' weights are")
     parser.add_argument(
         '--max_size', type=within(float, 0.001, 4000), default=20, metavar='MB', help='largest file (20 MB)'
     )

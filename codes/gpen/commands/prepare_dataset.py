@@ -42,7 +42,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def _add_detection(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--aligned', action='store_true', help='the images are aligned, square faces: detect nothing')
     add_detector(group)
-    group.add_argument('--weights', metavar='FOLDER', help="where the detectors' weights are")
     add_mirror(group)
     group.add_argument('--faces', choices=('all', 'largest'), default='all', help='of each photograph (%(default)s)')
 
@@ -129,7 +128,6 @@ def to_settings(args: argparse.Namespace) -> PreparationSettings:
             **own,
             'input': expand_user(args.input),
             'output': expand_user(args.output).absolute(),
-            'weights': expand_user(args.weights) if args.weights else None,
             'largest_only': args.faces == 'largest',
             'min_face': args.min_face or max(1, args.size // 4),
             'degradation': wanted,

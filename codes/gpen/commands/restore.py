@@ -97,7 +97,6 @@ def _add_whole(group: argparse._ArgumentGroup) -> None:
 
     # How faces are found.
     add_detector(group, default=None)
-    group.add_argument('--weights', metavar='FOLDER', help='where the weights of detector and parser are')
     group.add_argument(
         '--min_face', type=within(int, 1, 4096), metavar='N', help='smallest face, pixels of the photograph (32)'
     )
@@ -212,7 +211,7 @@ def _settings(args: argparse.Namespace, model: Path) -> dict[str, object]:
     if args.background_model:
         given['background_model'] = stamp(expand_user(args.background_model))
     if args.weights:
-        given['weights'] = expand_user(args.weights).resolve()
+        given['weights'] = args.weights.resolve()
     return {**given, 'model': stamp(model)}
 
 
@@ -223,18 +222,17 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
     from gpen.utils.files import expand_user
 
     # The face detector.
-    weights = expand_user(args.weights) if args.weights else None
     min_face = args.min_face or _MIN_FACE
-    name, reason = choose_detector(args.detector or 'auto', weights)
+    name, reason = choose_detector(args.detector or 'auto', args.weights)
     print(reason)
-    detector = build_detector(name, weights, min_face, str(device))
+    detector = build_detector(name, args.weights, min_face, str(device))
 
     # What is put back, and on which background.
     masks = feather_masks
     if args.mask == 'parse':
         from gpen.faces.parsing import FaceParser
 
-        masks = FaceParser(weights, device)
+        masks = FaceParser(args.weights, device)
     enlarger = Enlarger(args.upscale or 1)
     if args.background_model:
         enlarger = load_enlarger(expand_user(args.background_model), args.upscale, device)
@@ -244,7 +242,7 @@ def _build(args: argparse.Namespace, restorer: Restorer, device: torch.device) -
     if args.keep_identity is not None:
         from gpen.faces.identity import build_comparison
 
-        compare, sentence = build_comparison(weights, device)
+        compare, sentence = build_comparison(args.weights, device)
         print(sentence)
 
     return PhotographRestorer(
