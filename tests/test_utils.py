@@ -1,10 +1,8 @@
 """Numbers in words, devices, steps in time, seeds, and how a signal ends a run."""
 
 import errno
-import importlib.util
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 
 from conftest import ROOT
-from gpen.commands._run import run_command
 from gpen.errors import UserError
 from gpen.runs.experiment import move_aside
 from gpen.training.signals import StopRequest
@@ -115,35 +112,6 @@ def test_the_number_of_threads_is_the_user_s_or_that_of_the_cores(monkeypatch: p
     monkeypatch.delenv('OMP_NUM_THREADS')
     select_device(0)
     assert asked == [7]
-
-
-def test_commands_let_idle_threads_sleep_unless_the_user_chose_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    choices = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')
-    for name in choices:
-        monkeypatch.setenv(name, '')  # so that it is put back afterwards
-        monkeypatch.delenv(name)
-    for name in choices[1:]:
-        monkeypatch.setenv(name, '1000')
-        assert run_command(lambda: 'OMP_WAIT_POLICY' in os.environ) == 0
-        monkeypatch.delenv(name)
-    assert run_command(lambda: os.environ['OMP_WAIT_POLICY'] == 'passive') == 1
-
-
-def test_openmp_hears_how_its_threads_shall_wait() -> None:
-    spec = importlib.util.find_spec('torch')
-    assert spec is not None
-    libraries = sorted(Path(str(spec.origin)).parent.glob('lib/libgomp.so*'))
-    if not libraries:
-        pytest.skip('PyTorch brings no libgomp here')
-    code = f"""
-import ctypes
-from gpen.commands._run import run_command
-run_command(lambda: ctypes.CDLL({str(libraries[0])!r}) is None)
-"""
-    environment = {**os.environ, 'OMP_DISPLAY_ENV': 'verbose'}
-    environment.pop('OMP_WAIT_POLICY', None)
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=environment)
-    assert "GOMP_SPINCOUNT = '0'" in result.stderr
 
 
 @pytest.mark.parametrize(

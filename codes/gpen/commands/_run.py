@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gpen.errors import UserError, explain_os_error
 from gpen.utils.command_line import spell
-from gpen.utils.cpu import let_idle_threads_sleep
 from gpen.utils.files import project_root
 
 
@@ -24,7 +23,6 @@ class Outcome:
 def handle_errors() -> Iterator[Outcome]:
     """Run a command in this block, which sets the status; it is 2 after a :class:`UserError`, 130 after Ctrl-C."""
     outcome = Outcome()
-    let_idle_threads_sleep()
     try:
         yield outcome
     except BrokenPipeError:

@@ -25,16 +25,6 @@ def count_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def let_idle_threads_sleep() -> None:
-    """Make the threads of OpenMP sleep while they wait, instead of keeping their cores busy; before PyTorch is loaded.
-
-    Waiting threads take the cores from those that work as soon as another program runs: beside a busy one on 2 cores, a
-    training step took 1.5 times as long.  Alone it takes the same.  A no-op if the user has chosen how threads wait.
-    """
-    if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'} & set(os.environ):
-        os.environ['OMP_WAIT_POLICY'] = 'passive'
-
-
 def _siblings_of(cpu: int) -> str:
     """Return the hardware threads of a logical CPU's core, such as ``0,64``; a key that is the same for all of them."""
     try:
