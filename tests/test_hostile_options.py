@@ -160,7 +160,8 @@ def merge_often() -> str:
     ids=lambda text: text[:5] if isinstance(text, str) else 'bases',
 )
 def test_what_is_too_much_is_refused_soon(tmp_path: Path, text: Any) -> None:
-    refuse(write(tmp_path, text if isinstance(text, str) else text(tmp_path)))
+    path = write(tmp_path, text if isinstance(text, str) else text(tmp_path))
+    assert str(tmp_path) in refuse(path)  # the file, or one that it inherits from, is named
 
 
 def test_files_may_inherit_often_enough(tmp_path: Path, option_file: Path) -> None:
@@ -179,8 +180,10 @@ def test_files_may_inherit_often_enough(tmp_path: Path, option_file: Path) -> No
 )
 @pytest.mark.parametrize('value', ['x' * 100_000, 'x' * 4_000, f'{{{"x, " * 4_000}}}', f'x.{"y" * 4_000}'], ids=len)
 def test_a_long_value_is_not_shown_whole(option_file: Path, option: str, value: str) -> None:
-    refuse(option_file, f'{option}={value}')
-    refuse(option_file, f'{option}:{value}=1')
+    for override in (f'{option}={value}', f'{option}:{value}=1'):
+        message = refuse(option_file, override)
+        assert message
+        assert value not in message
 
 
 def test_a_text_longer_than_any_path_is_refused(option_file: Path) -> None:
