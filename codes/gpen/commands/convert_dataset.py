@@ -14,6 +14,7 @@ from gpen.commands._arguments import ArgumentParser, within
 from gpen.commands._run import run_command
 from gpen.errors import UserError
 from gpen.utils.files import expand_user
+from gpen.utils.text import count_things
 
 Kind = Literal['lmdb', 'parquet', 'arrow', 'disk']
 
@@ -53,7 +54,7 @@ def convert(args: argparse.Namespace) -> int:
     # One folder, file or URL.
     if not sides:
         count = convert_one(args.input, target, kind, args.shard_size, backend)
-        print(_describe(count, target))
+        print(f'{count_things(count, "image")}: {target}')
         print_options({'': {'sharp': target}}, kind)
         return 0
 
@@ -66,13 +67,9 @@ def convert(args: argparse.Namespace) -> int:
             counts[name] = convert_one(str(source), folder / name, kind, args.shard_size, None)
             written.setdefault(split, {})[side] = target / name
     for name, count in counts.items():
-        print(_describe(count, target / name))
+        print(f'{count_things(count, "image")}: {target / name}')
     print_options(written, kind)
     return 0
-
-
-def _describe(count: int, target: Path) -> str:
-    return f'{count} image{"" if count == 1 else "s"}: {target}'
 
 
 def choose_kind(output: str, kind: Kind | None) -> Kind:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpen.commands._arguments import ArgumentParser, add_color, add_detector, add_model, within
 from gpen.commands._run import run_command
+from gpen.utils.text import count_things, printable
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +190,7 @@ def _restore(
             outcome = restore_photographs(whole, photos, args.strength, bool(args.save_faces), max_pixels, progress)
     if films and whole is not None and not outcome.stopped:
         if args.save_faces:
-            print(f'--save_faces is for photographs; the faces of {_count(len(films), "film")} are not written.')
+            print(f'--save_faces is for photographs; the faces of {count_things(len(films), "film")} are not written.')
         restore_films(whole, films, _settings(args, model), outcome, args.strength, max_pixels, _open_bar)
     return outcome
 
@@ -282,44 +283,48 @@ def _tell(args: argparse.Namespace, outcome: Outcome, tried: int, skipped: int, 
     }
     for verb, noun, what in dict.fromkeys(kinds.values()):
         paths = [path for path, kind in kinds.items() if kind == (verb, noun, what)]
-        print(f'No face was {verb} in {_count(len(paths), noun)}, {what}: {_name(paths)}')
+        print(f'No face was {verb} in {count_things(len(paths), noun)}, {what}: {_name(paths)}')
 
     # What results do not have, or have otherwise than one may expect.
     for noun, paths in outcome.losses.items():
         kind = 'image' if outcome.films.keys().isdisjoint(paths) else 'file'
         formats = ' and '.join(dict.fromkeys(p.suffix if p in outcome.films else f'.{args.format}' for p in paths))
-        print(f'Not kept in {formats}: {noun} ({_count(len(paths), kind)}: {_name(paths)})')
+        print(f'Not kept in {formats}: {noun} ({count_things(len(paths), kind)}: {_name(paths)})')
     if outcome.large:
         print(_explain_large(args, outcome.large, size))
     if outcome.too_small:
         limit = args.min_face or _MIN_FACE
         verb = 'is' if outcome.too_small == 1 else 'are'
-        print(f'{_count(outcome.too_small, "face")} {verb} smaller than --min_face {limit} and not restored.')
+        print(f'{count_things(outcome.too_small, "face")} {verb} smaller than --min_face {limit} and not restored.')
     if skipped:
-        print(f'{_count(skipped, "image")} left out, since the results are there.')
+        print(f'{count_things(skipped, "image")} left out, since the results are there.')
 
     for path, film in outcome.films.items():
-        fleeting = f'; {_count(film.fleeting, "thing")} seen once alone, taken for no face' if film.fleeting else ''
-        followed = f'{_count(film.faces, "face")} followed and restored in {film.restored:,} of {film.frames:,} frames'
+        fleeting = (
+            f'; {count_things(film.fleeting, "thing")} seen once alone, taken for no face' if film.fleeting else ''
+        )
+        followed = (
+            f'{count_things(film.faces, "face")} followed and restored in {film.restored:,} of {film.frames:,} frames'
+        )
         print(f'{_name([path])}: {followed}{fleeting}.')
     if outcome.restored:
         noun = 'aligned face' if args.aligned else 'face'
-        where = '' if args.aligned else f' in {_count(outcome.restored, "photograph")}'
-        print(f'{_count(outcome.faces, noun)} restored{where}: {args.output}')
+        where = '' if args.aligned else f' in {count_things(outcome.restored, "photograph")}'
+        print(f'{count_things(outcome.faces, noun)} restored{where}: {args.output}')
     elif outcome.films:
-        print(f'{_count(len(outcome.films), "film")} written: {args.output}')
+        print(f'{count_things(len(outcome.films), "film")} written: {args.output}')
     elif outcome.faceless:
         print(f'No face was restored; the photographs are in {args.output}')
     if outcome.stopped:
         done = outcome.restored + len(outcome.faceless.keys() | outcome.films) + len(outcome.failures)
         print(
-            f'Error: {outcome.stopped} {_count(tried - done, "image")} not done; run the command again with '
+            f'Error: {outcome.stopped} {count_things(tried - done, "image")} not done; run the command again with '
             '--skip_existing.',
             file=sys.stderr,
         )
         return 2
     if outcome.failures:
-        print(f'Error: {len(outcome.failures)} of {_count(tried, "file")} failed: see above.', file=sys.stderr)
+        print(f'Error: {len(outcome.failures)} of {count_things(tried, "file")} failed: see above.', file=sys.stderr)
         return 1 if outcome.restored or outcome.faceless or outcome.films or skipped else 2
     return 0
 
@@ -333,7 +338,7 @@ def _describe(verdict: Verdict) -> str:
 
 def _explain_large(args: argparse.Namespace, large: Mapping[Path, float], size: int) -> str:
     """Return a sentence about faces that are far larger than the network."""
-    found = f'{_count(len(large), "image")} with faces of up to {max(large.values()):.0f} pixels'
+    found = f'{count_things(len(large), "image")} with faces of up to {max(large.values()):.0f} pixels'
     if args.aligned:
         effect = f'results have {size} pixels and less detail'
     elif args.large_faces == 'replace':
@@ -348,11 +353,5 @@ def _explain_large(args: argparse.Namespace, large: Mapping[Path, float], size: 
 
 def _name(paths: Sequence[Path]) -> str:
     """Return the names of the first images, and how many more there are."""
-    from gpen.utils.text import printable
-
     names = ', '.join(printable(path.name) for path in paths[:SHOWN])
     return f'{names}, ... and {len(paths) - SHOWN} more' if len(paths) > SHOWN else names
-
-
-def _count(number: int, noun: str) -> str:
-    return f'{number} {noun}{"" if number == 1 else "s"}'

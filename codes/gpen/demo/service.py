@@ -23,6 +23,7 @@ from gpen.errors import UserError
 from gpen.restoration.background import Enlarger
 from gpen.restoration.photograph import PhotographRestorer, Restoration
 from gpen.utils.device import OUT_OF_MEMORY
+from gpen.utils.text import count_things
 
 SCALES = (1, 2)
 MIN_FACE = 32
@@ -162,7 +163,7 @@ class Service:
             write_image(faces[-1], np.hstack([shrink(face.before, _FACE_SIDE), shrink(blended, _FACE_SIDE)]))
 
         height, width = composed.shape[:2]
-        found = f'{len(faces)} face{"" if len(faces) == 1 else "s"}' if faces else 'No face'
+        found = count_things(len(faces), 'face') if faces else 'No face'
         if restoration.too_small:
             found += f' · {restoration.too_small} too small'
         summary = f'{found} · {width} × {height} pixels · {time.perf_counter() - start:.1f} s'

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from gpen.evaluation.results import ScoredSet, Scores
 from gpen.options.checks import INPUT_NAME
+from gpen.utils.text import count_things
 
 INPUT = 'blurry input'
 NOT_AVAILABLE = 'n/a'
@@ -39,7 +40,7 @@ def _format_single(scores: Scores) -> str:
     before, after = (result.means for result in scored.results.values())
     _, label = scored.results
     rows = [
-        (_count(scored), {name: name.upper() for name in scores.metrics}),
+        (count_things(scored.images, 'image'), {name: name.upper() for name in scores.metrics}),
         (INPUT, {name: format_value(value) for name, value in before.items()}),
         (label, {name: format_value(value) for name, value in after.items()}),
         ('difference', {name: format_value(after[name] - before[name], '+.4f') for name in after}),
@@ -72,11 +73,7 @@ def _align(rows: Iterable[tuple[str, Mapping[str, str]]], width: int, metrics: I
 
 
 def _title(scored: ScoredSet) -> str:
-    return f'{scored.name}: {_count(scored)}'
-
-
-def _count(scored: ScoredSet) -> str:
-    return f'{scored.images} image{"s" if scored.images != 1 else ""}'
+    return f'{scored.name}: {count_things(scored.images, "image")}'
 
 
 def _best(values: list[float], scores: Scores, metric: str) -> float:

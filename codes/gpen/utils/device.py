@@ -9,6 +9,7 @@ import torch
 
 from gpen.errors import UserError
 from gpen.utils.cpu import cpu_threads, keep_freed_memory
+from gpen.utils.text import count_things
 
 DTYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 """The dtype of autocast for each precision in options; ``fp32`` means no autocast."""
@@ -52,7 +53,7 @@ def select_device(num_gpu: int | str | None, local_rank: int = 0, processes: int
     # The CPU.
     keep_freed_memory()
     threads = torch.get_num_threads()
-    place = f'Training on the CPU with {threads} thread{"s" if threads > 1 else ""}{together}'
+    place = f'Training on the CPU with {count_things(threads, "thread")}{together}'
     if num_gpu in (0, None, 'auto'):
         return torch.device('cpu'), f'{place}.'
     return torch.device('cpu'), f'{place}: num_gpu is {num_gpu}, but PyTorch finds no GPU here.'

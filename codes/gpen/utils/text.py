@@ -77,6 +77,11 @@ def printable(name: str) -> str:
     )
 
 
+def count_things(number: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 face`` or ``3 faces``."""
+    return f'{number} {noun}{"" if number == 1 else "s"}'
+
+
 def to_yaml(value: Any) -> str:
     """Return a value in one line of YAML."""
     import yaml
